@@ -1,0 +1,3 @@
+//! Placeholder, replaced by the first commit of the crate.
+
+fn main() {}
