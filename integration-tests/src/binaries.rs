@@ -2,6 +2,15 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// Set by programs that want others than the ones beside them.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes [`ours`] look in `directory` from now on: the benches use the release programs. Only the first call counts.
+pub fn use_directory(directory: PathBuf) {
+    CHOSEN.get_or_init(|| directory);
+}
 
 /// The path of one of the workspace's programs, built with the same profile as the test.
 ///
@@ -25,6 +34,9 @@ pub fn ours(name: &str) -> PathBuf {
 ///
 /// The test's own executable cannot be found.
 pub fn directory() -> PathBuf {
+    if let Some(chosen) = CHOSEN.get() {
+        return chosen.clone();
+    }
     let executable = env::current_exe().expect("the path of the running test");
     let directory = executable.parent().expect("an executable lies in a directory");
     // Tests lie in `deps/`, one below the programs; the programs of this crate lie beside the others.

@@ -25,6 +25,14 @@ impl Wharf {
         }
     }
 
+    /// The commands of an instance that another value started in `home`.
+    pub fn at(home: &Path) -> Wharf {
+        Wharf {
+            home: home.to_path_buf(),
+            daemon: None,
+        }
+    }
+
     /// An instance whose daemon runs in the foreground as a child of the test.
     ///
     /// # Panics
