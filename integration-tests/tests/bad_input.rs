@@ -124,7 +124,7 @@ fn archives_that_escape_are_refused_and_the_host_is_untouched() {
     fs::write(&canary, "untouched").expect("write the canary");
     let climb = "../".repeat(12);
     let target = canary.strip_prefix("/").expect("an absolute path").to_path_buf();
-    let cases: [(&str, Vec<(tar::EntryType, String, Option<String>)>); 4] = [
+    let cases: [(&str, Vec<Entry>); 4] = [
         (
             "dot-dot",
             vec![(
@@ -180,8 +180,11 @@ fn archives_that_escape_are_refused_and_the_host_is_untouched() {
     }
 }
 
+/// Type, name and link target of an entry.
+type Entry = (tar::EntryType, String, Option<String>);
+
 /// Writes raw headers: the tar crate refuses to make such names.
-fn write_archive(path: &Path, entries: &[(tar::EntryType, String, Option<String>)]) {
+fn write_archive(path: &Path, entries: &[Entry]) {
     let mut builder = tar::Builder::new(fs::File::create(path).expect("make the archive"));
     for (kind, name, link) in entries {
         let content: &[u8] = if kind.is_file() { b"escaped" } else { b"" };

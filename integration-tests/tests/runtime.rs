@@ -228,22 +228,15 @@ fn a_wrong_config_is_refused_by_the_name_of_its_field() {
     let runtime = Runtime::ours(&scratch);
     type Edit = fn(&mut Value);
     let cases: [(&str, Edit); 8] = [
-        ("ociVersion", |spec| spec["ociVersion"] = "not a version".into()),
-        ("process.args", |spec| spec["process"]["args"] = json!([])),
-        ("process.cwd", |spec| spec["process"]["cwd"] = "relative".into()),
-        ("root.path", |spec| {
-            spec["root"]["path"] = "no-such-directory".into()
+        ("ociVersion", |spec| { spec["ociVersion"] = "not a version".into(); }),
+        ("process.args", |spec| { spec["process"]["args"] = json!([]); }),
+        ("process.cwd", |spec| { spec["process"]["cwd"] = "relative".into(); }),
+        ("root.path", |spec| { spec["root"]["path"] = "no-such-directory".into(); }),
+        ("linux.namespaces", |spec| { spec["linux"]["namespaces"][0]["type"] = "bogus".into(); }),
+        ("mounts", |spec| { spec["mounts"][0]["destination"] = 7.into(); }),
+        ("linux.seccomp", |spec| spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_BOGUS")
         }),
-        ("linux.namespaces", |spec| {
-            spec["linux"]["namespaces"][0]["type"] = "bogus".into()
-        }),
-        ("mounts", |spec| spec["mounts"][0]["destination"] = 7.into()),
-        ("linux.seccomp", |spec| {
-            spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_BOGUS"})
-        }),
-        ("process.user.uid", |spec| {
-            spec["process"]["user"]["uid"] = "root".into()
-        }),
+        ("process.user.uid", |spec| { spec["process"]["user"]["uid"] = "root".into(); }),
     ];
     bundle::bundle(&scratch.join("bundle"), &["/bin/true"], |_| {});
     for (field, edit) in cases {
