@@ -226,23 +226,28 @@ fn limits_are_set_in_the_cgroups_and_seen_from_inside() {
 fn a_wrong_config_is_refused_by_the_name_of_its_field() {
     let scratch = Scratch::new();
     let runtime = Runtime::ours(&scratch);
-    type Edit = fn(&mut Value);
-    let cases: [(&str, Edit); 8] = [
-        ("ociVersion", |spec| { spec["ociVersion"] = "not a version".into(); }),
-        ("process.args", |spec| { spec["process"]["args"] = json!([]); }),
-        ("process.cwd", |spec| { spec["process"]["cwd"] = "relative".into(); }),
-        ("root.path", |spec| { spec["root"]["path"] = "no-such-directory".into(); }),
-        ("linux.namespaces", |spec| { spec["linux"]["namespaces"][0]["type"] = "bogus".into(); }),
-        ("mounts", |spec| { spec["mounts"][0]["destination"] = 7.into(); }),
-        ("linux.seccomp", |spec| spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_BOGUS")
-        }),
-        ("process.user.uid", |spec| { spec["process"]["user"]["uid"] = "root".into(); }),
+    // The field that the error must name, where the wrong value goes, and the value.
+    let cases = [
+        ("ociVersion", "/ociVersion", json!("not a version")),
+        ("process.args", "/process/args", json!([])),
+        ("process.cwd", "/process/cwd", json!("relative")),
+        ("root.path", "/root/path", json!("no-such-directory")),
+        ("linux.namespaces", "/linux/namespaces/0/type", json!("bogus")),
+        ("mounts", "/mounts/0/destination", json!(7)),
+        (
+            "linux.resources",
+            "/linux/resources",
+            json!({"memory": {"limit": "much"}}),
+        ),
+        ("process.user.uid", "/process/user/uid", json!("root")),
     ];
     bundle::bundle(&scratch.join("bundle"), &["/bin/true"], |_| {});
-    for (field, edit) in cases {
+    for (field, pointer, value) in cases {
         let directory = scratch.join("bundle");
         fs::remove_file(directory.join("config.json")).expect("remove the last config");
-        bundle::configure(&directory, &["/bin/true"], edit);
+        bundle::configure(&directory, &["/bin/true"], |spec| {
+            *spec.pointer_mut(pointer).expect(pointer) = value;
+        });
         let error = runtime.run_bundle(&directory, scratch.unique()).one_line_error();
         assert!(error.contains(field), "the field {field} is not named: {error}");
         assert_nothing_left(&scratch, &runtime);
