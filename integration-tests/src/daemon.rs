@@ -89,7 +89,10 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.end(true);
         if std::thread::panicking() {
-            eprintln!("--- {}\n{}", self.log.display(), self.log());
+            let log = self.log();
+            let last: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the end of {}", self.log.display());
+            last.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
 }

@@ -68,8 +68,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        for mount in leftovers::mounts_below(self.path()).iter().rev() {
-            if let Err(error) = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH) {
+        // Podman's clean-up may mount its storage once more while this runs: a second look is needed.
+        for mount in (0..2).flat_map(|_| leftovers::mounts_below(self.path()).into_iter().rev()) {
+            if let Err(error) = rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH) {
                 eprintln!("cannot unmount {}: {error}", mount.display());
             }
         }
