@@ -36,6 +36,7 @@ pub mod spec;
 mod start;
 mod state;
 mod stdio;
+mod sys;
 
 pub use container::{Container, Runtime};
 pub use create::CreateOptions;
@@ -45,3 +46,4 @@ pub use id::{ContainerId, InvalidId};
 pub use kill::{InvalidSignal, Signal};
 pub use state::{State, Status};
 pub use stdio::Stdio;
+pub use sys::Errno;
