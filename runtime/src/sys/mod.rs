@@ -15,6 +15,7 @@ pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod socket;
+pub(crate) mod strings;
 pub(crate) mod terminal;
 
 pub(crate) use call::raw;
