@@ -1,5 +1,6 @@
 //! From OCI resources to directories and writes: pure, so that it can be read and compared as text.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -110,6 +111,21 @@ impl CgroupPlan {
     pub fn rootless(mut self, rootless: bool) -> Self {
         self.rootless = rootless;
         self
+    }
+
+    /// Controller name (empty for v2) to directory, as [`Cgroup::paths`](super::Cgroup::paths) will say; directories that the
+    /// caller may turn out not to be allowed to make are among them.
+    #[must_use]
+    pub fn paths(&self) -> BTreeMap<String, PathBuf> {
+        let keys = |directory: &Directory| {
+            let path = directory.path.clone();
+            directory
+                .keys
+                .clone()
+                .into_iter()
+                .map(move |key| (key, path.clone()))
+        };
+        self.directories.iter().flat_map(keys).collect()
     }
 
     /// What was asked but has no counterpart on this host, one sentence each.
