@@ -1,1 +1,5 @@
-//! Placeholder, replaced by the first commit of the crate.
+//! The OCI runtime: a bundle becomes a running container.
+
+pub mod cgroup;
+pub mod seccomp;
+pub mod spec;
