@@ -93,7 +93,11 @@ pub fn bind(path: &Path) -> Result<Bound, AddressError> {
         return Err(AddressError::TooLong(path.to_owned()));
     }
     let _lock = lock(path)?;
-    let failed = |operation, source| AddressError::System { operation, path: path.to_owned(), source };
+    let failed = |operation, source| AddressError::System {
+        operation,
+        path: path.to_owned(),
+        source,
+    };
     match connected(path) {
         Ok(pid) => return Ok(Bound::Serving { pid }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -140,14 +144,23 @@ pub fn remove_stale(path: &Path) -> Result<(), AddressError> {
 
 /// The process that listens at `path`.
 fn connected(path: &Path) -> io::Result<Pid> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket_peercred(&socket)?.pid)
 }
 
 fn lock(path: &Path) -> Result<OwnedFd, AddressError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let failed = |operation, source| AddressError::System { operation, path: directory.to_owned(), source };
+    let failed = |operation, source| AddressError::System {
+        operation,
+        path: directory.to_owned(),
+        source,
+    };
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -170,7 +183,12 @@ mod tests {
 
     #[test]
     fn names_are_those_of_containerd() {
-        let path = socket_path(Path::new("/s"), "/run/containerd/containerd.sock", "default", "c1");
+        let path = socket_path(
+            Path::new("/s"),
+            "/run/containerd/containerd.sock",
+            "default",
+            "c1",
+        );
         // sha256sum of `/run/containerd/containerd.sock/default/c1`.
         let digest = Sha256::digest(b"/run/containerd/containerd.sock/default/c1");
         let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -201,6 +219,9 @@ mod tests {
     fn a_directory_that_others_can_write_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(bind(&directory.path().join("one")), Err(AddressError::NotOurs(_))));
+        assert!(matches!(
+            bind(&directory.path().join("one")),
+            Err(AddressError::NotOurs(_))
+        ));
     }
 }

@@ -74,7 +74,11 @@ impl Bootstrap {
             && params.namespace == flags.namespace
         {
             let mut options = None;
-            for value in params.extensions.iter().filter_map(|extension| extension.value.as_ref()) {
+            for value in params
+                .extensions
+                .iter()
+                .filter_map(|extension| extension.value.as_ref())
+            {
                 options = unpack::<Options>(value)?.or(options);
             }
             return Ok(Bootstrap {
@@ -84,8 +88,15 @@ impl Bootstrap {
                 debug: params.log_level < 0,
             });
         }
-        let options = if bytes.is_empty() { None } else { unpack(&Any::decode(bytes)?)? };
-        Ok(Bootstrap { options, ..Bootstrap::default() })
+        let options = if bytes.is_empty() {
+            None
+        } else {
+            unpack(&Any::decode(bytes)?)?
+        };
+        Ok(Bootstrap {
+            options,
+            ..Bootstrap::default()
+        })
     }
 }
 
@@ -94,7 +105,9 @@ pub fn answer(address: &str, max_version: Option<&str>) -> String {
     let Some(max_version) = max_version else {
         return address.to_owned();
     };
-    let version = max_version.parse().map_or(2, |version: u32| version.clamp(2, VERSION));
+    let version = max_version
+        .parse()
+        .map_or(2, |version: u32| version.clamp(2, VERSION));
     serde_json::json!({ "version": version, "address": address, "protocol": "ttrpc" }).to_string()
 }
 
@@ -126,7 +139,9 @@ mod tests {
             log_level: -4,
             containerd_ttrpc_address: "/t".into(),
             socket_dir: Some("/s".into()),
-            extensions: vec![Extension { value: Some(pack(&options)) }],
+            extensions: vec![Extension {
+                value: Some(pack(&options)),
+            }],
             ..BootstrapParams::default()
         };
         let new = Bootstrap::parse(&params.encode_to_vec(), &flags()).unwrap();

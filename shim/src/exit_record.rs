@@ -98,15 +98,27 @@ mod tests {
     #[test]
     fn records_are_read_back_and_do_not_mix() {
         let bundle = tempfile::tempdir().unwrap();
-        let at = Timestamp { seconds: 1_700_000_000, nanos: 5 };
-        let killed = Exit { status: 137, signal: Some(9), at };
-        let fine = Exit { status: 3, signal: None, at };
+        let at = Timestamp {
+            seconds: 1_700_000_000,
+            nanos: 5,
+        };
+        let killed = Exit {
+            status: 137,
+            signal: Some(9),
+            at,
+        };
+        let fine = Exit {
+            status: 3,
+            signal: None,
+            at,
+        };
         write(bundle.path(), "", 7, &killed).unwrap();
         write(bundle.path(), "init", 8, &fine).unwrap();
         assert_eq!(read(bundle.path(), ""), Some((7, killed)));
         assert_eq!(read(bundle.path(), "init"), Some((8, fine)));
         let text = fs::read_to_string(bundle.path().join("exits/init.json")).unwrap();
-        let expected = r#"{"pid":7,"exit_status":137,"exited_at":"2023-11-14T22:13:20.000000005Z","signal":9}"#;
+        let expected =
+            r#"{"pid":7,"exit_status":137,"exited_at":"2023-11-14T22:13:20.000000005Z","signal":9}"#;
         assert_eq!(text, expected);
         remove(bundle.path(), "init").unwrap();
         remove(bundle.path(), "init").unwrap();

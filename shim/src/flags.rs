@@ -132,9 +132,15 @@ mod tests {
 
     #[test]
     fn the_lines_containerd_writes_are_understood() {
-        let flags = parse("-namespace ns -address /c.sock -publish-binary /usr/bin/containerd -id c1 -debug start").unwrap();
+        let flags =
+            parse("-namespace ns -address /c.sock -publish-binary /usr/bin/containerd -id c1 -debug start")
+                .unwrap();
         assert_eq!(
-            (flags.namespace.as_str(), flags.id.as_str(), flags.address.as_str()),
+            (
+                flags.namespace.as_str(),
+                flags.id.as_str(),
+                flags.address.as_str()
+            ),
             ("ns", "c1", "/c.sock")
         );
         assert_eq!((flags.action, flags.debug), (Action::Start, true));
@@ -146,7 +152,13 @@ mod tests {
     fn what_is_not_understood_is_refused_by_name() {
         assert_eq!(parse("-what start"), Err(FlagError::Unknown("what".into())));
         assert_eq!(parse("-id"), Err(FlagError::NoValue("id".into())));
-        assert_eq!(parse("-id x start delete"), Err(FlagError::Action("delete".into())));
-        assert_eq!(parse("-debug=maybe"), Err(FlagError::NotBoolean("debug".into(), "maybe".into())));
+        assert_eq!(
+            parse("-id x start delete"),
+            Err(FlagError::Action("delete".into()))
+        );
+        assert_eq!(
+            parse("-debug=maybe"),
+            Err(FlagError::NotBoolean("debug".into(), "maybe".into()))
+        );
     }
 }

@@ -71,8 +71,11 @@ fn act(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     let flags = Flags::parse(arguments).map_err(|error| error.to_string())?;
     if flags.version {
         let version = env!("CARGO_PKG_VERSION");
-        return writeln!(std::io::stdout(), "containerd-shim-wharf-v2:\n  Version:  {version}\n")
-            .map_err(|error| error.to_string());
+        return writeln!(
+            std::io::stdout(),
+            "containerd-shim-wharf-v2:\n  Version:  {version}\n"
+        )
+        .map_err(|error| error.to_string());
     }
     if flags.info {
         return info::info().map_err(|error| error.to_string());

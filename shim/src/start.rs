@@ -73,7 +73,11 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
         }
     }
     let bootstrap = Bootstrap::parse(&read_input(std::io::stdin())?, flags)?;
-    if bootstrap.options.as_ref().is_some_and(|options| !options.shim_cgroup.is_empty()) {
+    if bootstrap
+        .options
+        .as_ref()
+        .is_some_and(|options| !options.shim_cgroup.is_empty())
+    {
         return Err(StartError::Unsupported("ShimCgroup"));
     }
     let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
@@ -86,22 +90,21 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
     };
     let path = address::socket_path(&directory, &flags.address, &flags.namespace, &group);
     let address = format!("unix://{}", path.display());
-    let pid = match address::bind(&path)? {
-        Bound::Serving { pid } => pid,
-        Bound::New(listener) => match serve_in_background(flags, &bootstrap, listener.into(), &path) {
-            Ok(pid) => pid,
-            Err(error) => {
-                address::remove(&path)?;
-                return Err(error);
-            }
-        },
+    let listener = match address::bind(&path)? {
+        Bound::Serving { pid } => return announce(&address, pid),
+        Bound::New(listener) => listener,
     };
-    let announced = announce(&address, pid);
-    if announced.is_err() {
-        // Only a shim that nobody else uses may be taken back; with no containers, it ends by itself on SIGTERM.
+    let pid = match serve_in_background(flags, &bootstrap, listener.into(), &path) {
+        Ok(pid) => pid,
+        Err(error) => {
+            address::remove(&path)?;
+            return Err(error);
+        }
+    };
+    announce(&address, pid).inspect_err(|_| {
+        // It removes its socket; the only failure is that it is gone.
         let _ = kill_process(pid, Signal::TERM);
-    }
-    announced
+    })
 }
 
 fn announce(address: &str, pid: Pid) -> Result<(), StartError> {
@@ -135,7 +138,8 @@ fn group(config: &Path) -> Result<Option<String>, StartError> {
         return Err(StartError::Config(format!("larger than {LARGEST_CONFIG} bytes")));
     }
     let bytes = fs::read(config).map_err(system("read config.json"))?;
-    let config: Config = serde_json::from_slice(&bytes).map_err(|error| StartError::Config(error.to_string()))?;
+    let config: Config =
+        serde_json::from_slice(&bytes).map_err(|error| StartError::Config(error.to_string()))?;
     let annotations = config.annotations.unwrap_or_default();
     Ok(GROUPS.iter().find_map(|group| annotations.get(*group)).cloned())
 }
@@ -154,7 +158,14 @@ fn serve_in_background(
     let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     command
         .arg0("containerd-shim-wharf-v2")
-        .args(["-namespace", &flags.namespace, "-id", &flags.id, "-address", &flags.address])
+        .args([
+            "-namespace",
+            &flags.namespace,
+            "-id",
+            &flags.id,
+            "-address",
+            &flags.address,
+        ])
         .stdin(Stdio::from(listener))
         .stdout(Stdio::null())
         .stderr(Stdio::null());

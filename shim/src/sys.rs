@@ -48,7 +48,9 @@ impl Signals {
         let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.0, &mut info) {
             // `ssi_signo` is the first field of `signalfd_siginfo`.
-            Ok(_) => Ok(Some(u32::from_ne_bytes([info[0], info[1], info[2], info[3]]) as i32)),
+            Ok(_) => Ok(Some(
+                u32::from_ne_bytes([info[0], info[1], info[2], info[3]]) as i32
+            )),
             Err(rustix::io::Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -94,7 +96,15 @@ pub fn create_core_scheduling_group() -> io::Result<()> {
     const CREATE: libc::c_ulong = 1;
     const SCOPE_THREAD: libc::c_ulong = 0;
     // SAFETY: integer arguments only.
-    match unsafe { libc::prctl(PR_SCHED_CORE, CREATE, 0 as libc::c_ulong, SCOPE_THREAD, 0 as libc::c_ulong) } {
+    match unsafe {
+        libc::prctl(
+            PR_SCHED_CORE,
+            CREATE,
+            0 as libc::c_ulong,
+            SCOPE_THREAD,
+            0 as libc::c_ulong,
+        )
+    } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

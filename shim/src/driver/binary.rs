@@ -4,6 +4,7 @@
 //! own words are read from its JSON log, of which only what was added counts. A job's result is known when the
 //! program was reaped: nothing here waits. Should the shim die, the program is killed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -43,7 +44,11 @@ type Finish = Box<dyn FnOnce(WaitStatus) -> Result<Outcome, Refusal>>;
 impl Binary {
     /// The driver for container `id` of `namespace`.
     pub fn new(settings: &Settings, id: &str, namespace: &str, bundle: &Path) -> Binary {
-        let root = if settings.root.is_empty() { DEFAULT_ROOT } else { &settings.root };
+        let root = if settings.root.is_empty() {
+            DEFAULT_ROOT
+        } else {
+            &settings.root
+        };
         Binary {
             program: settings.binary.clone(),
             id: id.to_owned(),
@@ -63,7 +68,10 @@ impl Binary {
             command.arg("--systemd-cgroup");
         }
         command.arg(operation);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command
     }
 
@@ -89,23 +97,31 @@ impl Binary {
     }
 
     /// Runs `command`; `finish` reads the result once the program has succeeded.
-    fn run(&self, operation: &'static str, mut command: Command, finish: impl FnOnce() -> Result<Outcome, Refusal> + 'static) -> Step {
+    fn run(
+        &self,
+        operation: &'static str,
+        mut command: Command,
+        finish: impl FnOnce() -> Result<Outcome, Refusal> + 'static,
+    ) -> Step {
         let log = self.log.clone();
         let offset = fs::metadata(&log).map_or(0, |about| about.len());
         let program = self.program.clone();
         let spawned = prepare_child(&mut command, Vec::new(), true).and_then(|()| command.spawn());
         let child = match spawned {
             Ok(child) => child,
-            Err(error) => return Step::Ready(Err(Refusal::system(format!("run {program} {operation}"), error))),
+            Err(error) => {
+                return Step::Ready(Err(Refusal::system(format!("run {program} {operation}"), error)));
+            }
         };
         let finish: Finish = Box::new(move |status| {
             if status.exit_status() == Some(0) {
                 return finish();
             }
-            let cause = Binary::last_error(&log, offset).unwrap_or_else(|| match status.terminating_signal() {
-                Some(signal) => format!("ended by signal {signal}"),
-                None => format!("exit status {}", status.exit_status().unwrap_or(-1)),
-            });
+            let cause =
+                Binary::last_error(&log, offset).unwrap_or_else(|| match status.terminating_signal() {
+                    Some(signal) => format!("ended by signal {signal}"),
+                    None => format!("exit status {}", status.exit_status().unwrap_or(-1)),
+                });
             Err(refusal(operation, &cause))
         });
         Step::Running(Job {
@@ -128,7 +144,11 @@ impl Binary {
         command.arg("--pid-file").arg(&pid_file);
         let mut console = None;
         match stdio {
-            ChildStdio::Fds { stdin, stdout, stderr } => {
+            ChildStdio::Fds {
+                stdin,
+                stdout,
+                stderr,
+            } => {
                 command.stdin(stdin).stdout(stdout).stderr(stderr);
             }
             ChildStdio::Terminal => match ConsoleSocket::listen(&self.bundle, name) {
@@ -166,7 +186,16 @@ impl Driver for Binary {
             command.arg("--no-new-keyring");
         }
         let id = self.id.clone();
-        self.run_process("create", "init", command, stdio, |command| drop(command.arg(id)), None)
+        self.run_process(
+            "create",
+            "init",
+            command,
+            stdio,
+            |command| {
+                command.arg(id);
+            },
+            None,
+        )
     }
 
     fn start(&mut self) -> Step {
@@ -183,7 +212,16 @@ impl Driver for Binary {
         let mut command = self.command("exec");
         command.arg("--process").arg(&file).arg("--detach");
         let id = self.id.clone();
-        self.run_process("exec", exec_id, command, stdio, |command| drop(command.arg(id)), Some(file))
+        self.run_process(
+            "exec",
+            exec_id,
+            command,
+            stdio,
+            |command| {
+                command.arg(id);
+            },
+            Some(file),
+        )
     }
 
     fn kill(&mut self, signal: i32, all: bool) -> Step {
@@ -242,9 +280,40 @@ impl Driver for Binary {
         self.run("delete", command, || Ok(Outcome::Done))
     }
 
+    fn created(&mut self, pid: i32) {
+        // Without it the container has no statistics and no OOM notices, and runs all the same.
+        self.cgroup = cgroup_of(pid);
+    }
+
     fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
     }
+}
+
+/// The control groups of process `pid`, found in the usual mounts.
+fn cgroup_of(pid: i32) -> Option<Cgroup> {
+    let base = Path::new("/sys/fs/cgroup");
+    let pure = base.join("cgroup.controllers").exists();
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut paths = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+        if controllers.is_empty() {
+            let mount = if pure {
+                base.to_owned()
+            } else {
+                base.join("unified")
+            };
+            paths.insert(String::new(), mount.join(path));
+        }
+        for controller in controllers.split(',').filter(|name| !name.is_empty()) {
+            let name = controller.strip_prefix("name=").unwrap_or(controller);
+            paths.insert(controller.to_owned(), base.join(name).join(path));
+        }
+    }
+    paths.retain(|_, path| path.is_dir());
+    Cgroup::from_paths(paths).ok()
 }
 
 fn read_pid(path: &Path) -> Result<i32, Refusal> {
@@ -255,7 +324,11 @@ fn read_pid(path: &Path) -> Result<i32, Refusal> {
 
 /// What a program's words mean. runc has no codes: these are the words that containerd knows, too.
 fn refusal(operation: &str, cause: &str) -> Refusal {
-    let gone = ["process already finished", "container not running", "no such process"];
+    let gone = [
+        "process already finished",
+        "container not running",
+        "no such process",
+    ];
     let lower = cause.to_lowercase();
     if operation == "kill" && gone.iter().any(|word| lower.contains(word)) {
         return Refusal::new(Code::NotFound, "process already finished");

@@ -36,12 +36,23 @@ impl ConsoleSocket {
         }
         let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
         listener.set_nonblocking(true)?;
-        Ok(ConsoleSocket { listener, file, name, directory })
+        Ok(ConsoleSocket {
+            listener,
+            file,
+            name,
+            directory,
+        })
     }
 
     /// The path for another process; valid while this lives.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}/{}", std::process::id(), self.directory.as_raw_fd(), self.name).into()
+        format!(
+            "/proc/{}/fd/{}/{}",
+            std::process::id(),
+            self.directory.as_raw_fd(),
+            self.name
+        )
+        .into()
     }
 
     /// The master that was sent. Does not wait: whoever sends has done so before the program ended.

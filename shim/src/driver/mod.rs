@@ -71,7 +71,9 @@ pub trait Driver {
     fn pids(&mut self) -> Step;
     /// Removes what is left of it; `force` kills what still runs.
     fn delete(&mut self, force: bool) -> Step;
-    /// Its control group.
+    /// The container's first process is `pid`: finds the control group.
+    fn created(&mut self, pid: i32);
+    /// Its control group, if it is known.
     fn cgroup(&self) -> Option<&Cgroup>;
 }
 

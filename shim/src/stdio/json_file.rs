@@ -58,7 +58,10 @@ impl LogFile {
         let time = clock::rfc3339(&clock::now());
         let tail = format!("\",\"stream\":\"{stream}\",\"time\":\"{time}\"}}\n");
         self.entry.extend_from_slice(tail.as_bytes());
-        if self.max_size.is_some_and(|limit| self.size > 0 && self.size + self.entry.len() as u64 > limit) {
+        if self
+            .max_size
+            .is_some_and(|limit| self.size > 0 && self.size + self.entry.len() as u64 > limit)
+        {
             self.rotate()?;
         }
         if let Err(error) = self.file.write_all(&self.entry) {
@@ -78,7 +81,11 @@ impl LogFile {
             self.file.set_len(0)?;
         } else {
             for number in (1..self.max_file).rev() {
-                let from = if number == 1 { self.path.clone() } else { self.numbered(number - 1) };
+                let from = if number == 1 {
+                    self.path.clone()
+                } else {
+                    self.numbered(number - 1)
+                };
                 match fs::rename(&from, self.numbered(number)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
@@ -98,7 +105,11 @@ impl LogFile {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
 }
 
 /// One output stream of the log: cuts bytes into lines.
@@ -154,7 +165,11 @@ impl LogStream {
         }
         // A character that the bound cuts in two is carried over to the next piece.
         let whole = self.line.len() - unfinished_character(&self.line);
-        let cut = if self.line.len() == CHUNK && whole > 0 { whole } else { self.line.len() };
+        let cut = if self.line.len() == CHUNK && whole > 0 {
+            whole
+        } else {
+            self.line.len()
+        };
         let outcome = self.file.borrow_mut().append(self.stream, &self.line[..cut]);
         self.line.drain(..cut);
         outcome

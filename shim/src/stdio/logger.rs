@@ -58,7 +58,8 @@ pub struct Request<'a> {
 ///
 /// The program cannot be run, ends, or is not ready in time; then it is killed.
 pub fn start(request: &Request<'_>, stdout: OwnedFd, stderr: OwnedFd) -> Result<Logger, Refusal> {
-    let failed = |cause: io::Error| Refusal::system(format!("logging program {}", request.program.display()), cause);
+    let failed =
+        |cause: io::Error| Refusal::system(format!("logging program {}", request.program.display()), cause);
     let (ready, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
     let mut command = Command::new(request.program);
     command

@@ -91,7 +91,11 @@ pub struct Prepared {
 /// A URI is not understood, or something cannot be opened. Nothing is left behind, but for files that were made.
 pub fn prepare(names: &Names, owner: &Owner<'_>) -> Result<(ChildStdio, Prepared), Refusal> {
     let stdout = Output::parse(&names.stdout)?;
-    let stderr = if names.terminal { Output::Null } else { Output::parse(&names.stderr)? };
+    let stderr = if names.terminal {
+        Output::Null
+    } else {
+        Output::parse(&names.stderr)?
+    };
     let mut prepared = Prepared {
         copies: Vec::new(),
         console_output: None,
@@ -149,7 +153,14 @@ pub fn prepare(names: &Names, owner: &Owner<'_>) -> Result<(ChildStdio, Prepared
             (stdout, stderr)
         }
     };
-    Ok((ChildStdio::Fds { stdin, stdout, stderr }, prepared))
+    Ok((
+        ChildStdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        },
+        prepared,
+    ))
 }
 
 type SharedLog = Option<Rc<RefCell<LogFile>>>;
@@ -226,7 +237,11 @@ fn sink(output: &Output, stream: &'static str, log: &mut SharedLog) -> Result<Si
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(|error| cannot_open(parent, error))?;
             }
-            let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o644)
+                .open(path);
             Ok(Sink::File(file.map_err(|error| cannot_open(path, error))?))
         }
         Output::JsonFile(parameters) => {
@@ -235,7 +250,10 @@ fn sink(output: &Output, stream: &'static str, log: &mut SharedLog) -> Result<Si
                 _ => LogFile::open(parameters).map_err(|error| cannot_open(&parameters.path, error))?,
             };
             *log = Some(file.clone());
-            Ok(Sink::Log(LogStream::new(file, stream), parameters.fifo.clone().map(Tap::new)))
+            Ok(Sink::Log(
+                LogStream::new(file, stream),
+                parameters.fifo.clone().map(Tap::new),
+            ))
         }
         Output::Null | Output::Binary { .. } => {
             Err(Refusal::new(Code::Internal, "this output has no sink of its own"))
@@ -249,7 +267,12 @@ fn start_logger(
     stdout: OwnedFd,
     stderr: OwnedFd,
 ) -> Result<Logger, Refusal> {
-    let Output::Binary { program, arguments, must_answer } = output else {
+    let Output::Binary {
+        program,
+        arguments,
+        must_answer,
+    } = output
+    else {
         return Err(Refusal::new(Code::Internal, "this output is no logging program"));
     };
     let request = logger::Request {
@@ -264,11 +287,16 @@ fn start_logger(
 
 /// A pipe whose inode belongs to the container's user: reading end, writing end.
 fn pipe(owner: &Owner<'_>) -> Result<(OwnedFd, OwnedFd), Refusal> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| Refusal::system("make a pipe", error))?;
+    let (reader, writer) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| Refusal::system("make a pipe", error))?;
     if owner.uid != 0 || owner.gid != 0 {
         // Both ends are one inode.
-        fchown(&reader, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
-            .map_err(|error| Refusal::system("give a pipe to its user", error))?;
+        fchown(
+            &reader,
+            Some(Uid::from_raw(owner.uid)),
+            Some(Gid::from_raw(owner.gid)),
+        )
+        .map_err(|error| Refusal::system("give a pipe to its user", error))?;
     }
     Ok((reader, writer))
 }

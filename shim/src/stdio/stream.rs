@@ -178,7 +178,11 @@ impl Streams {
         if !alive {
             self.close(reactor, id);
         }
-        if settled { Change::Settled { owner } } else { Change::None }
+        if settled {
+            Change::Settled { owner }
+        } else {
+            Change::None
+        }
     }
 
     /// The process has exited: counts what it has written, so that [`Streams::is_settled`] can tell when that is out.
@@ -207,7 +211,11 @@ impl Streams {
     /// The client may be gone: output that only a dead client would read is given up.
     pub fn release(&mut self, reactor: &Reactor, owner: u32) {
         for id in self.of(owner) {
-            if let Some(Stream { sink: Sink::Fifo(writer), .. }) = self.streams.get_mut(&id) {
+            if let Some(Stream {
+                sink: Sink::Fifo(writer),
+                ..
+            }) = self.streams.get_mut(&id)
+            {
                 writer.release();
             }
             self.advance(reactor, id);
@@ -382,7 +390,9 @@ mod tests {
         let mut streams = Streams::default();
         let (source, process) = pipe();
         let (client, sink) = pipe();
-        let id = streams.start(&reactor, 1, source, Sink::Pipe(sink), true, false).unwrap();
+        let id = streams
+            .start(&reactor, 1, source, Sink::Pipe(sink), true, false)
+            .unwrap();
         let mut written = 0;
         // Far more than the pipes and the stream can hold together.
         for _ in 0..100 {
@@ -408,7 +418,9 @@ mod tests {
         let mut streams = Streams::default();
         let (source, process) = pipe();
         let (client, sink) = pipe();
-        streams.start(&reactor, 1, source, Sink::Pipe(sink), true, false).unwrap();
+        streams
+            .start(&reactor, 1, source, Sink::Pipe(sink), true, false)
+            .unwrap();
         write(&process, b"last words").unwrap();
         assert!(!streams.is_settled(1));
         streams.expect_end(&reactor, 1);
@@ -423,7 +435,9 @@ mod tests {
         let mut streams = Streams::default();
         let (source, process) = pipe();
         let (client, sink) = pipe();
-        let id = streams.start(&reactor, 4, source, Sink::Pipe(sink), true, false).unwrap();
+        let id = streams
+            .start(&reactor, 4, source, Sink::Pipe(sink), true, false)
+            .unwrap();
         drop(process);
         assert_eq!(streams.advance(&reactor, id), Change::Settled { owner: 4 });
         assert_eq!(read(&client, &mut [0; 1]), Ok(0));

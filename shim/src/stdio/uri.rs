@@ -149,8 +149,14 @@ mod tests {
     fn every_form_is_understood() {
         assert_eq!(Output::parse("").unwrap(), Output::Null);
         assert_eq!(Output::parse("/run/a").unwrap(), Output::Path("/run/a".into()));
-        assert_eq!(Output::parse("fifo:///run/a").unwrap(), Output::Path("/run/a".into()));
-        assert_eq!(Output::parse("file:///a%20b").unwrap(), Output::File("/a b".into()));
+        assert_eq!(
+            Output::parse("fifo:///run/a").unwrap(),
+            Output::Path("/run/a".into())
+        );
+        assert_eq!(
+            Output::parse("file:///a%20b").unwrap(),
+            Output::File("/a b".into())
+        );
         assert_eq!(
             Output::parse("binary:///bin/log?--to=file&-v").unwrap(),
             Output::Binary {
@@ -188,7 +194,11 @@ mod tests {
             "file:///%zz",
             "file:///%ff",
         ] {
-            assert_eq!(Output::parse(text).unwrap_err().code, Code::InvalidArgument, "{text}");
+            assert_eq!(
+                Output::parse(text).unwrap_err().code,
+                Code::InvalidArgument,
+                "{text}"
+            );
         }
     }
 }
