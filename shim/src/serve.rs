@@ -23,7 +23,7 @@ use crate::log::Log;
 use crate::publisher::Publisher;
 use crate::reactor::{Alarm, Happening, Interest, Reactor, Token};
 use crate::stdio::stream::{Change, Streams};
-use crate::sys::Signals;
+use crate::sys::{self, Signals};
 use crate::tasks::{Container, Process};
 
 /// Names the socket's path for the serving process.
@@ -102,6 +102,8 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
 
 impl Shim {
     fn set_up(flags: &Flags, socket: PathBuf) -> Result<Shim, ServeError> {
+        // A pipe of the daemon's caller, held open here, would keep that caller waiting.
+        sys::close_inherited().map_err(system("close inherited descriptors"))?;
         let listener: OwnedFd = fcntl_dupfd_cloexec(stdin(), 3).map_err(system("take the socket"))?;
         let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         dup2_stdin(null.map_err(system("open /dev/null"))?).map_err(system("replace standard input"))?;

@@ -90,6 +90,17 @@ pub fn prepare_child(command: &mut Command, fds: Vec<OwnedFd>, dies_with_us: boo
     Ok(())
 }
 
+/// Closes every descriptor from 3 on, whatever the caller's parents have left open.
+///
+/// Only for a process that has opened none yet.
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: called first thing in `serve`, when no object of this process owns a descriptor from 3 on.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Gives the calling process a core-scheduling cookie of its own, which children inherit: prctl(PR_SCHED_CORE).
 pub fn create_core_scheduling_group() -> io::Result<()> {
     const PR_SCHED_CORE: i32 = 62;
