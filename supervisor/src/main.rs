@@ -1,3 +1,5 @@
-//! Placeholder, replaced by the first commit of the crate.
+//! `wharfd`: the supervisor as a daemon.
 
-fn main() {}
+fn main() -> anyhow::Result<()> {
+    anyhow::bail!("wharfd does not serve yet")
+}

@@ -1,0 +1,1 @@
+//! The filter grammar of containerd: `name==x,labels."k"~=regex`.

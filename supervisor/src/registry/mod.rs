@@ -1,0 +1,1 @@
+//! Registries: resolve, authorise, fetch and push.

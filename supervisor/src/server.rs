@@ -1,0 +1,77 @@
+//! Opening an instance and serving it.
+
+use std::{future::Future, sync::Arc};
+
+use tokio::net::UnixListener;
+
+use crate::{
+    Config, api, content,
+    daemon::Daemon,
+    error::{Error, Result},
+    event, metadata, snapshot,
+};
+
+/// An open instance: its stores are recovered and nothing is served yet.
+pub struct Supervisor {
+    daemon: Arc<Daemon>,
+}
+
+impl Supervisor {
+    /// Opens the instance, recovering what a crash left. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when another process has the root open; `Unknown` from the disk.
+    pub async fn open(config: Config) -> Result<Self> {
+        let metadata = Arc::new(metadata::Store::open(&config.root.join("metadata.redb"))?);
+        let content = content::Store::open(&config.root.join("content"), Arc::clone(&metadata))?;
+        let snapshots = snapshot::Store::new(Arc::clone(&metadata), std::collections::BTreeMap::new());
+        let events = Arc::new(event::Exchange::new());
+        let daemon = Daemon {
+            config,
+            metadata,
+            content,
+            snapshots,
+            events,
+        };
+        Ok(Self {
+            daemon: Arc::new(daemon),
+        })
+    }
+
+    /// Serves the API on `listeners` until `shutdown` completes and the calls in progress are done.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` when a listener fails.
+    pub async fn serve(
+        self,
+        listeners: Vec<UnixListener>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<()> {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let mut servers = tokio::task::JoinSet::new();
+        for listener in listeners {
+            let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+            let routes = api::routes(&self.daemon);
+            servers.spawn(
+                tonic::transport::Server::builder()
+                    .add_routes(routes)
+                    .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()),
+            );
+        }
+        let watcher = tokio::spawn(async move {
+            shutdown.await;
+            stop.cancel();
+        });
+        let mut outcome = Ok(());
+        while let Some(joined) = servers.join_next().await {
+            let served = joined
+                .map_err(|error| Error::unknown("serve", error))
+                .and_then(|served| served.map_err(|error| Error::unknown("serve", error)));
+            outcome = outcome.and(served);
+        }
+        watcher.abort();
+        outcome
+    }
+}

@@ -1,0 +1,1 @@
+//! The overlay snapshotter: a directory a snapshot, stacked by overlayfs.

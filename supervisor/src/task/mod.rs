@@ -1,0 +1,1 @@
+//! Tasks: shims and their supervision.
