@@ -23,7 +23,7 @@ impl Supervisor {
     ///
     /// `Unavailable` when another process has the root open; `Unknown` from the disk.
     pub async fn open(config: Config) -> Result<Self> {
-        let metadata = Arc::new(metadata::Store::open(&config.root.join("metadata.redb"))?);
+        let metadata = metadata::Store::open(&config.root)?;
         let content = content::Store::open(&config.root.join("content"), Arc::clone(&metadata))?;
         let snapshots = snapshot::Store::new(Arc::clone(&metadata), std::collections::BTreeMap::new());
         let events = Arc::new(event::Exchange::new());
