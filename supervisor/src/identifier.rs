@@ -72,6 +72,11 @@ pub fn validate_labels(labels: &Labels) -> Result<()> {
         .try_for_each(|(key, value)| validate_label(key, value))
 }
 
+/// Drops labels with an empty value: setting one to nothing is how containerd's clients remove it.
+pub fn drop_empty(labels: &mut Labels) {
+    labels.retain(|_, value| !value.is_empty());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,12 @@
 //!
 //! Refuses a request without a namespace, and names that are not identifiers. The rows of namespaces are also here.
 
-use crate::error::{Error, Result};
+use wharf_proto::containerd::services::namespaces::v1::Namespace;
+
+use crate::{
+    error::{Error, Result},
+    metadata::{Key, NAMESPACES, Read as _, WriteTxn},
+};
 
 /// The header that names the namespace of a call.
 pub const NAMESPACE_HEADER: &str = "containerd-namespace";
@@ -56,4 +61,24 @@ impl Scope {
             lease: header(LEASE_HEADER).map(str::to_owned),
         })
     }
+}
+
+/// Creates the row of a namespace in which something is made for the first time.
+///
+/// # Errors
+///
+/// `Unknown` from the metadata.
+pub fn ensure(txn: &mut WriteTxn, namespace: &str) -> Result<()> {
+    let key = Key::new(&[namespace])?;
+    if txn.get(NAMESPACES, &key)?.is_none() {
+        txn.put(
+            NAMESPACES,
+            &key,
+            &Namespace {
+                name: namespace.to_owned(),
+                ..Namespace::default()
+            },
+        )?;
+    }
+    Ok(())
 }

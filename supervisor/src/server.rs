@@ -23,9 +23,17 @@ impl Supervisor {
     ///
     /// `Unavailable` when another process has the root open; `Unknown` from the disk.
     pub async fn open(config: Config) -> Result<Self> {
-        let metadata = Arc::new(metadata::Store::open(&config.root.join("metadata.redb"))?);
-        let content = content::Store::open(&config.root.join("content"), Arc::clone(&metadata))?;
-        let snapshots = snapshot::Store::new(Arc::clone(&metadata), std::collections::BTreeMap::new());
+        let metadata = metadata::Store::open(&config.root)?;
+        let events = Arc::new(event::Exchange::new());
+        let content = content::Store::open(
+            &config.root.join("content"),
+            Arc::clone(&metadata),
+            Arc::clone(&events),
+        )?;
+        let overlay = snapshot::overlay::Overlay::open(&config.root.join("snapshots/overlay"))?;
+        let mut snapshotters = std::collections::BTreeMap::<String, Arc<dyn snapshot::Snapshotter>>::new();
+        snapshotters.insert(snapshot::DEFAULT.to_owned(), Arc::new(overlay));
+        let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), snapshotters)?;
         let events = Arc::new(event::Exchange::new());
         let daemon = Daemon {
             config,

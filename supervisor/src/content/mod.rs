@@ -3,15 +3,26 @@
 //! ```text
 //! <root>/content/blobs/<algorithm>/<hex>      a blob: verified, durable, mode 0444
 //! <root>/content/ingest/<id>/data             bytes so far; its length is the offset a client resumes from
+//! <root>/content/ingest/<id>/ref              `<namespace>/<reference>`, for people
 //! ```
 //!
-//! A blob becomes visible in a namespace by its row; the file alone means nothing. All calls block.
+//! A blob becomes visible in a namespace by its row; the file alone means nothing. What a crash leaves at each step of a
+//! commit: bytes flushed → an ingest that resumes; file renamed → a verified blob that nobody sees, removed on open
+//! unless the commit is tried again; row durable → the blob. Ingested bytes are not flushed before the commit, so an
+//! ingest of another boot starts from nothing.
+//!
+//! All calls block.
 
+mod ingest;
+mod reader;
 mod store;
+mod writer;
 
 use prost_types::Timestamp;
 
-pub use store::{Reader, Store, Writer};
+pub use reader::Reader;
+pub use store::Store;
+pub use writer::Writer;
 
 use crate::{digest::Digest, identifier::Labels};
 

@@ -8,16 +8,23 @@ use wharf_proto::containerd::services::{containers, content, images, leases, nam
 
 /// A table of rows `R` under [`Key`](super::Key)s.
 pub struct Table<R> {
-    pub(super) definition: TableDefinition<'static, &'static [u8], &'static [u8]>,
+    pub(super) name: &'static str,
     row: PhantomData<fn() -> R>,
 }
+
+/// How every table is stored.
+pub(super) type Definition<'name> = TableDefinition<'name, &'static [u8], &'static [u8]>;
 
 impl<R> Table<R> {
     const fn new(name: &'static str) -> Self {
         Self {
-            definition: TableDefinition::new(name),
+            name,
             row: PhantomData,
         }
+    }
+
+    pub(super) fn definition(self) -> Definition<'static> {
+        Definition::new(self.name)
     }
 }
 
@@ -29,7 +36,7 @@ impl<R> Clone for Table<R> {
 
 impl<R> Copy for Table<R> {}
 
-/// `schema` and `sequence`.
+/// Facts about the store itself.
 pub const META: Table<Meta> = Table::new("meta");
 /// Namespaces and their labels.
 pub const NAMESPACES: Table<namespaces::v1::Namespace> = Table::new("namespaces");
@@ -39,12 +46,14 @@ pub const IMAGES: Table<images::v1::Image> = Table::new("images");
 pub const CONTAINERS: Table<containers::v1::Container> = Table::new("containers");
 /// Which blobs a namespace sees, and their labels there.
 pub const CONTENT: Table<content::v1::Info> = Table::new("content");
+/// Which namespaces see a blob: the reverse of [`CONTENT`].
+pub const CONTENT_USERS: Table<()> = Table::new("content_users");
 /// Ingests in progress.
 pub const INGESTS: Table<Ingest> = Table::new("ingests");
-/// Which snapshots a namespace sees, and their labels there.
+/// Snapshots.
 pub const SNAPSHOTS: Table<Snapshot> = Table::new("snapshots");
-/// The overlay snapshotter's own rows, by name.
-pub const OVERLAY: Table<Overlay> = Table::new("overlay");
+/// The children of snapshots: the reverse of [`Snapshot::parent`].
+pub const SNAPSHOT_CHILDREN: Table<()> = Table::new("snapshot_children");
 /// Leases.
 pub const LEASES: Table<leases::v1::Lease> = Table::new("leases");
 /// The resources of leases; all is in the key.
@@ -53,7 +62,7 @@ pub const LEASE_RESOURCES: Table<()> = Table::new("lease_resources");
 /// A single fact about the store.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Meta {
-    /// A number: schema version, last durable transaction, next snapshot.
+    /// A number: schema version, sequence number.
     #[prost(uint64, tag = "1")]
     pub number: u64,
     /// A text: the instance's UUID.
@@ -76,50 +85,36 @@ pub struct Ingest {
     /// When the ingest began.
     #[prost(message, optional, tag = "4")]
     pub started_at: Option<Timestamp>,
+    /// The boot in which its bytes were written: they are not flushed, so another boot does not trust them.
+    #[prost(string, tag = "5")]
+    pub boot: String,
 }
 
-/// A snapshot as a namespace sees it.
+/// A snapshot.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Snapshot {
-    /// The name in the snapshotter: `<namespace>/<number>/<key>`.
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// The parent's key in the same namespace, or empty.
-    #[prost(string, tag = "2")]
-    pub parent: String,
-    /// Labels in this namespace.
-    #[prost(btree_map = "string, string", tag = "3")]
-    pub labels: BTreeMap<String, String>,
-    /// When it was prepared or viewed; a commit keeps it.
-    #[prost(message, optional, tag = "4")]
-    pub created_at: Option<Timestamp>,
-    /// When labels or kind last changed.
-    #[prost(message, optional, tag = "5")]
-    pub updated_at: Option<Timestamp>,
-}
-
-/// A snapshot as the overlay snapshotter knows it.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Overlay {
-    /// The directory below `snapshots/overlay`.
+    /// The number under which the snapshotter keeps it; never used twice in a root.
     #[prost(uint64, tag = "1")]
     pub number: u64,
-    /// The parent's name, or empty.
+    /// The parent's key in the same namespace and snapshotter, or empty.
     #[prost(string, tag = "2")]
     pub parent: String,
-    /// [`crate::snapshot::Kind`] as the API numbers it.
+    /// `snapshots.v1.Kind`.
     #[prost(int32, tag = "3")]
     pub kind: i32,
-    /// Bytes on disk, of a committed snapshot.
-    #[prost(uint64, tag = "4")]
-    pub size: u64,
-    /// Inodes, of a committed snapshot.
-    #[prost(uint64, tag = "5")]
-    pub inodes: u64,
-    /// When it was prepared or viewed.
-    #[prost(message, optional, tag = "6")]
+    /// Its labels.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub labels: BTreeMap<String, String>,
+    /// When it was made; of a committed one, when it was committed.
+    #[prost(message, optional, tag = "5")]
     pub created_at: Option<Timestamp>,
-    /// When it was last changed.
-    #[prost(message, optional, tag = "7")]
+    /// When its labels last changed.
+    #[prost(message, optional, tag = "6")]
     pub updated_at: Option<Timestamp>,
+    /// Bytes on disk, of a committed one.
+    #[prost(uint64, tag = "7")]
+    pub size: u64,
+    /// Inodes, of a committed one.
+    #[prost(uint64, tag = "8")]
+    pub inodes: u64,
 }

@@ -1,16 +1,23 @@
 //! Snapshots: layered filesystems, handed out as mounts.
 //!
 //! ```text
-//!  prepare(parent) ──► active ──commit──► committed ◄──parent── …
+//!  prepare(parent) ──► active ──commit──► committed ◄──parent── active, view, committed …
 //!  view(parent)    ──► view                    │
 //!                remove ◄──────────────────────┘   (no children)
 //! ```
 //!
-//! A [`Snapshotter`] keeps snapshots under global names; [`Store`] gives each namespace its own keys and labels on top
-//! of any of them. All calls block. Mounts are descriptions: nobody here mounts anything.
+//! [`Store`] owns everything that is a fact: keys, namespaces, kinds, parents, labels, in one row a snapshot, so every
+//! call is one transaction. A [`Snapshotter`] owns only the bytes, under numbers that are never used twice: it can be
+//! asked which numbers it keeps, and what no row names is removed. So nothing half-made is ever visible, and a crash
+//! leaves at most a number to clean up.
+//!
+//! All calls block. Mounts are descriptions: nobody here mounts anything.
 
 pub mod overlay;
 mod store;
+mod usage;
+
+use std::collections::BTreeSet;
 
 use prost_types::Timestamp;
 
@@ -31,9 +38,9 @@ pub struct Info {
     pub parent: String,
     /// Active, view or committed.
     pub kind: Kind,
-    /// When it was prepared or viewed.
+    /// When it was made; of a committed one, when it was committed.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// When its labels last changed.
     pub updated_at: Timestamp,
     /// Its labels.
     pub labels: Labels,
@@ -48,68 +55,58 @@ pub struct Usage {
     pub inodes: u64,
 }
 
-/// An implementation that keeps snapshots under global names.
+/// A snapshot as a snapshotter sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stack<'a> {
+    /// Its number.
+    pub number: u64,
+    /// The numbers of its ancestors, parent first, all committed.
+    pub parents: &'a [u64],
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// An implementation: bytes under numbers.
 pub trait Snapshotter: Send + Sync {
-    /// Makes a writable snapshot on `parent` (empty: on nothing) and says how to mount it. Waits for no disk flush.
+    /// Makes room for a new snapshot. Waits for no disk flush.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` for `key`; `NotFound` for `parent`; `InvalidArgument` when `parent` is not committed.
-    fn prepare(&self, key: &str, parent: &str) -> Result<Vec<Mount>>;
+    /// `ResourceExhausted` or `Unknown` from the disk; nothing is left then.
+    fn create(&self, stack: Stack<'_>) -> Result<()>;
 
-    /// Makes a read-only snapshot on `parent` and says how to mount it.
+    /// How to mount an active snapshot or a view.
     ///
     /// # Errors
     ///
-    /// As [`Snapshotter::prepare`].
-    fn view(&self, key: &str, parent: &str) -> Result<Vec<Mount>>;
+    /// `Unavailable` from an external snapshotter.
+    fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>>;
 
-    /// How to mount the active snapshot or view `key`.
+    /// Makes an active snapshot durable and says what it takes. Blocks for the disk.
     ///
     /// # Errors
     ///
-    /// `NotFound`; `FailedPrecondition` for a committed one.
-    fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
+    /// `ResourceExhausted` or `Unknown` from the disk.
+    fn seal(&self, number: u64) -> Result<Usage>;
 
-    /// Turns the active snapshot `key` into the committed `name`, durably.
-    ///
-    /// # Errors
-    ///
-    /// `AlreadyExists` for `name`; `NotFound`; `FailedPrecondition` when `key` is not active.
-    fn commit(&self, name: &str, key: &str) -> Result<()>;
-
-    /// Removes a snapshot without children.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound`; `FailedPrecondition` when it has children.
-    fn remove(&self, key: &str) -> Result<()>;
-
-    /// What `key` is (without labels).
-    ///
-    /// # Errors
-    ///
-    /// `NotFound`.
-    fn stat(&self, key: &str) -> Result<Info>;
-
-    /// All snapshots (without labels), by name.
-    ///
-    /// # Errors
-    ///
-    /// `Unknown` from the metadata.
-    fn walk(&self) -> Result<Vec<Info>>;
-
-    /// What `key` takes on disk; walks the tree of an active one.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound`.
-    fn usage(&self, key: &str) -> Result<Usage>;
-
-    /// Frees what removed snapshots and interrupted calls left.
+    /// What a snapshot takes now; walks its tree.
     ///
     /// # Errors
     ///
     /// `Unknown` from the disk.
-    fn cleanup(&self) -> Result<()>;
+    fn usage(&self, number: u64) -> Result<Usage>;
+
+    /// Removes a snapshot; one that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk.
+    fn remove(&self, number: u64) -> Result<()>;
+
+    /// All numbers it keeps, finished or not.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk.
+    fn numbers(&self) -> Result<BTreeSet<u64>>;
 }
