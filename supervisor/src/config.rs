@@ -11,6 +11,9 @@ pub struct Config {
     pub state: PathBuf,
     /// The unix socket the gRPC API is served on, also given to shims. Default `/run/wharf/wharfd.sock`.
     pub address: PathBuf,
+    /// The executable to start for the runtimes of Wharf and runc. Default: `containerd-shim-wharf-v2` beside the
+    /// daemon's executable, then on `$PATH`.
+    pub shim: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -19,6 +22,7 @@ impl Default for Config {
             root: "/var/lib/wharf/supervisor".into(),
             state: "/run/wharf/supervisor".into(),
             address: "/run/wharf/wharfd.sock".into(),
+            shim: None,
         }
     }
 }
