@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::{
     Config, content,
     error::{Error, Result},
-    event, metadata, snapshot,
+    event, metadata, snapshot, task,
 };
 
 /// One open instance. Cheap to share as `Arc<Daemon>`.
@@ -22,6 +22,8 @@ pub struct Daemon {
     pub snapshots: snapshot::Store,
     /// The event log.
     pub events: Arc<event::Exchange>,
+    /// The running containers.
+    pub tasks: Arc<task::Tasks>,
 }
 
 impl Daemon {

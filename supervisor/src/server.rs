@@ -8,7 +8,7 @@ use crate::{
     Config, api, content,
     daemon::Daemon,
     error::{Error, Result},
-    event, metadata, snapshot,
+    event, metadata, snapshot, task,
 };
 
 /// An open instance: its stores are recovered and nothing is served yet.
@@ -34,13 +34,14 @@ impl Supervisor {
         let mut snapshotters = std::collections::BTreeMap::<String, Arc<dyn snapshot::Snapshotter>>::new();
         snapshotters.insert(snapshot::DEFAULT.to_owned(), Arc::new(overlay));
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), snapshotters)?;
-        let events = Arc::new(event::Exchange::new());
+        let tasks = task::Tasks::new(&config, Arc::clone(&events))?;
         let daemon = Daemon {
             config,
             metadata,
             content,
             snapshots,
             events,
+            tasks,
         };
         Ok(Self {
             daemon: Arc::new(daemon),
@@ -57,6 +58,10 @@ impl Supervisor {
         listeners: Vec<UnixListener>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<()> {
+        // Before anything is served: who asks for a task must find those of the daemon before this one.
+        self.daemon.tasks.reconcile().await?;
+        let inbox = task::Inbox::bind(&self.daemon.tasks)?;
+        let inbox = tokio::spawn(inbox.serve(Arc::clone(&self.daemon.tasks)));
         let stop = tokio_util::sync::CancellationToken::new();
         let mut servers = tokio::task::JoinSet::new();
         for listener in listeners {
@@ -68,8 +73,11 @@ impl Supervisor {
                     .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()),
             );
         }
+        let events = Arc::clone(&self.daemon.events);
         let watcher = tokio::spawn(async move {
             shutdown.await;
+            // Subscriptions would keep their connections open for ever.
+            events.close();
             stop.cancel();
         });
         let mut outcome = Ok(());
@@ -80,6 +88,7 @@ impl Supervisor {
             outcome = outcome.and(served);
         }
         watcher.abort();
+        inbox.abort();
         outcome
     }
 }

@@ -18,6 +18,9 @@ use crate::daemon::Daemon;
 pub const MAX_MESSAGE: usize = 16 << 20;
 
 /// All services over one daemon.
-pub fn routes(_daemon: &Arc<Daemon>) -> Routes {
-    RoutesBuilder::default().routes()
+pub fn routes(daemon: &Arc<Daemon>) -> Routes {
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(events::service(Arc::clone(daemon)));
+    routes.add_service(tasks::service(Arc::clone(daemon)));
+    routes.routes()
 }
