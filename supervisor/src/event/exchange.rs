@@ -284,3 +284,125 @@ impl Subscription {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(entries: usize, bytes: usize) -> Arc<Exchange> {
+        Arc::new(Exchange::with_limits(Limits { entries, bytes }))
+    }
+
+    fn everything() -> Filters {
+        Filters::parse::<&str>(&[]).unwrap()
+    }
+
+    fn publish(exchange: &Exchange, topics: &[&str]) {
+        for topic in topics {
+            exchange.publish("ns", topic, Any::default());
+        }
+    }
+
+    async fn next(subscription: &mut Subscription) -> Result<Option<String>, Lagged> {
+        let next = tokio::time::timeout(Duration::from_secs(1), subscription.next());
+        let entry = next.await.expect("an event within a second")?;
+        Ok(entry.map(|entry| entry.envelope.topic.clone()))
+    }
+
+    #[tokio::test]
+    async fn each_subscriber_reads_everything_in_order_from_where_it_began() {
+        let exchange = exchange(10, 1 << 20);
+        publish(&exchange, &["/a"]);
+        let mut now = exchange.subscribe(everything(), Start::Now);
+        let mut all = exchange.subscribe(everything(), Start::After(0));
+        publish(&exchange, &["/b", "/c"]);
+        let mut resumed = exchange.subscribe(everything(), Start::After(2));
+        for (subscription, expected) in [
+            (&mut now, &["/b", "/c"][..]),
+            (&mut all, &["/a", "/b", "/c"]),
+            (&mut resumed, &["/c"]),
+        ] {
+            for topic in expected {
+                assert_eq!(next(subscription).await.unwrap().as_deref(), Some(*topic));
+            }
+            let more = tokio::time::timeout(Duration::from_millis(5), subscription.next()).await;
+            assert!(more.is_err(), "more than was published");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_subscriber_wakes_with_what_its_filter_matches() {
+        let exchange = exchange(10, 1 << 20);
+        let filters = Filters::parse(&["topic==/tasks/exit,namespace==ns"]).unwrap();
+        let mut subscription = exchange.subscribe(filters, Start::Now);
+        let publisher = Arc::clone(&exchange);
+        tokio::spawn(async move {
+            publish(&publisher, &["/tasks/start", "/tasks/exit"]);
+        });
+        assert_eq!(
+            next(&mut subscription).await.unwrap().as_deref(),
+            Some("/tasks/exit")
+        );
+    }
+
+    #[tokio::test]
+    async fn who_falls_behind_is_told_how_far_and_goes_on_with_what_is_kept() {
+        for exchange in [exchange(2, 1 << 20), exchange(100, 50)] {
+            let mut subscription = exchange.subscribe(everything(), Start::Now);
+            publish(&exchange, &["/a", "/b", "/c", "/d"]);
+            assert_eq!(subscription.next().await.unwrap_err().missed, 2);
+            assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some("/c"));
+            assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some("/d"));
+            let mut fresh = exchange.subscribe(everything(), Start::After(0));
+            assert_eq!(next(&mut fresh).await.unwrap().as_deref(), Some("/c"));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_larger_than_the_log_still_reaches_those_on_time() {
+        let exchange = exchange(10, 1);
+        let mut subscription = exchange.subscribe(everything(), Start::Now);
+        publish(&exchange, &["/a"]);
+        assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some("/a"));
+    }
+
+    #[tokio::test]
+    async fn what_happened_while_the_daemon_was_down_is_told_to_each_new_subscriber_once() {
+        let exchange = exchange(10, 1 << 20);
+        exchange.recover("ns", "/tasks/exit", Any::default());
+        publish(&exchange, &["/other"]);
+        for _ in 0..2 {
+            let mut subscription = exchange.subscribe(everything(), Start::Now);
+            assert_eq!(
+                next(&mut subscription).await.unwrap().as_deref(),
+                Some("/tasks/exit")
+            );
+            let more = tokio::time::timeout(Duration::from_millis(5), subscription.next()).await;
+            assert!(more.is_err());
+        }
+        exchange.log().recovery_ends = Some(Instant::now());
+        let mut late = exchange.subscribe(everything(), Start::Now);
+        let more = tokio::time::timeout(Duration::from_millis(5), late.next()).await;
+        assert!(more.is_err());
+    }
+
+    #[tokio::test]
+    async fn closing_ends_subscriptions_after_the_last_event() {
+        let exchange = exchange(10, 1 << 20);
+        let mut subscription = exchange.subscribe(everything(), Start::Now);
+        publish(&exchange, &["/a"]);
+        exchange.close();
+        assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some("/a"));
+        assert_eq!(next(&mut subscription).await.unwrap(), None);
+        let mut late = exchange.subscribe(everything(), Start::Now);
+        assert_eq!(next(&mut late).await.unwrap(), None);
+    }
+
+    #[test]
+    fn a_malformed_envelope_is_not_forwarded() {
+        let exchange = exchange(10, 1 << 20);
+        let refused = exchange.forward(Envelope::default()).unwrap_err();
+        assert_eq!(refused.kind(), crate::error::Kind::InvalidArgument);
+        assert_eq!(exchange.log().latest, 0);
+    }
+}
