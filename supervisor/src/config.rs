@@ -5,6 +5,7 @@
 //! state = "/run/wharf/supervisor"
 //! address = "/run/wharf/wharfd.sock"
 //! log_level = "info"
+//! shim = "/usr/libexec/wharf/containerd-shim-wharf-v2"
 //! ```
 //!
 //! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
@@ -24,6 +25,9 @@ pub struct Config {
     pub state: PathBuf,
     /// The unix socket the gRPC API is served on, also given to shims. Default `/run/wharf/wharfd.sock`.
     pub address: PathBuf,
+    /// The executable to start for the runtimes of Wharf and runc. Default: `containerd-shim-wharf-v2` beside the
+    /// daemon's executable, then on `$PATH`.
+    pub shim: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -32,6 +36,7 @@ impl Default for Config {
             root: "/var/lib/wharf/supervisor".into(),
             state: "/run/wharf/supervisor".into(),
             address: "/run/wharf/wharfd.sock".into(),
+            shim: None,
         }
     }
 }
@@ -80,6 +85,8 @@ pub struct File {
     pub state: Option<PathBuf>,
     /// See [`Config::address`].
     pub address: Option<PathBuf>,
+    /// See [`Config::shim`].
+    pub shim: Option<PathBuf>,
     /// How much is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: Option<String>,
 }

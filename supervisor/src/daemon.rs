@@ -10,6 +10,7 @@ use crate::{
     event,
     metadata::{self, Commit, Key, META, Meta, Read as _},
     snapshot::{self, Snapshotter},
+    task,
 };
 
 /// One open instance. Cheap to share as `Arc<Daemon>`.
@@ -26,6 +27,8 @@ pub struct Daemon {
     pub snapshots: snapshot::Store,
     /// The event log.
     pub events: Arc<event::Exchange>,
+    /// The running containers.
+    pub tasks: Arc<task::Tasks>,
     /// Told when something may have become garbage.
     pub garbage: tokio::sync::Notify,
 }
@@ -48,6 +51,7 @@ impl Daemon {
             Arc::new(overlay) as Arc<dyn Snapshotter>,
         )]);
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), snapshotters)?;
+        let tasks = task::Tasks::new(&config, Arc::clone(&events))?;
         let uuid = uuid(&metadata)?;
         Ok(Self {
             config,
@@ -56,6 +60,7 @@ impl Daemon {
             content,
             snapshots,
             events,
+            tasks,
             garbage: tokio::sync::Notify::new(),
         })
     }

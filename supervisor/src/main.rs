@@ -63,6 +63,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         root: arguments.root.or(file.root).unwrap_or(default.root),
         state: arguments.state.or(file.state).unwrap_or(default.state),
         address: arguments.address.or(file.address).unwrap_or(default.address),
+        shim: file.shim.or(default.shim),
     };
     config.validate()?;
     let level = arguments

@@ -21,7 +21,7 @@ use crate::{
     Config, api,
     daemon::Daemon,
     error::{Error, Result},
-    gc,
+    gc, task,
 };
 
 /// How long garbage lies before it is collected, so that a series of deletions is one collection.
@@ -98,6 +98,10 @@ impl Supervisor {
         listeners: Vec<UnixListener>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<()> {
+        // Before anything is served: who asks for a task must find those of the daemon before this one.
+        self.daemon.tasks.reconcile().await?;
+        let inbox = task::Inbox::bind(&self.daemon.tasks)?;
+        let inbox = tokio::spawn(inbox.serve(Arc::clone(&self.daemon.tasks)));
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
         for listener in listeners {
@@ -112,8 +116,11 @@ impl Supervisor {
         let collector = tokio::spawn(collect_garbage(Arc::clone(&self.daemon)));
         let watcher = {
             let stop = stop.clone();
+            let events = Arc::clone(&self.daemon.events);
             tokio::spawn(async move {
                 shutdown.await;
+                // Subscriptions would keep their connections open for ever.
+                events.close();
                 stop.cancel();
             })
         };
@@ -136,6 +143,7 @@ impl Supervisor {
         };
         watcher.abort();
         collector.abort();
+        inbox.abort();
         self.daemon.blocking(|daemon| daemon.metadata.sync()).await?;
         outcome
     }

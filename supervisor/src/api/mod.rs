@@ -74,6 +74,8 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
     add!(builder, NamespacesServer, namespaces::Namespaces(daemon()));
     add!(builder, SnapshotsServer, snapshots::Snapshots(daemon()));
     add!(builder, VersionServer, version::Version);
+    builder.add_service(events::service(daemon()));
+    builder.add_service(tasks::service(daemon()));
     builder.routes()
 }
 
