@@ -22,3 +22,6 @@
 //! Deliberately absent: knowledge of overlayfs, of `clone`, and of shim sockets.
 
 pub mod api;
+pub mod container;
+pub mod error;
+pub mod supervisor;
