@@ -24,4 +24,7 @@
 pub mod api;
 pub mod container;
 pub mod error;
+pub mod id;
+pub mod image;
+pub mod rootfs;
 pub mod supervisor;
