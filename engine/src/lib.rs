@@ -22,3 +22,4 @@
 //! Deliberately absent: knowledge of overlayfs, of `clone`, and of shim sockets.
 
 pub mod api;
+pub mod cli;
