@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -15,7 +16,7 @@ use super::option_values as values;
 use super::session::exit_code;
 use super::signals::Signals;
 use super::terminal::{self, RawMode};
-use crate::api::client::{Client, segment};
+use crate::api::client::{Client, ClientError, segment};
 use crate::api::types::{ExecConfig, ExecInspect, ExecStart, IdResponse};
 
 /// Run a command in a running container
@@ -117,11 +118,17 @@ impl Exec {
         let mut signals = Signals::catch(false, self.tty)
             .map_err(|error| Failure::new(format!("Error: catch signals: {error}")))?;
         let mut output = pin!(&mut attached.output);
+        let mut sized = pin!(self.first_size(&client, &exec.id));
+        let mut has_size = !self.tty;
         let ended = loop {
             tokio::select! {
                 ended = &mut output => break ended,
                 () = attached.detached.notified() => return Ok(0),
-                _ = signals.next() => self.resize(&client, &exec.id).await,
+                () = &mut sized, if !has_size => has_size = true,
+                _ = signals.next() => {
+                    // A process that has just ended has no size; everything else shows in the terminal itself.
+                    self.resize(&client, &exec.id).await.ok();
+                }
             }
         };
         drop(raw);
@@ -167,21 +174,30 @@ impl Exec {
         size.map(|size| [size.rows, size.columns])
     }
 
-    async fn resize(&self, client: &Client, exec: &str) {
-        if let Some(size) = terminal::size() {
-            let call = client.post(format!("/exec/{}/resize", segment(exec)));
-            // A process that has just ended has no size; everything else shows in the terminal itself.
-            call.query("h", size.rows.to_string())
-                .query("w", size.columns.to_string())
-                .done()
-                .await
-                .ok();
+    /// Daemons before API 1.42 give a terminal no size at its start, and refuse one until the process runs.
+    async fn first_size(&self, client: &Client, exec: &str) {
+        for _ in 0..20 {
+            if self.resize(client, exec).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    async fn resize(&self, client: &Client, exec: &str) -> Result<(), ClientError> {
+        let Some(size) = terminal::size() else {
+            return Ok(());
+        };
+        let call = client.post(format!("/exec/{}/resize", segment(exec)));
+        call.query("h", size.rows.to_string())
+            .query("w", size.columns.to_string())
+            .done()
+            .await
     }
 }
 
 /// 126 and 127 when the daemon says before the first byte of output that the program cannot be run.
-fn refused(error: crate::api::client::ClientError) -> Failure {
+fn refused(error: ClientError) -> Failure {
     let failure = Failure::from(error);
     let code = match start_exit_code(&failure.message) {
         NOT_STARTED => FAILED,

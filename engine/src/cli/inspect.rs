@@ -63,9 +63,9 @@ impl Inspect {
         } else {
             let list = format!("[{}]", found.join(","));
             if self.format.is_some() {
-                writeln!(out, "{list}")?
+                writeln!(out, "{list}")?;
             } else {
-                writeln!(out, "{}", json::indent(&list))?
+                writeln!(out, "{}", json::indent(&list))?;
             }
         }
         out.flush()?;

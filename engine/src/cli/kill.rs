@@ -27,7 +27,7 @@ impl Kill {
         for_each(&self.containers, async |name| {
             let call = client.post(format!("/containers/{}/kill", segment(name)));
             call.query("signal", &self.signal).done().await?;
-            Ok(name.to_owned())
+            Ok(Some(name.to_owned()))
         })
         .await
     }

@@ -11,10 +11,10 @@ use super::failure::{FAILED, Failure, Outcome};
 /// How many objects are worked on at a time.
 const AT_ONCE: usize = 16;
 
-/// Does `act` to each name; prints what it gives, one a line, and every failure; exit code 1 if there was any.
+/// Does `act` to each name; prints what it gives, if anything, one a line, and every failure; exit code 1 if there was any.
 pub(crate) async fn for_each<'a, F>(names: &'a [String], act: impl Fn(&'a str) -> F) -> Outcome
 where
-    F: Future<Output = Result<String, Failure>>,
+    F: Future<Output = Result<Option<String>, Failure>>,
 {
     let checked = async |name: &'a str| {
         if name.trim_matches('/').is_empty() {
@@ -26,7 +26,8 @@ where
     let mut failed = false;
     while let Some(result) = results.next().await {
         match result {
-            Ok(line) => writeln!(std::io::stdout(), "{line}")?,
+            Ok(Some(line)) => writeln!(std::io::stdout(), "{line}")?,
+            Ok(None) => {}
             Err(failure) => {
                 super::report(&failure, None);
                 failed = true;

@@ -35,7 +35,12 @@ impl Rm {
                 .done()
                 .await
             {
-                Ok(()) => Ok(name.to_owned()),
+                Ok(()) => Ok(Some(name.to_owned())),
+                // With --force the container is gone afterwards, which is what was asked for.
+                Err(error @ ClientError::Api { status: 404, .. }) if self.force => {
+                    super::report(&error.into(), None);
+                    Ok(None)
+                }
                 Err(error @ ClientError::Api { status: 409, .. }) if !self.force => {
                     Err(Failure::from(error).hint(format!("`wharf rm -f {name}` kills it first")))
                 }

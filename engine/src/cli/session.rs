@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
                 answer = &mut ended => break answer,
                 () = detached.notified() => {
                     drop(raw);
-                    eprintln!("\nwharf: detached; `wharf attach {container}` returns");
+                    eprintln!("\nwharf: detached; `wharf attach {}` returns", short(container));
                     return Ok(0);
                 }
                 event = signals.next() => match event {
@@ -137,7 +137,10 @@ impl<'a> Session<'a> {
         };
         drop(raw);
         let answer = answer.map_err(|failure| {
-            let hint = format!("the container may still run: `wharf attach {container}` returns to it");
+            let hint = format!(
+                "the container may still run: `wharf attach {}` returns to it",
+                short(container)
+            );
             failure.code_of_client().hint(hint)
         })?;
         match answer.error {
@@ -153,6 +156,15 @@ impl<'a> Session<'a> {
 pub(crate) fn exit_code(status: i64) -> u8 {
     // Only the low byte reaches a parent process, whatever the daemon says.
     u8::try_from(status & 0xff).unwrap_or(u8::MAX)
+}
+
+/// An id by its first twelve digits, a name as it is.
+fn short(container: &str) -> &str {
+    if container.len() == 64 {
+        container.get(..12).unwrap_or(container)
+    } else {
+        container
+    }
 }
 
 async fn resize(client: &Client, container: &str) {

@@ -37,7 +37,7 @@ impl Start {
         if !self.attach && !self.interactive {
             return for_each(&self.containers, async |name| {
                 start(&client, name).await?;
-                Ok(name.to_owned())
+                Ok(Some(name.to_owned()))
             })
             .await;
         }

@@ -40,7 +40,7 @@ impl Stop {
                 .maybe("signal", self.signal.as_deref())
                 .done()
                 .await?;
-            Ok(name.to_owned())
+            Ok(Some(name.to_owned()))
         })
         .await
     }

@@ -58,9 +58,9 @@ impl Template {
                 Part::Field { path, json } => {
                     let value = find(document, path)?;
                     if *json {
-                        line.push_str(&value.to_string())
+                        line.push_str(&value.to_string());
                     } else {
-                        print(&mut line, value)
+                        print(&mut line, value);
                     }
                 }
             }

@@ -50,7 +50,7 @@ impl Version {
                 writeln!(out, " Version:           {}", text(client, "Version"))?;
                 writeln!(out, " API version:       {}", text(client, "ApiVersion"))?;
                 writeln!(out, " OS/Arch:           linux/{}\n", text(client, "Arch"))?;
-                writeln!(out, "Server: {platform}")?;
+                writeln!(out, "{}", format!("Server: {platform}").trim_end())?;
                 writeln!(out, " Engine:")?;
                 writeln!(out, "  Version:          {}", text(server, "Version"))?;
                 let (newest, oldest) = (text(server, "ApiVersion"), text(server, "MinAPIVersion"));

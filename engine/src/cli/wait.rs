@@ -33,7 +33,7 @@ impl Wait {
                     "Error response from daemon: {}",
                     error.message
                 ))),
-                _ => Ok(answer.status_code.to_string()),
+                _ => Ok(Some(answer.status_code.to_string())),
             }
         })
         .await
