@@ -23,3 +23,9 @@
 
 pub mod api;
 pub mod cli;
+pub mod container;
+pub mod error;
+pub mod id;
+pub mod image;
+pub mod rootfs;
+pub mod supervisor;

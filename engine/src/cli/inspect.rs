@@ -70,7 +70,7 @@ impl Inspect {
         }
         out.flush()?;
         for failure in &failures {
-            report(failure, None);
+            report(failure, false);
         }
         if failures.is_empty() {
             Ok(0)

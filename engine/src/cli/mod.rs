@@ -104,13 +104,9 @@ enum Verb {
 }
 
 impl Verb {
-    /// The name to print before errors, of the verbs where Docker prints one.
-    fn run_like(&self) -> Option<&'static str> {
-        match self {
-            Self::Run(_) => Some("run"),
-            Self::Create(_) => Some("create"),
-            _ => None,
-        }
+    /// Whether errors are prefixed with the program's name, to be told from the container's own output.
+    fn is_run_like(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Create(_))
     }
 }
 
@@ -121,7 +117,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(usage(&error)),
     };
-    let run_like = arguments.verb.run_like();
+    let run_like = arguments.verb.is_run_like();
     let code = dispatch(arguments).unwrap_or_else(|failure| report(&failure, run_like));
     ExitCode::from(code)
 }
@@ -163,16 +159,12 @@ fn dispatch(CommandLine { globals, verb }: CommandLine) -> Outcome {
     })
 }
 
-/// Prints a failure once, and gives its exit code.
-fn report(failure: &Failure, run_like: Option<&str>) -> u8 {
+/// Prints a failure once, in one line, and gives its exit code.
+fn report(failure: &Failure, run_like: bool) -> u8 {
     if !failure.message.is_empty() {
-        let prefix = if run_like.is_some() { "wharf: " } else { "" };
-        let mut text = format!("{prefix}{}\n", failure.message.trim_end());
-        if let Some(hint) = &failure.hint {
-            text += &format!("  {hint}\n");
-        } else if let Some(verb) = run_like {
-            text += &format!("  `wharf {verb} --help` tells more\n");
-        }
+        let prefix = if run_like { "wharf: " } else { "" };
+        let hint = failure.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+        let text = format!("{prefix}{}{hint}\n", failure.message.trim_end());
         // There is no one left to tell when stderr is closed; the exit code remains.
         std::io::stderr().write_all(text.as_bytes()).ok();
     }

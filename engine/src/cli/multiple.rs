@@ -29,7 +29,7 @@ where
             Ok(Some(line)) => writeln!(std::io::stdout(), "{line}")?,
             Ok(None) => {}
             Err(failure) => {
-                super::report(&failure, None);
+                super::report(&failure, false);
                 failed = true;
             }
         }

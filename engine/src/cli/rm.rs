@@ -38,7 +38,7 @@ impl Rm {
                 Ok(()) => Ok(Some(name.to_owned())),
                 // With --force the container is gone afterwards, which is what was asked for.
                 Err(error @ ClientError::Api { status: 404, .. }) if self.force => {
-                    super::report(&error.into(), None);
+                    super::report(&error.into(), false);
                     Ok(None)
                 }
                 Err(error @ ClientError::Api { status: 409, .. }) if !self.force => {
