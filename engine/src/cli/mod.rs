@@ -163,7 +163,10 @@ fn dispatch(CommandLine { globals, verb }: CommandLine) -> Outcome {
 fn report(failure: &Failure, run_like: bool) -> u8 {
     if !failure.message.is_empty() {
         let prefix = if run_like { "wharf: " } else { "" };
-        let hint = failure.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+        let hint = failure
+            .hint
+            .as_ref()
+            .map_or_else(String::new, |hint| format!("; {hint}"));
         let text = format!("{prefix}{}{hint}\n", failure.message.trim_end());
         // There is no one left to tell when stderr is closed; the exit code remains.
         std::io::stderr().write_all(text.as_bytes()).ok();
@@ -231,7 +234,7 @@ fn usage(error: &clap::Error) -> u8 {
     {
         return report(
             &Failure::new(format!("Error: {name} is not supported yet")).code(code),
-            None,
+            false,
         );
     }
     // Fails only when our output is closed.
