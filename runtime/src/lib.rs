@@ -31,6 +31,8 @@ mod error;
 mod exec;
 mod id;
 mod kill;
+pub mod lsm;
+pub mod plan;
 pub mod seccomp;
 pub mod spec;
 mod start;

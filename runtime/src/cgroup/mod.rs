@@ -6,15 +6,31 @@
 //! them and answers a [`Cgroup`].
 //!
 //! Refused here: limits on a controller that the host does not have. The systemd driver is not here.
+//!
+//! # Invariants
+//!
+//! - A limit that was asked for is in force, or there is an error that names it.
+//! - Only groups that were made for a container are written to; a group with processes is not taken over.
+//! - What [`CgroupPlan::create`] made is gone again when it fails.
 
+mod create;
+mod device_filter;
+mod devices;
 mod error;
+mod file;
+mod freeze;
 mod group;
 mod layout;
+mod oom;
 mod plan;
 mod stats;
+mod v1;
+mod v2;
+mod write;
 
 pub use error::Error;
-pub use group::{Cgroup, OomWatch};
-pub use layout::{Layout, Version};
+pub use group::Cgroup;
+pub use layout::{Hierarchy, Layout, Version};
+pub use oom::OomWatch;
 pub use plan::CgroupPlan;
-pub use stats::Stats;
+pub use stats::{CpuStats, HugetlbStats, IoEntry, IoStats, MemoryStats, MemoryUse, PidsStats, Stats};

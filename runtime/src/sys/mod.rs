@@ -1,12 +1,13 @@
 //! The system calls, and the only `unsafe` code of the crate.
 //!
-//! Every function is one system call (or a fixed short sequence that belongs together), allocates nothing, takes no
-//! lock, and answers the kernel's [`Errno`]. So all of them may be called between `clone3` and `execve` in a
-//! child of a program with many threads. Paths are C strings that the caller laid out before.
+//! Every function is one system call (or a fixed short sequence that belongs together). Those of the child half allocate
+//! nothing, take no lock, and answer the kernel's [`Errno`]: all but `bpf` and `signal`, which only parents
+//! call. Paths are C strings that the caller laid out before.
 //!
 //! What is not here: retries, fallbacks, policy.
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 mod call;
 pub(crate) mod credentials;
 mod errno;
@@ -14,7 +15,9 @@ pub(crate) mod fd;
 pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod process;
+pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod strings;
 pub(crate) mod terminal;
 
 pub(crate) use call::raw;
