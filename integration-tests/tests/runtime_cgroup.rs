@@ -17,7 +17,10 @@ struct Group {
 impl Group {
     fn new(name: &str, resources: &str) -> Self {
         let plan = plan(name, resources);
-        Self { cgroup: plan.create().unwrap(), children: Vec::new() }
+        Self {
+            cgroup: plan.create().unwrap(),
+            children: Vec::new(),
+        }
     }
 
     fn spawn(&mut self, program: &str, arguments: &[&str]) -> i32 {
@@ -52,7 +55,13 @@ fn unique(name: &str) -> PathBuf {
 
 fn plan(name: &str, resources: &str) -> CgroupPlan {
     let resources = serde_json::from_str(resources).unwrap();
-    CgroupPlan::compile(&Layout::detect().unwrap(), Some(&unique(name)), name, Some(&resources)).unwrap()
+    CgroupPlan::compile(
+        &Layout::detect().unwrap(),
+        Some(&unique(name)),
+        name,
+        Some(&resources),
+    )
+    .unwrap()
 }
 
 fn eventually(what: &str, condition: impl Fn() -> bool) {
@@ -71,17 +80,30 @@ fn process_state(pid: i32) -> char {
 #[test]
 fn limits_are_in_force_and_everything_is_removed() {
     let paths = {
-        let mut group = Group::new("limits", r#"{"memory": {"limit": 64000000}, "cpu": {"shares": 512}, "pids": {"limit": 7}}"#);
+        let mut group = Group::new(
+            "limits",
+            r#"{"memory": {"limit": 64000000}, "cpu": {"shares": 512}, "pids": {"limit": 7}}"#,
+        );
         let pid = group.spawn("sleep", &["100"]);
         assert_eq!(group.cgroup.pids().unwrap(), [pid]);
         let stats = group.cgroup.stats().unwrap();
         assert_eq!((stats.pids.current, stats.pids.limit), (1, 7));
-        assert!((63_000_000..=64_000_000).contains(&stats.memory.memory.limit), "{stats:?}");
+        assert!(
+            (63_000_000..=64_000_000).contains(&stats.memory.memory.limit),
+            "{stats:?}"
+        );
         let again = Cgroup::from_paths(group.cgroup.paths().clone()).unwrap();
         assert_eq!(again.pids().unwrap(), [pid]);
         let refused = plan("limits", "{}").create().unwrap_err().to_string();
-        assert!(refused.starts_with("container's cgroup is not empty: 1 process(es)"), "{refused}");
-        again.update(&serde_json::from_str(r#"{"memory": {"limit": 32000000}, "pids": {"limit": 9}}"#).unwrap()).unwrap();
+        assert!(
+            refused.starts_with("container's cgroup is not empty: 1 process(es)"),
+            "{refused}"
+        );
+        again
+            .update(
+                &serde_json::from_str(r#"{"memory": {"limit": 32000000}, "pids": {"limit": 9}}"#).unwrap(),
+            )
+            .unwrap();
         assert_eq!(again.stats().unwrap().pids.limit, 9);
         group.cgroup.paths().clone()
     };
@@ -110,7 +132,10 @@ fn a_frozen_group_stops_and_a_killed_one_ends_even_frozen() {
 
 #[test]
 fn a_failed_creation_leaves_nothing() {
-    let error = plan("failed", r#"{"cpu": {"cpus": "9999"}}"#).create().unwrap_err().to_string();
+    let error = plan("failed", r#"{"cpu": {"cpus": "9999"}}"#)
+        .create()
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("cpuset.cpus"), "{error}");
     let name = unique("failed");
     for hierarchy in Layout::detect().unwrap().hierarchies() {
@@ -124,9 +149,14 @@ fn running_out_of_memory_is_told() {
     let mut group = Group::new("oom", r#"{"memory": {"limit": 8000000, "swap": 8000000}}"#);
     let mut watch = group.cgroup.oom_watch().unwrap().expect("a memory controller");
     assert!(!watch.take().unwrap());
-    let pid = group.spawn("sh", &["-c", "read go; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"]);
+    let pid = group.spawn(
+        "sh",
+        &["-c", "read go; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"],
+    );
     eventually("the process is killed", || process_state(pid) == 'Z');
-    eventually("it is counted", || group.cgroup.stats().unwrap().memory.oom_kills > 0);
+    eventually("it is counted", || {
+        group.cgroup.stats().unwrap().memory.oom_kills > 0
+    });
     assert!(watch.take().unwrap());
     assert!(!watch.take().unwrap(), "the notice was consumed");
 }
@@ -145,8 +175,17 @@ fn devices_are_denied_in_v1_and_by_the_v2_program() {
     let mounts = format!("1 1 0:1 / {} rw - cgroup2 cgroup2 rw\n", v2.display());
     let only_v2 = Layout::parse(&mounts, "0::/\n", "0 0 4294967295").unwrap();
     let plan = CgroupPlan::compile(&only_v2, Some(&unique("program")), "x", None).unwrap();
-    let mut group = Group { cgroup: plan.create().unwrap(), children: Vec::new() };
-    assert_eq!(group.cgroup.paths(), &BTreeMap::from([(String::new(), v2.join(unique("program").strip_prefix("/").unwrap()))]));
+    let mut group = Group {
+        cgroup: plan.create().unwrap(),
+        children: Vec::new(),
+    };
+    assert_eq!(
+        group.cgroup.paths(),
+        &BTreeMap::from([(
+            String::new(),
+            v2.join(unique("program").strip_prefix("/").unwrap())
+        )])
+    );
     let script = "read go < \"$0\"; head -c1 /dev/zero >/dev/null || exit 1; head -c1 /dev/kmsg >/dev/null 2>&1; test $? -ne 0";
     let gate = tempfile::tempdir().unwrap();
     let fifo = gate.path().join("gate");
