@@ -149,10 +149,11 @@ fn running_out_of_memory_is_told() {
     let mut group = Group::new("oom", r#"{"memory": {"limit": 8000000, "swap": 8000000}}"#);
     let mut watch = group.cgroup.oom_watch().unwrap().expect("a memory controller");
     assert!(!watch.take().unwrap());
-    let pid = group.spawn(
-        "sh",
-        &["-c", "read go; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"],
-    );
+    let gate = tempfile::tempdir().unwrap();
+    let fifo = fifo_in(&gate);
+    let script = "read go < \"$0\"; x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
+    let pid = group.spawn("sh", &["-c", script, fifo.to_str().unwrap()]);
+    open_gate(&fifo);
     eventually("the process is killed", || process_state(pid) == 'Z');
     eventually("it is counted", || {
         group.cgroup.stats().unwrap().memory.oom_kills > 0
@@ -188,18 +189,23 @@ fn devices_are_denied_in_v1_and_by_the_v2_program() {
     );
     let script = "read go < \"$0\"; head -c1 /dev/zero >/dev/null || exit 1; head -c1 /dev/kmsg >/dev/null 2>&1; test $? -ne 0";
     let gate = tempfile::tempdir().unwrap();
-    let fifo = gate.path().join("gate");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let fifo = fifo_in(&gate);
     group.spawn("sh", &["-c", script, fifo.to_str().unwrap()]);
     open_gate(&fifo);
     let status = group.children.pop().unwrap().wait().unwrap();
     assert!(status.success(), "{status}");
-    assert_eq!(group.cgroup.v2_dir_fd().is_some(), true);
+    assert!(group.cgroup.v2_dir_fd().is_some());
     let pid = group.spawn("sleep", &["100"]);
     group.cgroup.freeze().unwrap();
     assert!(group.cgroup.is_frozen().unwrap());
     group.cgroup.kill(9).unwrap();
     eventually("the process is dead", || process_state(pid) == 'Z');
+}
+
+fn fifo_in(directory: &tempfile::TempDir) -> PathBuf {
+    let fifo = directory.path().join("gate");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    fifo
 }
 
 /// Lets a process go on that was moved into its group before it does anything.

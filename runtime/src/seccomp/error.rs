@@ -4,7 +4,7 @@
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A value of the profile is not usable.
-    #[error("{field}: {problem}")]
+    #[error("linux.seccomp.{field}: {problem}")]
     Field {
         /// The field's path below `linux.seccomp`.
         field: String,
@@ -15,6 +15,15 @@ pub enum Error {
     #[error("linux.seccomp: the filter has {0} instructions, the kernel takes 4096")]
     TooLarge(usize),
     /// Not there yet.
-    #[error("{0} is not supported")]
+    #[error("{0} is not supported yet")]
     Unsupported(String),
+}
+
+impl Error {
+    pub(super) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Field {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
 }
