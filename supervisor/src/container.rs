@@ -23,7 +23,10 @@ use crate::{
 /// `NotFound`.
 pub fn get(daemon: &Daemon, scope: &Scope, id: &str) -> Result<Container> {
     let key = Key::new(&[&scope.namespace, id])?;
-    daemon.metadata.read(|txn| txn.get(CONTAINERS, &key))?.ok_or_else(|| missing(scope, id))
+    daemon
+        .metadata
+        .read(|txn| txn.get(CONTAINERS, &key))?
+        .ok_or_else(|| missing(scope, id))
 }
 
 /// All records of the namespace, by id.
@@ -33,7 +36,12 @@ pub fn get(daemon: &Daemon, scope: &Scope, id: &str) -> Result<Container> {
 /// `Unknown` from the metadata.
 pub fn list(daemon: &Daemon, scope: &Scope) -> Result<Vec<Container>> {
     let prefix = Key::prefix(&[&scope.namespace])?;
-    Ok(daemon.metadata.read(|txn| txn.scan(CONTAINERS, &prefix))?.into_iter().map(|(_, row)| row).collect())
+    Ok(daemon
+        .metadata
+        .read(|txn| txn.scan(CONTAINERS, &prefix))?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect())
 }
 
 /// Creates the record. Durable, and with it the snapshots that were prepared before.
@@ -57,9 +65,14 @@ pub fn create(daemon: &Daemon, scope: &Scope, mut container: Container) -> Resul
     let event = ContainerCreate {
         id: container.id.clone(),
         image: container.image.clone(),
-        runtime: Some(container_create::Runtime { name: runtime.name, options: runtime.options }),
+        runtime: Some(container_create::Runtime {
+            name: runtime.name,
+            options: runtime.options,
+        }),
     };
-    daemon.events.publish(&scope.namespace, "/containers/create", any::pack(&event));
+    daemon
+        .events
+        .publish(&scope.namespace, "/containers/create", any::pack(&event));
     Ok(container)
 }
 
@@ -92,7 +105,9 @@ pub fn update(
         labels: container.labels.clone(),
         snapshot_key: container.snapshot_key.clone(),
     };
-    daemon.events.publish(&scope.namespace, "/containers/update", any::pack(&event));
+    daemon
+        .events
+        .publish(&scope.namespace, "/containers/update", any::pack(&event));
     Ok(container)
 }
 
@@ -103,12 +118,16 @@ pub fn update(
 /// `NotFound`.
 pub fn delete(daemon: &Daemon, scope: &Scope, id: &str) -> Result<()> {
     let key = Key::new(&[&scope.namespace, id])?;
-    daemon.metadata.write(Commit::Durable, |txn| match txn.delete(CONTAINERS, &key)? {
-        true => Ok(()),
-        false => Err(missing(scope, id)),
-    })?;
+    daemon
+        .metadata
+        .write(Commit::Durable, |txn| match txn.delete(CONTAINERS, &key)? {
+            true => Ok(()),
+            false => Err(missing(scope, id)),
+        })?;
     let event = ContainerDelete { id: id.to_owned() };
-    daemon.events.publish(&scope.namespace, "/containers/delete", any::pack(&event));
+    daemon
+        .events
+        .publish(&scope.namespace, "/containers/delete", any::pack(&event));
     Ok(())
 }
 
@@ -123,14 +142,20 @@ fn check(container: &mut Container) -> Result<()> {
     }
     identifier::validate_labels(&container.labels).map_err(|error| error.context("containers.Labels"))?;
     identifier::drop_empty(&mut container.labels);
-    if container.runtime.as_ref().is_none_or(|runtime| runtime.name.is_empty()) {
+    if container
+        .runtime
+        .as_ref()
+        .is_none_or(|runtime| runtime.name.is_empty())
+    {
         return Err(Error::invalid("container.Runtime.Name must be set"));
     }
     if container.spec.is_none() {
         return Err(Error::invalid("container.Spec must be set"));
     }
     if !container.snapshot_key.is_empty() && container.snapshotter.is_empty() {
-        return Err(Error::invalid("container.Snapshotter must be set if container.SnapshotKey is set"));
+        return Err(Error::invalid(
+            "container.Snapshotter must be set if container.SnapshotKey is set",
+        ));
     }
     Ok(())
 }

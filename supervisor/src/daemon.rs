@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::{
     Config, content,
     error::{Error, Result},
-    event, metadata, snapshot,
+    event, metadata, snapshot, transfer,
 };
 
 /// One open instance. Cheap to share as `Arc<Daemon>`.
@@ -22,6 +22,8 @@ pub struct Daemon {
     pub snapshots: snapshot::Store,
     /// The event log.
     pub events: Arc<event::Exchange>,
+    /// What transfers share.
+    pub transfer: transfer::Shared,
 }
 
 impl Daemon {

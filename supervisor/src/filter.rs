@@ -58,12 +58,20 @@ impl Filters {
     ///
     /// `InvalidArgument` naming the place.
     pub fn parse<S: AsRef<str>>(filters: &[S]) -> Result<Self> {
-        filters.iter().map(|text| parse(text.as_ref())).collect::<Result<_>>().map(Self)
+        filters
+            .iter()
+            .map(|text| parse(text.as_ref()))
+            .collect::<Result<_>>()
+            .map(Self)
     }
 
     /// Whether one of the filters matches.
     pub fn matches(&self, object: &impl Fields) -> bool {
-        self.0.is_empty() || self.0.iter().any(|all| all.iter().all(|selector| selector.matches(object)))
+        self.0.is_empty()
+            || self
+                .0
+                .iter()
+                .any(|all| all.iter().all(|selector| selector.matches(object)))
     }
 }
 
@@ -111,7 +119,10 @@ impl<'a> Parser<'a> {
     }
 
     fn error(&self, what: &str) -> Error {
-        Error::invalid(format!("filters: parse error: {:?} at byte {}: {what}", self.text, self.at))
+        Error::invalid(format!(
+            "filters: parse error: {:?} at byte {}: {what}",
+            self.text, self.at
+        ))
     }
 
     fn take(&mut self, token: &str) -> bool {
@@ -200,7 +211,9 @@ impl<'a> Parser<'a> {
 
     /// What follows a backslash, as in a Go string.
     fn escape(&mut self) -> Result<char> {
-        let Some(kind) = self.rest().chars().next() else { return Err(self.error("unterminated quote")) };
+        let Some(kind) = self.rest().chars().next() else {
+            return Err(self.error("unterminated quote"));
+        };
         self.at += kind.len_utf8();
         let digits = match kind {
             'a' => return Ok('\x07'),
@@ -241,7 +254,10 @@ mod tests {
 
     impl Fields for Image {
         fn field(&self, path: &[&str]) -> Option<String> {
-            let labels = Labels::from([("a.b/c".to_owned(), "x,y".to_owned()), ("env".to_owned(), "prod".to_owned())]);
+            let labels = Labels::from([
+                ("a.b/c".to_owned(), "x,y".to_owned()),
+                ("env".to_owned(), "prod".to_owned()),
+            ]);
             match path {
                 ["name"] => Some("docker.io/library/alpine:3".to_owned()),
                 ["labels", rest @ ..] => label(&labels, rest),
@@ -272,15 +288,29 @@ mod tests {
             (&["labels.env==prod", "name==alpine"], true),
             (&["nothing"], false),
         ] {
-            assert_eq!(Filters::parse(filters).unwrap().matches(&Image), expected, "{filters:?}");
+            assert_eq!(
+                Filters::parse(filters).unwrap().matches(&Image),
+                expected,
+                "{filters:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_not_in_the_grammar_is_refused() {
-        for bad in
-            ["=", "name=", "name==", "name=x", "name==a,", ",", "name==\"a", "name==\"\\q\"", "name~=(", ".a", "a b"]
-        {
+        for bad in [
+            "=",
+            "name=",
+            "name==",
+            "name=x",
+            "name==a,",
+            ",",
+            "name==\"a",
+            "name==\"\\q\"",
+            "name~=(",
+            ".a",
+            "a b",
+        ] {
             assert!(Filters::parse(&[bad]).is_err(), "{bad:?} was accepted");
         }
     }

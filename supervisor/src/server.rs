@@ -41,6 +41,7 @@ impl Supervisor {
             content,
             snapshots,
             events,
+            transfer: crate::transfer::Shared::default(),
         };
         Ok(Self {
             daemon: Arc::new(daemon),

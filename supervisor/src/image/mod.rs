@@ -17,8 +17,7 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     filter::{self, Fields},
-    identifier,
-    lease,
+    identifier, lease,
     metadata::{Commit, IMAGES, Key, Read as _},
     namespace::{self, Scope},
     time,
@@ -36,7 +35,10 @@ const EXPIRE: &str = "containerd.io/gc.expire";
 /// `NotFound`.
 pub fn get(daemon: &Daemon, scope: &Scope, name: &str) -> Result<Image> {
     let key = Key::new(&[&scope.namespace, name])?;
-    daemon.metadata.read(|txn| txn.get(IMAGES, &key))?.ok_or_else(|| missing(name))
+    daemon
+        .metadata
+        .read(|txn| txn.get(IMAGES, &key))?
+        .ok_or_else(|| missing(name))
 }
 
 /// All records of the namespace, by name.
@@ -46,7 +48,12 @@ pub fn get(daemon: &Daemon, scope: &Scope, name: &str) -> Result<Image> {
 /// `Unknown` from the metadata.
 pub fn list(daemon: &Daemon, scope: &Scope) -> Result<Vec<Image>> {
     let prefix = Key::prefix(&[&scope.namespace])?;
-    Ok(daemon.metadata.read(|txn| txn.scan(IMAGES, &prefix))?.into_iter().map(|(_, image)| image).collect())
+    Ok(daemon
+        .metadata
+        .read(|txn| txn.scan(IMAGES, &prefix))?
+        .into_iter()
+        .map(|(_, image)| image)
+        .collect())
 }
 
 /// Creates the record. `epoch` replaces the time of creation, for reproducible results. Durable.
@@ -69,8 +76,13 @@ pub fn create(daemon: &Daemon, scope: &Scope, mut image: Image, epoch: Option<Ti
         }
         txn.put(IMAGES, &key, &image)
     })?;
-    let event = ImageCreate { name: image.name.clone(), labels: image.labels.clone() };
-    daemon.events.publish(&scope.namespace, "/images/create", any::pack(&event));
+    let event = ImageCreate {
+        name: image.name.clone(),
+        labels: image.labels.clone(),
+    };
+    daemon
+        .events
+        .publish(&scope.namespace, "/images/create", any::pack(&event));
     Ok(image)
 }
 
@@ -101,8 +113,13 @@ pub fn update(
         txn.put(IMAGES, &key, &image)?;
         Ok(image)
     })?;
-    let event = ImageUpdate { name: image.name.clone(), labels: image.labels.clone() };
-    daemon.events.publish(&scope.namespace, "/images/update", any::pack(&event));
+    let event = ImageUpdate {
+        name: image.name.clone(),
+        labels: image.labels.clone(),
+    };
+    daemon
+        .events
+        .publish(&scope.namespace, "/images/update", any::pack(&event));
     Ok(image)
 }
 
@@ -141,14 +158,21 @@ pub fn delete(daemon: &Daemon, scope: &Scope, name: &str, target: Option<&Descri
         let image = txn.get(IMAGES, &key)?.ok_or_else(|| missing(name))?;
         let present = image.target.unwrap_or_default().digest;
         if let Some(target) = target.filter(|target| !target.digest.is_empty() && target.digest != present) {
-            return Err(Error::not_found(format!("image {name:?} has target {present}, not {}", target.digest)));
+            return Err(Error::not_found(format!(
+                "image {name:?} has target {present}, not {}",
+                target.digest
+            )));
         }
         lease::drop_hold(txn, scope, lease::IMAGES, name)?;
         txn.delete(IMAGES, &key)?;
         Ok(())
     })?;
-    let event = ImageDelete { name: name.to_owned() };
-    daemon.events.publish(&scope.namespace, "/images/delete", any::pack(&event));
+    let event = ImageDelete {
+        name: name.to_owned(),
+    };
+    daemon
+        .events
+        .publish(&scope.namespace, "/images/delete", any::pack(&event));
     Ok(())
 }
 
@@ -161,7 +185,9 @@ fn check(image: &mut Image) -> Result<()> {
         return Err(Error::invalid("image name must not be empty"));
     }
     if image.name.len() > MAX_NAME {
-        return Err(Error::invalid(format!("image name is longer than {MAX_NAME} bytes")));
+        return Err(Error::invalid(format!(
+            "image name is longer than {MAX_NAME} bytes"
+        )));
     }
     identifier::validate_labels(&image.labels).map_err(|error| error.context("image.Labels"))?;
     identifier::drop_empty(&mut image.labels);
@@ -169,7 +195,10 @@ fn check(image: &mut Image) -> Result<()> {
     if target.digest.is_empty() {
         return Err(Error::invalid("Image.Target.Digest must be set"));
     }
-    target.digest.parse::<Digest>().map_err(|error| error.context("Image.Target.Digest"))?;
+    target
+        .digest
+        .parse::<Digest>()
+        .map_err(|error| error.context("Image.Target.Digest"))?;
     if target.size < 0 {
         return Err(Error::invalid("Image.Target.Size must not be negative"));
     }
