@@ -57,7 +57,7 @@ impl Kind {
     }
 
     /// The words that containerd's clients look for at the end of a text.
-    fn words(self) -> Option<&'static str> {
+    pub fn words(self) -> Option<&'static str> {
         match self {
             Self::NotFound => Some("not found"),
             Self::AlreadyExists => Some("already exists"),

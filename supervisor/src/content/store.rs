@@ -211,13 +211,12 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Opens or resumes the ingest named `reference` and locks it. With `expected` already in the namespace the answer
+    /// Opens or resumes the ingest named `reference` and locks it; one that announced another total begins anew. With `expected` already in the namespace the answer
     /// is `AlreadyExists`; already in another namespace is not enough: the bytes must be shown.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists`; `Unavailable` when somebody else writes it; `InvalidArgument` when an earlier call announced
-    /// another total.
+    /// `AlreadyExists`; `Unavailable` when somebody else writes it; `InvalidArgument` for a bad reference.
     pub fn writer(
         &self,
         scope: &Scope,
@@ -374,19 +373,14 @@ impl Store {
             }
             lease::hold(txn, scope, lease::INGESTS, reference)?;
             let mut row = match txn.get(INGESTS, &key)? {
-                Some(row) if row.boot == self.boot => row,
+                Some(row) if row.boot == self.boot && (total == 0 || [0, total].contains(&row.total)) => row,
                 Some(stale) => {
+                    // Not flushed before a reboot, or the bytes of something else.
                     remove_dir(&self.shared.ingest_path(&stale.directory))?;
                     self.new_ingest(namespace, reference)
                 }
                 None => self.new_ingest(namespace, reference),
             };
-            if row.total != 0 && total != 0 && row.total != total {
-                return Err(Error::invalid(format!(
-                    "provided total differs from status: {total} != {}",
-                    row.total
-                )));
-            }
             row.total = row.total.max(total);
             if let Some(expected) = expected {
                 row.expected = expected.to_string();

@@ -153,8 +153,8 @@ impl Store {
     /// # Errors
     ///
     /// `AlreadyExists` for `key`, or for the target that the label `containerd.io/snapshot.ref` names; `NotFound` for
-    /// `parent` or an unknown snapshotter (as for all calls); `InvalidArgument` when `parent` is not committed, or for a
-    /// label.
+    /// `parent`; `InvalidArgument` when `parent` is not committed, for a label, or (as for all calls) for an unknown
+    /// snapshotter.
     pub fn prepare(
         &self,
         scope: &Scope,
@@ -472,7 +472,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `NotFound` for the snapshotter; `Unknown` from the disk.
+    /// `InvalidArgument` for an unknown snapshotter; `Unknown` from the disk.
     pub fn cleanup(&self, snapshotter: &str) -> Result<()> {
         let name = named(snapshotter);
         let driver = self.driver(name)?;
@@ -500,7 +500,7 @@ impl Store {
     fn driver(&self, name: &str) -> Result<&dyn Snapshotter> {
         match self.snapshotters.get(name) {
             Some(driver) => Ok(driver.as_ref()),
-            None => Err(Error::not_found(format!("snapshotter not loaded: {name}"))),
+            None => Err(Error::invalid(format!("snapshotter not loaded: {name}"))),
         }
     }
 
