@@ -22,6 +22,10 @@ pub enum Kind {
     Unavailable,
     /// The disk, or another bounded resource, is full.
     ResourceExhausted,
+    /// A peer wants credentials that the caller did not give, or refuses those it gave.
+    Unauthenticated,
+    /// A peer knows the caller and refuses it.
+    PermissionDenied,
     /// Wharf does not do this.
     Unimplemented,
     /// The caller gave up.
@@ -43,6 +47,8 @@ impl Kind {
             Self::OutOfRange => tonic::Code::OutOfRange,
             Self::Unavailable => tonic::Code::Unavailable,
             Self::ResourceExhausted => tonic::Code::ResourceExhausted,
+            Self::Unauthenticated => tonic::Code::Unauthenticated,
+            Self::PermissionDenied => tonic::Code::PermissionDenied,
             Self::Unimplemented => tonic::Code::Unimplemented,
             Self::Canceled => tonic::Code::Cancelled,
             Self::DeadlineExceeded => tonic::Code::DeadlineExceeded,
@@ -59,6 +65,8 @@ impl Kind {
             Self::FailedPrecondition => Some("failed precondition"),
             Self::OutOfRange => Some("out of range"),
             Self::Unavailable => Some("unavailable"),
+            Self::Unauthenticated => Some("unauthenticated"),
+            Self::PermissionDenied => Some("permission denied"),
             Self::Unimplemented => Some("not implemented"),
             Self::Canceled => Some("context canceled"),
             Self::DeadlineExceeded => Some("context deadline exceeded"),

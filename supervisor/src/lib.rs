@@ -39,6 +39,7 @@ mod digest;
 mod error;
 mod event;
 mod filter;
+mod gc;
 mod identifier;
 mod image;
 mod layer;
@@ -52,6 +53,6 @@ mod task;
 mod time;
 mod transfer;
 
-pub use config::Config;
+pub use config::{Config, File as ConfigFile};
 pub use error::{Error, Kind};
 pub use server::Supervisor;

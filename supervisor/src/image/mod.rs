@@ -192,21 +192,14 @@ fn check(image: &mut Image) -> Result<()> {
     identifier::validate_labels(&image.labels).map_err(|error| error.context("image.Labels"))?;
     identifier::drop_empty(&mut image.labels);
     let target = image.target.get_or_insert_default();
-    if target.digest.is_empty() {
-        return Err(Error::invalid("Image.Target.Digest must be set"));
+    if let Err(error) = target.digest.parse::<Digest>() {
+        return Err(error.context(format!("target.Digest {:?} invalid", target.digest)));
     }
-    target
-        .digest
-        .parse::<Digest>()
-        .map_err(|error| error.context("Image.Target.Digest"))?;
-    if target.size < 0 {
-        return Err(Error::invalid("Image.Target.Size must not be negative"));
-    }
-    if target.size == 0 {
-        return Err(Error::invalid("Image.Target.Size must be set"));
+    if target.size <= 0 {
+        return Err(Error::invalid("target.Size must be greater than zero"));
     }
     if target.media_type.is_empty() {
-        return Err(Error::invalid("Image.Target.MediaType must be set"));
+        return Err(Error::invalid("target.MediaType must be set"));
     }
     Ok(())
 }
