@@ -22,6 +22,7 @@
 //! Deliberately absent: knowledge of overlayfs, of `clone`, and of shim sockets.
 
 pub mod api;
+pub mod cli;
 pub mod container;
 pub mod daemon;
 pub mod engine;

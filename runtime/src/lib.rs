@@ -1,1 +1,51 @@
-//! Placeholder, replaced by the first commit of the crate.
+//! The OCI runtime: a bundle becomes a running container.
+//!
+//! Library first; `wharf-runtime` is a thin command line over it, a drop-in for runc. No async, no logging, no
+//! daemon.
+//!
+//! ```text
+//! config.json → spec → plan → parent half │ child half → execve
+//! ```
+//!
+//! The specification is compiled to a plan: every path a C string, every flag resolved, the system call filter already BPF.
+//! The child half performs the plan between `clone3` and `execve` with raw system calls on memory that was
+//! prepared before.
+//!
+//! # Invariants
+//!
+//! - One child process, one `execve`: no stage that executes this program again inside.
+//! - Between `clone3` and `execve` nothing allocates, locks, logs or unwinds. So a container can be created from a
+//!   program with many threads, whatever they hold at that moment.
+//! - The calling thread's namespaces, credentials, working directory and signal mask are what they were before.
+//! - `unsafe` is in `sys` only, and `init` builds on its wrappers.
+//! - Paths in a root file system are opened beneath it with `openat2`; mounts are made detached and attached to
+//!   verified descriptors.
+//! - A failing step ends the operation, names itself (`mount proc on /proc: EPERM`), and leaves nothing behind.
+//! - Nothing here knows images, gRPC, tokio or Docker.
+
+pub mod cgroup;
+mod container;
+mod create;
+mod delete;
+mod error;
+mod exec;
+mod id;
+mod kill;
+pub mod lsm;
+pub mod plan;
+pub mod seccomp;
+pub mod spec;
+mod start;
+mod state;
+mod stdio;
+mod sys;
+
+pub use container::{Container, Runtime};
+pub use create::CreateOptions;
+pub use error::{Error, ErrorKind};
+pub use exec::{ExecOptions, Process};
+pub use id::{ContainerId, InvalidId};
+pub use kill::{InvalidSignal, Signal};
+pub use state::{State, Status};
+pub use stdio::Stdio;
+pub use sys::Errno;

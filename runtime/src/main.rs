@@ -1,3 +1,3 @@
-//! Placeholder, replaced by the first commit of the crate.
+//! The command line, before its commands.
 
 fn main() {}

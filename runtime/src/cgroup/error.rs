@@ -1,0 +1,85 @@
+//! Why a control group could not be planned, made, read or removed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failed operation on control groups.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call on a cgroup file or directory failed.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried, e.g. `write "1024" to`.
+        operation: String,
+        /// The file or directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration asks for what cannot be given.
+    #[error("{field}: {problem}")]
+    Field {
+        /// The field of the configuration.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What a kernel file says could not be understood.
+    #[error("{}: {problem}", file.display())]
+    Malformed {
+        /// The file read.
+        file: PathBuf,
+        /// What was found.
+        problem: String,
+    },
+    /// The group has processes of somebody else.
+    #[error("container's cgroup is not empty: {count} process(es) found in {}", path.display())]
+    NotEmpty {
+        /// The group's directory.
+        path: PathBuf,
+        /// How many processes are in it.
+        count: usize,
+    },
+    /// An operation did not come to its end in the time it was given.
+    #[error("{operation} {}: not done after {seconds} s", path.display())]
+    Timeout {
+        /// What was tried.
+        operation: &'static str,
+        /// The group's directory.
+        path: PathBuf,
+        /// The time given.
+        seconds: u64,
+    },
+    /// The operation is not there on this host.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+}
+
+impl Error {
+    pub(super) fn io(
+        operation: impl Into<String>,
+        path: impl AsRef<Path>,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        Self::Io {
+            operation: operation.into(),
+            path: path.as_ref().to_owned(),
+            source: source.into(),
+        }
+    }
+
+    pub(super) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Field {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// Whether the kernel said that the caller may not.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS)))
+    }
+}

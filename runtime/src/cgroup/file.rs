@@ -1,0 +1,73 @@
+//! Reading and writing the small files of a group, relative to its directory.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Error;
+
+/// `cgroup.procs` of a huge group and `memory.stat` of a huge host stay well below.
+const MAX_BYTES: usize = 16 << 20;
+
+/// Writes `value` in one call, as the kernel parses it.
+pub(super) fn write(directory: BorrowedFd<'_>, path: &Path, name: &str, value: &str) -> Result<(), Error> {
+    let failed = |errno: Errno| Error::io(format!("write {value:?} to"), path.join(name), errno);
+    let fd = open(directory, name, OFlags::WRONLY).map_err(failed)?;
+    let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())).map_err(failed)?;
+    if written == value.len() {
+        Ok(())
+    } else {
+        Err(failed(Errno::IO))
+    }
+}
+
+/// Reads a whole file.
+pub(super) fn read(directory: BorrowedFd<'_>, path: &Path, name: &str) -> Result<String, Error> {
+    let failed = |error: io::Error| Error::io("read", path.join(name), error);
+    let fd = open(directory, name, OFlags::RDONLY).map_err(|errno| failed(errno.into()))?;
+    let mut text = Vec::with_capacity(512);
+    loop {
+        match rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut text)) {
+            Ok(0) => break,
+            Ok(_) if text.len() > MAX_BYTES => return Err(failed(io::ErrorKind::FileTooLarge.into())),
+            Ok(_) => text.reserve(4096),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+    }
+    String::from_utf8(text).map_err(|_| Error::Malformed {
+        file: path.join(name),
+        problem: "is not text".into(),
+    })
+}
+
+/// As [`read`], but a file or group that is not there is nothing.
+pub(super) fn read_if_present(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    name: &str,
+) -> Result<Option<String>, Error> {
+    match read(directory, path, name) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the error says that the file, or the group it is in, is not there.
+pub(super) fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. }
+        if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)))
+}
+
+pub(super) fn open(directory: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(
+        directory,
+        name,
+        flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+    )
+}

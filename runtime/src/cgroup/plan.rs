@@ -1,0 +1,319 @@
+//! From OCI resources to directories and writes: pure, so that it can be read and compared as text.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+
+use super::devices::DeviceRules;
+use super::layout::join;
+use super::write::Write;
+use super::{Error, Hierarchy, Layout, Version, v1, v2};
+
+/// The v1 controllers that a container gets a group of its own in, where the host has them.
+const CONTROLLERS: [&str; 15] = [
+    "cpuset",
+    "devices",
+    "memory",
+    "cpu",
+    "cpuacct",
+    "pids",
+    "blkio",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "freezer",
+    "rdma",
+    "misc",
+    SYSTEMD,
+];
+
+/// systemd's hierarchy without a controller.
+const SYSTEMD: &str = "name=systemd";
+
+/// What sort of directory it is, as far as making it differs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// A group in a v1 hierarchy.
+    V1,
+    /// A v1 group without CPUs and memory nodes until they are copied from its parent.
+    Cpuset,
+    /// A group that limits nothing: systemd's, or the v2 group of a hybrid host. The container does without
+    /// it where the caller may not make it.
+    Tracking,
+    /// A group in the one v2 hierarchy; controllers are handed down to it by its ancestors.
+    V2,
+}
+
+/// One directory to be made, and what is written into it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Directory {
+    /// The controllers served by it, as the container's state names them; an empty name is v2.
+    pub keys: Vec<String>,
+    pub mount: PathBuf,
+    pub path: PathBuf,
+    pub kind: Kind,
+    pub writes: Vec<Write>,
+    /// v2 only: the rules that become an eBPF program on this directory.
+    pub filter: Option<DeviceRules>,
+}
+
+/// What is to be made: directories, and the values written into their files, in order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CgroupPlan {
+    pub(super) directories: Vec<Directory>,
+    pub(super) rootless: bool,
+    warnings: Vec<String>,
+}
+
+impl CgroupPlan {
+    /// Plans the group of container `id`.
+    ///
+    /// `cgroups_path` is `linux.cgroupsPath`: an absolute path is below the hierarchies' roots, a relative one
+    /// below this process's own groups (on v2: beside its own group, which has processes and so cannot have
+    /// children with controllers), and without one the group is named `id`, relative.
+    ///
+    /// # Errors
+    ///
+    /// A limit is out of its range or asks for a controller that the host does not have.
+    pub fn compile(
+        layout: &Layout,
+        cgroups_path: Option<&Path>,
+        id: &str,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Self, Error> {
+        let none = LinuxResources::default();
+        let resources = resources.unwrap_or(&none);
+        let inner = Inner::new(cgroups_path, id)?;
+        let rules = DeviceRules::compile(resources.devices().as_deref().unwrap_or_default())?;
+        // In a user namespace the kernel refuses device rules, and mknod does not work there anyway.
+        let rules = layout.in_initial_user_namespace().then_some(rules);
+        let mut warnings = Vec::new();
+        let directories = if layout.version() == Version::V2 {
+            let (writes, left_out) = v2::writes(resources)?;
+            warnings = left_out;
+            vec![v2_directory(layout, &inner, Kind::V2, writes, rules)?]
+        } else {
+            v1_directories(layout, &inner, resources, rules)?
+        };
+        Ok(Self {
+            directories,
+            rootless: false,
+            warnings,
+        })
+    }
+
+    /// With `rootless`, a directory that the caller may not make is left out, unless a limit or an explicit
+    /// path was asked of it.
+    #[must_use]
+    pub fn rootless(mut self, rootless: bool) -> Self {
+        self.rootless = rootless;
+        self
+    }
+
+    /// Controller name (empty for v2) to directory, as [`Cgroup::paths`](super::Cgroup::paths) will say; directories that the
+    /// caller may turn out not to be allowed to make are among them.
+    #[must_use]
+    pub fn paths(&self) -> BTreeMap<String, PathBuf> {
+        let keys = |directory: &Directory| {
+            let path = directory.path.clone();
+            directory
+                .keys
+                .clone()
+                .into_iter()
+                .map(move |key| (key, path.clone()))
+        };
+        self.directories.iter().flat_map(keys).collect()
+    }
+
+    /// What was asked but has no counterpart on this host, one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+fn v1_directories(
+    layout: &Layout,
+    inner: &Inner,
+    resources: &LinuxResources,
+    rules: Option<DeviceRules>,
+) -> Result<Vec<Directory>, Error> {
+    if resources
+        .unified()
+        .as_ref()
+        .is_some_and(|unified| !unified.is_empty())
+    {
+        let problem = "invalid configuration: cannot use unified on cgroup v1";
+        return Err(Error::field("linux.resources.unified", problem));
+    }
+    let mut directories = Vec::new();
+    for hierarchy in layout.hierarchies() {
+        let keys: Vec<String> = hierarchy
+            .controllers
+            .iter()
+            .filter(|name| CONTROLLERS.contains(&name.as_str()))
+            .cloned()
+            .collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let has = |name: &str| keys.iter().any(|key| key == name);
+        let kind = match () {
+            () if has("cpuset") => Kind::Cpuset,
+            () if has(SYSTEMD) => Kind::Tracking,
+            () => Kind::V1,
+        };
+        let mut writes = Vec::new();
+        for key in &keys {
+            writes.extend(v1::writes(key, resources)?);
+        }
+        if has("devices") {
+            writes.extend(rules.iter().flat_map(DeviceRules::v1_writes));
+        }
+        let path = inner.below(hierarchy)?;
+        directories.push(Directory {
+            keys,
+            mount: hierarchy.mount.clone(),
+            path,
+            kind,
+            writes,
+            filter: None,
+        });
+    }
+    for name in CONTROLLERS.iter().filter(|name| layout.hierarchy(name).is_none()) {
+        if let Some(write) = v1::writes(name, resources)?.first() {
+            let problem = format!(
+                "cannot write {}: the host has no {name:?} cgroup controller",
+                write.file
+            );
+            return Err(Error::field("linux.resources", problem));
+        }
+    }
+    let unruled = layout.hierarchy("devices").is_none().then_some(rules).flatten();
+    if layout.hierarchy("").is_some() {
+        directories.push(v2_directory(layout, inner, Kind::Tracking, Vec::new(), unruled)?);
+    } else if unruled.is_some() {
+        let problem = "the host has no \"devices\" cgroup controller";
+        return Err(Error::field("linux.resources.devices", problem));
+    }
+    Ok(directories)
+}
+
+fn v2_directory(
+    layout: &Layout,
+    inner: &Inner,
+    kind: Kind,
+    writes: Vec<Write>,
+    filter: Option<DeviceRules>,
+) -> Result<Directory, Error> {
+    let hierarchy = layout
+        .hierarchy("")
+        .ok_or_else(|| Error::Unsupported("a host without a v2 hierarchy, here,".to_owned()))?;
+    let path = match (kind, inner) {
+        (Kind::V2, Inner::Relative(below)) => {
+            let own = own_group(hierarchy)?;
+            let parent = if own == hierarchy.mount {
+                own
+            } else {
+                own.parent().unwrap_or(own)
+            };
+            join(parent, below)
+        }
+        _ => inner.below(hierarchy)?,
+    };
+    Ok(Directory {
+        keys: vec![String::new()],
+        mount: hierarchy.mount.clone(),
+        path,
+        kind,
+        writes,
+        filter,
+    })
+}
+
+fn own_group(hierarchy: &Hierarchy) -> Result<&Path, Error> {
+    hierarchy.own.as_deref().ok_or_else(|| {
+        let problem = format!(
+            "a relative path cannot be used: the own cgroup is not visible below {}",
+            hierarchy.mount.display()
+        );
+        Error::field("linux.cgroupsPath", problem)
+    })
+}
+
+/// A group's place, the same in every hierarchy.
+enum Inner {
+    /// Below the hierarchy's root.
+    Absolute(PathBuf),
+    /// Below this process's own group.
+    Relative(PathBuf),
+}
+
+impl Inner {
+    fn new(cgroups_path: Option<&Path>, id: &str) -> Result<Self, Error> {
+        let asked = cgroups_path.filter(|path| !path.as_os_str().is_empty());
+        let path = asked.unwrap_or(Path::new(id));
+        let clean = clean(path);
+        if clean.as_os_str().is_empty() {
+            let problem = format!("{:?} names no cgroup", path.display().to_string());
+            return Err(Error::field("linux.cgroupsPath", problem));
+        }
+        Ok(if path.is_absolute() {
+            Self::Absolute(clean)
+        } else {
+            Self::Relative(clean)
+        })
+    }
+
+    fn below(&self, hierarchy: &Hierarchy) -> Result<PathBuf, Error> {
+        match self {
+            Self::Absolute(below) => Ok(join(&hierarchy.mount, below)),
+            Self::Relative(below) => Ok(join(own_group(hierarchy)?, below)),
+        }
+    }
+}
+
+/// The path without `.`, and with each `..` resolved by name but never above its start.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+impl fmt::Display for CgroupPlan {
+    /// The plan as lines of text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for directory in &self.directories {
+            let keys = directory.keys.join(",");
+            writeln!(
+                f,
+                "[{}] {} ({:?})",
+                keys,
+                directory.path.display(),
+                directory.kind
+            )?;
+            for write in &directory.writes {
+                writeln!(f, "  {write}")?;
+            }
+            for rule in directory.filter.iter().flat_map(DeviceRules::v1_writes) {
+                writeln!(f, "  filter: {rule}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,503 @@
+//! What a group uses, as numbers.
+//!
+//! Both layouts answer in one shape, with v1's units: nanoseconds and bytes. What a host does not count is zero
+//! or empty, and a limit that is not set is [`u64::MAX`].
+
+use std::collections::BTreeMap;
+
+use super::group::GroupDirectory;
+use super::{Cgroup, Error};
+
+/// `USER_HZ`, in which `cpuacct.stat` counts, is 100 on every architecture served.
+const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+
+/// A snapshot of a group's use.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Processor time.
+    pub cpu: CpuStats,
+    /// Memory.
+    pub memory: MemoryStats,
+    /// Processes and threads.
+    pub pids: PidsStats,
+    /// Block devices.
+    pub io: IoStats,
+    /// Huge pages, by page size (`2MB`).
+    pub hugetlb: BTreeMap<String, HugetlbStats>,
+}
+
+/// Processor time, in nanoseconds.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CpuStats {
+    /// All of it.
+    pub usage: u64,
+    /// In the programs themselves.
+    pub user: u64,
+    /// In the kernel on their behalf.
+    pub system: u64,
+    /// By processor; v1 only.
+    pub per_cpu: Vec<u64>,
+    /// How many periods of the quota have begun.
+    pub periods: u64,
+    /// In how many the quota was used up.
+    pub throttled_periods: u64,
+    /// How long it was waited for the next period.
+    pub throttled_time: u64,
+}
+
+/// Memory, in bytes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct MemoryStats {
+    /// Memory alone.
+    pub memory: MemoryUse,
+    /// Memory and swap together, as v1 counts.
+    pub with_swap: MemoryUse,
+    /// Swap alone, as v2 counts; on v1 calculated.
+    pub swap: MemoryUse,
+    /// The kernel's own memory for the group; v1 only.
+    pub kernel: MemoryUse,
+    /// The fields of `memory.stat`, by the kernel's names.
+    pub stat: BTreeMap<String, u64>,
+    /// How often the OOM killer killed in the group.
+    pub oom_kills: u64,
+}
+
+/// One counter of memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct MemoryUse {
+    /// Now.
+    pub usage: u64,
+    /// At most so far.
+    pub max_usage: u64,
+    /// How often the limit was hit.
+    pub failures: u64,
+    /// The limit.
+    pub limit: u64,
+}
+
+/// Processes and threads.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PidsStats {
+    /// Now.
+    pub current: u64,
+    /// At most; zero for no limit.
+    pub limit: u64,
+}
+
+/// Block devices.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct IoStats {
+    /// Bytes moved.
+    pub service_bytes: Vec<IoEntry>,
+    /// Operations done.
+    pub serviced: Vec<IoEntry>,
+}
+
+/// A counter of one block device.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct IoEntry {
+    /// The device's numbers.
+    pub major: u64,
+    /// See `major`.
+    pub minor: u64,
+    /// `Read`, `Write`, and on v1 also `Sync`, `Async`, `Discard`, `Total`.
+    pub operation: String,
+    /// The count.
+    pub value: u64,
+}
+
+/// Huge pages, in bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct HugetlbStats {
+    /// Now.
+    pub usage: u64,
+    /// At most so far; v1 only.
+    pub max_usage: u64,
+    /// How often the limit was hit.
+    pub failures: u64,
+}
+
+impl Cgroup {
+    /// What the group uses.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or understood. Controllers that are missing leave their numbers zero.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        if self.is_v2() {
+            return self.primary().and_then(v2);
+        }
+        let mut stats = Stats::default();
+        if let Some(group) = self.directory("cpuacct") {
+            cpuacct_v1(group, &mut stats.cpu)?;
+        }
+        if let Some(group) = self.directory("cpu") {
+            let counts = fields(group, "cpu.stat")?;
+            stats.cpu.periods = get(&counts, "nr_periods");
+            stats.cpu.throttled_periods = get(&counts, "nr_throttled");
+            stats.cpu.throttled_time = get(&counts, "throttled_time");
+        }
+        if let Some(group) = self.directory("memory") {
+            memory_v1(group, &mut stats.memory)?;
+        }
+        if let Some(group) = self.directory("pids") {
+            stats.pids = pids(group)?;
+        }
+        if let Some(group) = self.directory("blkio") {
+            stats.io.service_bytes = blkio_v1(group, "io_service_bytes_recursive")?;
+            stats.io.serviced = blkio_v1(group, "io_serviced_recursive")?;
+        }
+        if let Some(group) = self.directory("hugetlb") {
+            stats.hugetlb = hugetlb(group, "usage_in_bytes", "max_usage_in_bytes", "failcnt")?;
+        }
+        Ok(stats)
+    }
+}
+
+fn v2(group: &GroupDirectory) -> Result<Stats, Error> {
+    let cpu = fields(group, "cpu.stat")?;
+    let nanoseconds = |name| get(&cpu, name).saturating_mul(1000);
+    let cpu = CpuStats {
+        usage: nanoseconds("usage_usec"),
+        user: nanoseconds("user_usec"),
+        system: nanoseconds("system_usec"),
+        per_cpu: Vec::new(),
+        periods: get(&cpu, "nr_periods"),
+        throttled_periods: get(&cpu, "nr_throttled"),
+        throttled_time: nanoseconds("throttled_usec"),
+    };
+    let counter = |name: &str| -> Result<MemoryUse, Error> {
+        let value = |suffix| number(group, &format!("{name}.{suffix}"));
+        Ok(MemoryUse {
+            usage: value("current")?.unwrap_or(0),
+            max_usage: value("peak")?.unwrap_or(0),
+            failures: 0,
+            limit: value("max")?.unwrap_or(0),
+        })
+    };
+    let (mut memory, swap) = (counter("memory")?, counter("memory.swap")?);
+    let events = fields(group, "memory.events")?;
+    memory.failures = get(&events, "max");
+    let with_swap = MemoryUse {
+        usage: memory.usage.saturating_add(swap.usage),
+        limit: memory.limit.saturating_add(swap.limit),
+        ..MemoryUse::default()
+    };
+    let memory = MemoryStats {
+        memory,
+        with_swap,
+        swap,
+        kernel: MemoryUse::default(),
+        stat: fields(group, "memory.stat")?,
+        oom_kills: get(&events, "oom_kill"),
+    };
+    let mut pids = pids(group)?;
+    if group.read_if_present("pids.current")?.is_none() {
+        let procs = group.read_if_present("cgroup.procs")?.unwrap_or_default();
+        pids.current = procs.lines().count() as u64;
+    }
+    let io = io_v2(&group.read_if_present("io.stat")?.unwrap_or_default());
+    let hugetlb = hugetlb(group, "current", "", "events")?;
+    Ok(Stats {
+        cpu,
+        memory,
+        pids,
+        io,
+        hugetlb,
+    })
+}
+
+fn cpuacct_v1(group: &GroupDirectory, cpu: &mut CpuStats) -> Result<(), Error> {
+    cpu.usage = number(group, "cpuacct.usage")?.unwrap_or(0);
+    let per_cpu = group.read_if_present("cpuacct.usage_percpu")?.unwrap_or_default();
+    for time in per_cpu.split_ascii_whitespace() {
+        cpu.per_cpu
+            .push(parse(time).ok_or_else(|| malformed(group, "cpuacct.usage_percpu", time))?);
+    }
+    let ticks = fields(group, "cpuacct.stat")?;
+    cpu.user = get(&ticks, "user").saturating_mul(NANOSECONDS_PER_TICK);
+    cpu.system = get(&ticks, "system").saturating_mul(NANOSECONDS_PER_TICK);
+    Ok(())
+}
+
+fn memory_v1(group: &GroupDirectory, memory: &mut MemoryStats) -> Result<(), Error> {
+    let counter = |name: &str| -> Result<MemoryUse, Error> {
+        let value = |suffix| Ok(number(group, &format!("{name}.{suffix}"))?.unwrap_or(0));
+        Ok(MemoryUse {
+            usage: value("usage_in_bytes")?,
+            max_usage: value("max_usage_in_bytes")?,
+            failures: value("failcnt")?,
+            limit: value("limit_in_bytes")?,
+        })
+    };
+    memory.memory = counter("memory")?;
+    memory.with_swap = counter("memory.memsw")?;
+    memory.kernel = counter("memory.kmem")?;
+    memory.swap.usage = memory.with_swap.usage.saturating_sub(memory.memory.usage);
+    memory.swap.failures = memory.with_swap.failures.saturating_sub(memory.memory.failures);
+    memory.stat = fields(group, "memory.stat")?;
+    memory.oom_kills = get(&fields(group, "memory.oom_control")?, "oom_kill");
+    Ok(())
+}
+
+fn pids(group: &GroupDirectory) -> Result<PidsStats, Error> {
+    let limit = number(group, "pids.max")?.filter(|limit| *limit != u64::MAX);
+    Ok(PidsStats {
+        current: number(group, "pids.current")?.unwrap_or(0),
+        limit: limit.unwrap_or(0),
+    })
+}
+
+/// The BFQ scheduler's counters where it runs, else those of the throttling layer.
+fn blkio_v1(group: &GroupDirectory, name: &str) -> Result<Vec<IoEntry>, Error> {
+    for layer in ["bfq", "throttle"] {
+        let file = format!("blkio.{layer}.{name}");
+        let Some(text) = group.read_if_present(&file)? else {
+            continue;
+        };
+        let mut entries = Vec::new();
+        for line in text.lines().filter(|line| !line.starts_with("Total")) {
+            entries.push(blkio_line(line).ok_or_else(|| malformed(group, &file, line))?);
+        }
+        if !entries.is_empty() {
+            return Ok(entries);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// `8:0 Read 4096`
+fn blkio_line(line: &str) -> Option<IoEntry> {
+    let mut words = line.split(' ');
+    let (major, minor) = words.next()?.split_once(':')?;
+    let operation = words.next()?.to_owned();
+    Some(IoEntry {
+        major: parse(major)?,
+        minor: parse(minor)?,
+        operation,
+        value: parse(words.next()?)?,
+    })
+}
+
+/// `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`; unknown counters are left out.
+fn io_v2(text: &str) -> IoStats {
+    let mut stats = IoStats::default();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let device = words.next().and_then(|device| device.split_once(':'));
+        let Some((Some(major), Some(minor))) = device.map(|(major, minor)| (parse(major), parse(minor)))
+        else {
+            continue;
+        };
+        for (name, value) in words.filter_map(|word| word.split_once('=')) {
+            let Some(value) = parse(value) else { continue };
+            let (list, operation) = match name {
+                "rbytes" => (&mut stats.service_bytes, "Read"),
+                "wbytes" => (&mut stats.service_bytes, "Write"),
+                "rios" => (&mut stats.serviced, "Read"),
+                "wios" => (&mut stats.serviced, "Write"),
+                _ => continue,
+            };
+            list.push(IoEntry {
+                major,
+                minor,
+                operation: operation.to_owned(),
+                value,
+            });
+        }
+    }
+    stats
+}
+
+fn hugetlb(
+    group: &GroupDirectory,
+    usage: &str,
+    max_usage: &str,
+    failures: &str,
+) -> Result<BTreeMap<String, HugetlbStats>, Error> {
+    let mut pages = BTreeMap::new();
+    let Ok(entries) = std::fs::read_dir(&group.path) else {
+        return Ok(pages);
+    };
+    let marker = format!(".{usage}");
+    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+        let size = name
+            .strip_prefix("hugetlb.")
+            .and_then(|name| name.strip_suffix(marker.as_str()));
+        let Some(size) = size.filter(|size| !size.contains('.')) else {
+            continue;
+        };
+        let value = |suffix| Ok::<_, Error>(number(group, &format!("hugetlb.{size}.{suffix}"))?.unwrap_or(0));
+        let mut stats = HugetlbStats {
+            usage: value(usage)?,
+            ..HugetlbStats::default()
+        };
+        if failures == "events" {
+            stats.failures = get(&fields(group, &format!("hugetlb.{size}.events"))?, "max");
+        } else {
+            stats.max_usage = value(max_usage)?;
+            stats.failures = value(failures)?;
+        }
+        pages.insert(size.to_owned(), stats);
+    }
+    Ok(pages)
+}
+
+/// A file of lines `name number`; a file that is not there has none.
+fn fields(group: &GroupDirectory, file: &str) -> Result<BTreeMap<String, u64>, Error> {
+    let Some(text) = group.read_if_present(file)? else {
+        return Ok(BTreeMap::new());
+    };
+    text.lines()
+        .map(|line| {
+            let (name, value) = line.split_once(' ').ok_or_else(|| malformed(group, file, line))?;
+            let value = parse(value).ok_or_else(|| malformed(group, file, line))?;
+            Ok((name.to_owned(), value))
+        })
+        .collect()
+}
+
+fn get(fields: &BTreeMap<String, u64>, name: &str) -> u64 {
+    fields.get(name).copied().unwrap_or(0)
+}
+
+/// A file with one number; nothing for a file that is not there.
+fn number(group: &GroupDirectory, file: &str) -> Result<Option<u64>, Error> {
+    let Some(text) = group.read_if_present(file)? else {
+        return Ok(None);
+    };
+    parse(text.trim())
+        .map(Some)
+        .ok_or_else(|| malformed(group, file, text.trim()))
+}
+
+/// A number; `max` is no limit. Counters that the kernel lets run below zero for a moment are zero.
+fn parse(text: &str) -> Option<u64> {
+    match text.trim() {
+        "max" => Some(u64::MAX),
+        negative if negative.starts_with('-') => negative.parse::<i64>().ok().map(|_| 0),
+        text => text.parse().ok(),
+    }
+}
+
+fn malformed(group: &GroupDirectory, file: &str, found: &str) -> Error {
+    Error::Malformed {
+        file: group.path.join(file),
+        problem: format!("cannot read {found:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A directory with files stands in for a group: reading needs no more.
+    fn group(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+        directory
+    }
+
+    fn stats(keys: &[&str], path: &Path) -> Result<Stats, Error> {
+        let paths = keys
+            .iter()
+            .map(|key| ((*key).to_owned(), path.to_owned()))
+            .collect();
+        Cgroup::from_paths(paths).unwrap().stats()
+    }
+
+    #[test]
+    fn v2_is_answered_in_the_units_of_v1() {
+        let directory = group(&[
+            (
+                "cpu.stat",
+                "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_periods 9\nnr_throttled 1\nthrottled_usec 7\n",
+            ),
+            ("memory.current", "1000\n"),
+            ("memory.max", "max\n"),
+            ("memory.swap.current", "10\n"),
+            ("memory.swap.max", "50\n"),
+            ("memory.stat", "anon 1\nfile 2\n"),
+            ("memory.events", "low 0\nmax 4\noom 2\noom_kill 1\n"),
+            ("pids.current", "3\n"),
+            ("pids.max", "max\n"),
+            (
+                "io.stat",
+                "8:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\nloop\n",
+            ),
+            ("hugetlb.2MB.current", "0\n"),
+            ("hugetlb.2MB.events", "max 6\n"),
+        ]);
+        let stats = stats(&[""], directory.path()).unwrap();
+        assert_eq!(
+            (stats.cpu.usage, stats.cpu.user, stats.cpu.throttled_time),
+            (5000, 3000, 7000)
+        );
+        assert_eq!(
+            (stats.memory.memory.usage, stats.memory.memory.limit),
+            (1000, u64::MAX)
+        );
+        assert_eq!(
+            (stats.memory.with_swap.usage, stats.memory.with_swap.limit),
+            (1010, u64::MAX)
+        );
+        assert_eq!((stats.memory.oom_kills, stats.memory.memory.failures), (1, 4));
+        assert_eq!(stats.pids, PidsStats { current: 3, limit: 0 });
+        assert_eq!(stats.io.service_bytes[1].value, 8192);
+        assert_eq!(stats.io.serviced[0].operation, "Read");
+        assert_eq!(stats.hugetlb["2MB"].failures, 6);
+    }
+
+    #[test]
+    fn v1_counters_come_from_their_controllers() {
+        let directory = group(&[
+            ("cpuacct.usage", "77\n"),
+            ("cpuacct.usage_percpu", "70 7 \n"),
+            ("cpuacct.stat", "user 2\nsystem 1\n"),
+            ("cpu.stat", "nr_periods 1\nnr_throttled 2\nthrottled_time 3\n"),
+            ("memory.usage_in_bytes", "100\n"),
+            ("memory.limit_in_bytes", "9223372036854771712\n"),
+            ("memory.memsw.usage_in_bytes", "130\n"),
+            ("memory.stat", "cache 5\n"),
+            (
+                "memory.oom_control",
+                "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+            ),
+            ("pids.current", "1\n"),
+            ("pids.max", "20\n"),
+            (
+                "blkio.throttle.io_service_bytes_recursive",
+                "8:0 Read 1\n8:0 Write 2\nTotal 3\n",
+            ),
+        ]);
+        let stats = stats(&["cpu", "cpuacct", "memory", "pids", "blkio"], directory.path()).unwrap();
+        assert_eq!((stats.cpu.usage, stats.cpu.user), (77, 20_000_000));
+        assert_eq!(stats.cpu.per_cpu, [70, 7]);
+        assert_eq!(stats.memory.swap.usage, 30);
+        assert_eq!(stats.memory.oom_kills, 2);
+        assert_eq!(
+            stats.pids,
+            PidsStats {
+                current: 1,
+                limit: 20
+            }
+        );
+        assert_eq!(stats.io.service_bytes.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_and_what_is_gone_is_zero() {
+        let directory = group(&[("pids.current", "many\n")]);
+        let error = stats(&["pids"], directory.path()).unwrap_err().to_string();
+        assert!(error.ends_with("/pids.current: cannot read \"many\""), "{error}");
+        assert_eq!(
+            stats(&["pids", "memory"], Path::new("/nonexistent/group")).unwrap(),
+            Stats::default()
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! `linux.namespaces`: which are made, which are joined, and in which order.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use oci_spec::runtime as oci;
+
+use super::Error;
+
+/// The namespaces of a container.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Namespaces {
+    /// `CLONE_NEW*` of `clone3`: made together with the process.
+    pub create: u64,
+    /// `CLONE_NEW*` that the child makes itself: a cgroup namespace takes the group the process is in at that
+    /// moment, and a time namespace's offsets can be written only before somebody is inside.
+    pub unshare: u64,
+    /// Joined by path, in the order of the configuration.
+    pub join: Vec<Join>,
+    /// Bring `lo` up: the network namespace is new.
+    pub loopback: bool,
+    /// The lines for `timens_offsets`.
+    pub time_offsets: Option<CString>,
+}
+
+/// A namespace that exists.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Join {
+    /// The one `CLONE_NEW*` bit of its type.
+    pub kind: u64,
+    /// A file of nsfs.
+    pub path: PathBuf,
+}
+
+/// A namespace that was opened, and whose type was checked.
+#[derive(Debug)]
+pub struct Opened {
+    /// The one `CLONE_NEW*` bit of its type.
+    pub kind: u64,
+    /// The descriptor to join by.
+    pub fd: OwnedFd,
+}
+
+/// What a type is called in `/proc/PID/ns` and in error texts.
+#[must_use]
+pub fn name(kind: u64) -> &'static str {
+    match kind as libc::c_int {
+        libc::CLONE_NEWNS => "mnt",
+        libc::CLONE_NEWCGROUP => "cgroup",
+        libc::CLONE_NEWUTS => "uts",
+        libc::CLONE_NEWIPC => "ipc",
+        libc::CLONE_NEWUSER => "user",
+        libc::CLONE_NEWPID => "pid",
+        libc::CLONE_NEWNET => "net",
+        libc::CLONE_NEWTIME => "time",
+        _ => "unknown",
+    }
+}
+
+/// The types that the child makes itself.
+const LATE: u64 = (libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME) as u64;
+
+impl Namespaces {
+    /// Whether the container has a namespace of that type for itself or joined.
+    #[must_use]
+    pub fn has(&self, kind: libc::c_int) -> bool {
+        self.makes(kind) || self.joins(kind)
+    }
+
+    /// Whether a namespace of that type is new.
+    #[must_use]
+    pub fn makes(&self, kind: libc::c_int) -> bool {
+        (self.create | self.unshare) & kind as u64 != 0
+    }
+
+    /// Whether a namespace of that type is joined by path.
+    #[must_use]
+    pub fn joins(&self, kind: libc::c_int) -> bool {
+        self.join.iter().any(|join| join.kind == kind as u64)
+    }
+
+    /// Every type the container does not share with the caller by mere inheritance.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.join
+            .iter()
+            .fold(self.create | self.unshare, |all, join| all | join.kind)
+    }
+
+    pub(super) fn compile(linux: &oci::Linux) -> Result<Self, Error> {
+        let mut namespaces = Self::default();
+        for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+            let field = format!("linux.namespaces[{index}]");
+            let kind = namespace.typ() as u64;
+            if namespaces.has(kind as libc::c_int) {
+                return Err(Error::field(field, format!("a second {} namespace", name(kind))));
+            }
+            match namespace.path() {
+                Some(path) if !path.as_os_str().is_empty() => {
+                    if !path.is_absolute() {
+                        return Err(Error::field(format!("{field}.path"), "must be absolute"));
+                    }
+                    namespaces.join.push(Join {
+                        kind,
+                        path: path.clone(),
+                    });
+                }
+                _ if kind & LATE != 0 => namespaces.unshare |= kind,
+                _ => namespaces.create |= kind,
+            }
+        }
+        namespaces.loopback = namespaces.makes(libc::CLONE_NEWNET);
+        namespaces.check()?;
+        namespaces.time_offsets = time_offsets(linux, &namespaces)?;
+        Ok(namespaces)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !self.makes(libc::CLONE_NEWNS) {
+            return Err(Error::Unsupported(
+                "a container without a mount namespace of its own".into(),
+            ));
+        }
+        if self.joins(libc::CLONE_NEWUSER) && self.makes(libc::CLONE_NEWPID) {
+            // The pid namespace would belong to the caller's user namespace, and its procfs could not be mounted.
+            return Err(Error::Unsupported(
+                "joining a user namespace by path together with a new pid namespace".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn time_offsets(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Option<CString>, Error> {
+    let Some(offsets) = linux
+        .time_offsets()
+        .as_ref()
+        .filter(|offsets| !offsets.is_empty())
+    else {
+        return Ok(None);
+    };
+    if !namespaces.makes(libc::CLONE_NEWTIME) {
+        return Err(Error::field("linux.timeOffsets", "needs a new time namespace"));
+    }
+    let mut lines: Vec<String> = Vec::new();
+    for (clock, offset) in offsets {
+        if clock != "monotonic" && clock != "boottime" {
+            return Err(Error::field(
+                "linux.timeOffsets",
+                format!("unknown clock {clock:?}"),
+            ));
+        }
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        lines.push(format!("{clock} {seconds} {nanoseconds}\n"));
+    }
+    lines.sort();
+    super::text::c_string("linux.timeOffsets", lines.concat()).map(Some)
+}

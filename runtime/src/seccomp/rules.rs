@@ -1,0 +1,299 @@
+//! From the profile's rules to what happens to each number.
+//!
+//! The meaning is libseccomp's, as the profiles in use were written for it: rules for one call are alternatives,
+//! conditions of one rule must all hold, and a rule without conditions stands before and after all others
+//! for its call. Names that are not known are skipped: a profile lists calls of many kernels.
+
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
+
+use super::arch::{Arch, X32_BIT, multiplexed};
+use super::{Error, syscalls};
+
+pub(super) const RET_KILL_THREAD: u32 = 0;
+const RET_ERRNO: u32 = 0x0005_0000;
+const RET_TRACE: u32 = 0x7ff0_0000;
+const RET_LOG: u32 = 0x7ffc_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+/// The largest error number that the kernel passes on.
+const MAX_ERRNO: u32 = 4095;
+
+/// A comparison of one argument.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Condition {
+    pub index: usize,
+    pub operator: LinuxSeccompOperator,
+    /// What to compare with; for a masked comparison what is left of the argument.
+    pub value: u64,
+    /// All ones but for a masked comparison.
+    pub mask: u64,
+}
+
+impl Condition {
+    /// Arguments of 32-bit programs have no upper half.
+    fn narrow(self) -> Self {
+        let low = u64::from(u32::MAX);
+        Self {
+            value: self.value & low,
+            mask: self.mask & low,
+            ..self
+        }
+    }
+}
+
+/// An alternative: when all conditions hold, this is the answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Rule {
+    pub conditions: Vec<Condition>,
+    pub answer: u32,
+}
+
+/// What happens to a number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Outcome {
+    /// The answer, whatever the arguments.
+    Return(u32),
+    /// The first rule that holds, else the default.
+    Check(Vec<Rule>),
+}
+
+/// The outcomes of all numbers that the kernel reports under one `AUDIT_ARCH_*`.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub token: u32,
+    pub narrow: bool,
+    /// Where each outcome begins; the first is at zero, and each holds to the next.
+    pub segments: Vec<(u32, Outcome)>,
+}
+
+/// The rules of a profile, by architecture.
+pub(super) struct Rules {
+    pub default: u32,
+    pub sections: Vec<Section>,
+}
+
+impl Rules {
+    pub fn of(profile: &LinuxSeccomp, native: Arch) -> Result<Self, Error> {
+        let default = answer(
+            profile.default_action(),
+            profile.default_errno_ret(),
+            "defaultAction",
+            "defaultErrnoRet",
+        )?;
+        let mut archs = vec![native];
+        for arch in profile.architectures().iter().flatten() {
+            archs.extend(Arch::runnable(*arch, native).filter(|arch| !archs.contains(arch)));
+        }
+        let mut tables: Vec<Table> = archs.into_iter().map(Table::new).collect();
+        for (index, call) in profile.syscalls().iter().flatten().enumerate() {
+            let at = |name: &str| format!("syscalls[{index}].{name}");
+            let answer = answer(call.action(), call.errno_ret(), &at("action"), &at("errnoRet"))?;
+            let alternatives = alternatives(call.args().as_deref().unwrap_or_default(), &at("args"))?;
+            for name in call.names() {
+                if name.is_empty() {
+                    return Err(Error::field(at("names"), "empty string is not a valid syscall"));
+                }
+                for table in &mut tables {
+                    table.add(name, answer, &alternatives, default);
+                }
+            }
+        }
+        Ok(Self {
+            default,
+            sections: sections(&tables, profile.default_action(), default),
+        })
+    }
+}
+
+/// The value that the filter returns for an action.
+fn answer(
+    action: LinuxSeccompAction,
+    data: Option<u32>,
+    action_field: &str,
+    data_field: &str,
+) -> Result<u32, Error> {
+    use LinuxSeccompAction as Action;
+    let eperm = libc::EPERM.cast_unsigned();
+    Ok(match action {
+        Action::ScmpActKill | Action::ScmpActKillThread => RET_KILL_THREAD,
+        Action::ScmpActKillProcess => 0x8000_0000,
+        Action::ScmpActTrap => 0x0003_0000,
+        Action::ScmpActLog => RET_LOG,
+        Action::ScmpActAllow => RET_ALLOW,
+        Action::ScmpActErrno => match data.unwrap_or(eperm) {
+            errno @ 0..=MAX_ERRNO => RET_ERRNO | errno,
+            errno => return Err(Error::field(data_field, format!("{errno} is no error number"))),
+        },
+        Action::ScmpActTrace => match data.unwrap_or(eperm) {
+            data @ 0..=0xffff => RET_TRACE | data,
+            data => return Err(Error::field(data_field, format!("{data} has more than 16 bits"))),
+        },
+        Action::ScmpActNotify => {
+            return Err(Error::Unsupported(format!(
+                "linux.seccomp.{action_field}: SCMP_ACT_NOTIFY"
+            )));
+        }
+    })
+}
+
+/// The conditions of a rule. One that compares an argument twice means each comparison alone, as runc reads it.
+fn alternatives(args: &[LinuxSeccompArg], field: &str) -> Result<Vec<Vec<Condition>>, Error> {
+    let mut conditions = Vec::with_capacity(args.len());
+    for (index, arg) in args.iter().enumerate() {
+        if arg.index() > 5 {
+            let problem = format!("{} is not an argument's index (0 to 5)", arg.index());
+            return Err(Error::field(format!("{field}[{index}].index"), problem));
+        }
+        let (value, mask) = match arg.op() {
+            LinuxSeccompOperator::ScmpCmpMaskedEq => {
+                (arg.value_two().unwrap_or(0) & arg.value(), arg.value())
+            }
+            _ => (arg.value(), u64::MAX),
+        };
+        conditions.push(Condition {
+            index: arg.index(),
+            operator: arg.op(),
+            value,
+            mask,
+        });
+    }
+    let twice = (0..6).any(|index| conditions.iter().filter(|it| it.index == index).count() > 1);
+    Ok(if twice {
+        conditions.into_iter().map(|it| vec![it]).collect()
+    } else {
+        vec![conditions]
+    })
+}
+
+/// The outcomes of one architecture while they are collected.
+struct Table {
+    arch: Arch,
+    outcomes: BTreeMap<u32, Outcome>,
+    /// The largest number that the profile names, also where the rule says nothing new.
+    last: Option<u32>,
+}
+
+impl Table {
+    fn new(arch: Arch) -> Self {
+        Self {
+            arch,
+            outcomes: BTreeMap::new(),
+            last: None,
+        }
+    }
+
+    fn add(&mut self, name: &str, answer: u32, alternatives: &[Vec<Condition>], default: u32) {
+        let number = syscalls::numbers(name).and_then(|numbers| numbers[self.arch.column()]);
+        if let Some(number) = number {
+            self.last = self.last.max(Some(number));
+        }
+        if answer == default {
+            return;
+        }
+        if let Some(number) = number {
+            for conditions in alternatives {
+                self.insert(number, answer, conditions.clone());
+            }
+        }
+        // The other way into the same call. Arguments are behind a pointer there, so a rule that depends on
+        // them cannot be checked: what it grants is not granted, what it forbids is forbidden altogether.
+        if self.arch == Arch::X86
+            && let Some((number, operation)) = multiplexed(name)
+            && (alternatives.iter().any(Vec::is_empty) || !permissive(answer))
+        {
+            let operation = Condition {
+                index: 0,
+                operator: LinuxSeccompOperator::ScmpCmpEq,
+                value: operation,
+                mask: u64::MAX,
+            };
+            self.insert(number, answer, vec![operation]);
+        }
+    }
+
+    fn insert(&mut self, number: u32, answer: u32, mut conditions: Vec<Condition>) {
+        if self.arch.is_32_bit() {
+            conditions = conditions.into_iter().map(Condition::narrow).collect();
+        }
+        let outcome = self
+            .outcomes
+            .entry(number)
+            .or_insert_with(|| Outcome::Check(Vec::new()));
+        match outcome {
+            Outcome::Return(_) => {}
+            outcome if conditions.is_empty() => *outcome = Outcome::Return(answer),
+            Outcome::Check(rules) => rules.push(Rule { conditions, answer }),
+        }
+    }
+
+    /// The outcomes as segments that begin at the architecture's first number. `beyond` is for the numbers after
+    /// the last that the profile knows.
+    fn segments(&self, default: u32, beyond: u32) -> Vec<(u32, Outcome)> {
+        let marker = self.arch.marker();
+        let mut segments = vec![(marker, Outcome::Return(default))];
+        for (number, outcome) in &self.outcomes {
+            segments.push((number | marker, outcome.clone()));
+            segments.push(((number + 1) | marker, Outcome::Return(default)));
+        }
+        if let Some(last) = self.last {
+            segments.retain(|(start, _)| *start <= last | marker);
+            segments.push(((last + 1) | marker, Outcome::Return(beyond)));
+        }
+        segments
+    }
+}
+
+fn permissive(answer: u32) -> bool {
+    answer == RET_ALLOW || answer == RET_LOG || answer & 0x7fff_0000 == RET_TRACE
+}
+
+fn sections(tables: &[Table], default_action: LinuxSeccompAction, default: u32) -> Vec<Section> {
+    // Programs probe for new calls and expect ENOSYS from what an old kernel, or here an old profile, does not
+    // know; EPERM would be taken for the answer. A permissive default needs no such help.
+    let stays = matches!(
+        default_action,
+        LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog | LinuxSeccompAction::ScmpActTrace
+    );
+    let beyond = if stays {
+        default
+    } else {
+        RET_ERRNO | libc::ENOSYS.cast_unsigned()
+    };
+    let x32 = tables.iter().find(|table| table.arch == Arch::X32);
+    let mut sections = Vec::new();
+    for table in tables.iter().filter(|table| table.arch != Arch::X32) {
+        let mut segments = table.segments(default, beyond);
+        if table.arch == Arch::X86_64 {
+            match x32 {
+                Some(x32) => segments.extend(x32.segments(default, beyond)),
+                None => {
+                    segments.push((X32_BIT, Outcome::Return(RET_KILL_THREAD)));
+                    // -1 is what a tracer makes of a call that it wants skipped.
+                    segments.push((u32::MAX, Outcome::Return(default)));
+                }
+            }
+        }
+        let segments = merge(segments);
+        sections.push(Section {
+            token: table.arch.token(),
+            narrow: table.arch.is_32_bit(),
+            segments,
+        });
+    }
+    sections
+}
+
+/// Joins neighbours with the same outcome, and leaves out those of no length.
+fn merge(segments: Vec<(u32, Outcome)>) -> Vec<(u32, Outcome)> {
+    let mut merged: Vec<(u32, Outcome)> = Vec::new();
+    for (start, outcome) in segments {
+        if merged.last().is_some_and(|last| last.0 == start) {
+            merged.pop();
+        }
+        if merged.last().is_none_or(|last| last.1 != outcome) {
+            merged.push((start, outcome));
+        }
+    }
+    merged
+}

@@ -1,0 +1,55 @@
+//! Why a configuration was refused.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be opened or read.
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried, e.g. `open`.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no `config.json` in the bundle.
+    #[error("JSON specification file {} not found", path.display())]
+    NotFound {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+    /// The file is larger than a configuration may be.
+    #[error("{} is larger than {limit} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The document is not JSON.
+    #[error("invalid JSON: {0}")]
+    Syntax(#[source] serde_json::Error),
+    /// A field's value is not usable.
+    #[error("{field}: {problem}")]
+    Field {
+        /// The field's path in the document, e.g. `linux.namespaces[2].type`; empty for the document itself.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// An error about one field.
+    pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Field {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+}

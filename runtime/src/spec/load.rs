@@ -1,0 +1,107 @@
+//! From bytes to a typed configuration.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime as oci;
+
+use super::Error;
+
+/// The configuration's name in a bundle.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// The largest configuration that is read. Docker's with a full seccomp profile has about 40 KiB.
+pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// A configuration that was read and typed.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    original: Vec<u8>,
+    oci: oci::Spec,
+    warnings: Vec<String>,
+}
+
+impl Spec {
+    /// The document as it was read, byte for byte.
+    #[must_use]
+    pub fn original(&self) -> &[u8] {
+        &self.original
+    }
+
+    /// The typed document.
+    #[must_use]
+    pub fn oci(&self) -> &oci::Spec {
+        &self.oci
+    }
+
+    /// What was ignored, one sentence each, for the caller to log.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// Reads and checks `config.json` in `bundle`. Blocks on file reads only.
+///
+/// # Errors
+///
+/// The file cannot be read, is too large, is not JSON, or a field is not usable.
+pub fn load(bundle: &Path) -> Result<Spec, Error> {
+    let path = bundle.join(CONFIG_FILE);
+    parse(read_bounded(&path)?)
+}
+
+/// Types and checks a document that is already in memory.
+///
+/// # Errors
+///
+/// As [`load`], but for reading.
+pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
+    let oci = serde_json::from_slice(&original).map_err(Error::Syntax)?;
+    Ok(Spec {
+        original,
+        oci,
+        warnings: Vec::new(),
+    })
+}
+
+/// Types and checks a `process` object, as `exec --process` takes it; answers the warnings beside it.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn parse_process(document: &[u8]) -> Result<(oci::Process, Vec<String>), Error> {
+    let process = serde_json::from_slice(document).map_err(Error::Syntax)?;
+    Ok((process, Vec::new()))
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
+    let io = |operation| {
+        move |source| Error::Io {
+            operation,
+            path: PathBuf::from(path),
+            source,
+        }
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::NotFound {
+                path: path.to_owned(),
+            });
+        }
+        Err(error) => return Err(io("open")(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_CONFIG_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io("read"))?;
+    if bytes.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(Error::TooLarge {
+            path: path.to_owned(),
+            limit: MAX_CONFIG_BYTES,
+        });
+    }
+    Ok(bytes)
+}

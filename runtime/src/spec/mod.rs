@@ -1,0 +1,14 @@
+//! The container's configuration: loading `config.json`, checking it, and the example that `spec` prints.
+//!
+//! The typed form is [`oci_spec::runtime::Spec`]. That crate is strict where the runtimes in use are lenient
+//! (one unknown capability fails the whole document) and forgets fields it does not know, so the document is
+//! normalised before it is typed, and the original bytes are kept.
+//!
+//! Refused here: documents past [`MAX_CONFIG_BYTES`], unknown values of enumerations, and everything that
+//! could not be carried out faithfully. An error names the field it is about.
+
+mod error;
+mod load;
+
+pub use error::Error;
+pub use load::{CONFIG_FILE, MAX_CONFIG_BYTES, Spec, load, parse, parse_process};

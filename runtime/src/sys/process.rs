@@ -1,0 +1,261 @@
+//! Making, joining, signalling and replacing processes.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, c_char};
+use std::os::fd::OwnedFd;
+use std::ptr;
+
+use super::fd::owned;
+use super::{Errno, Fd, raw};
+
+/// The kernel's `struct clone_args`, version 2.
+#[derive(Default)]
+#[repr(C, align(8))]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// A child process that was just made.
+pub(crate) struct Child {
+    /// As this process's pid namespace numbers it.
+    pub(crate) pid: i32,
+    /// Close-on-exec.
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Makes a child with its own copy of the memory, in the new namespaces that `namespaces` (`CLONE_NEW*`) asks for and
+/// in the v2 control group `cgroup`; the child runs `body` and nothing else.
+///
+/// The child has no signal handlers. `body` must not allocate, lock or unwind: another thread may have held a
+/// lock of the allocator or of the C library at the moment of the copy.
+///
+/// # Safety
+///
+/// `body` must keep to that: only calls of this module tree on memory prepared before.
+pub(crate) unsafe fn clone_child<F>(namespaces: u64, cgroup: Option<Fd>, body: F) -> Result<Child, Errno>
+where
+    F: FnOnce() -> Infallible,
+{
+    const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: i32 = -1;
+    let mut arguments = CloneArguments {
+        flags: namespaces | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArguments::default()
+    };
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.number() as u64;
+    }
+    // SAFETY: without CLONE_VM the child has its own copy of memory and stack, so returning twice is sound; the
+    // arguments outlive the call and the size is theirs; the kernel writes the pidfd into the parent's variable.
+    let pid = unsafe {
+        raw(
+            libc::SYS_clone3,
+            [&raw const arguments as usize, size_of::<CloneArguments>()],
+        )?
+    };
+    if pid == 0 {
+        match body() {}
+    }
+    Ok(Child {
+        pid: pid as i32,
+        pidfd: owned(pidfd as usize),
+    })
+}
+
+/// Ends this process at once: no destructors, no exit handlers.
+pub(crate) fn exit(code: i32) -> ! {
+    loop {
+        // SAFETY: exit_group takes no pointer and does not return.
+        let never = unsafe { raw(libc::SYS_exit_group, [code as usize]) };
+        debug_assert!(never.is_err());
+    }
+}
+
+/// Replaces the program. Returns only when that fails.
+///
+/// # Safety
+///
+/// `arguments` and `environment` must end with a null pointer, and every other pointer be a live C string.
+pub(crate) unsafe fn execve(
+    path: &CStr,
+    arguments: &[*const c_char],
+    environment: &[*const c_char],
+) -> Errno {
+    // SAFETY: as the caller promises; the slices outlive the call.
+    let result = unsafe {
+        raw(
+            libc::SYS_execve,
+            [
+                path.as_ptr() as usize,
+                arguments.as_ptr() as usize,
+                environment.as_ptr() as usize,
+            ],
+        )
+    };
+    match result {
+        Err(errno) => errno,
+        Ok(_) => Errno::new(0),
+    }
+}
+
+/// Leaves the namespaces of `flags` for new ones.
+pub(crate) fn unshare(flags: u64) -> Result<(), Errno> {
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_unshare, [flags as usize]) }.map(drop)
+}
+
+/// Joins the namespace of a descriptor, or those of a pidfd's process that `flags` names.
+pub(crate) fn setns(fd: Fd, flags: u64) -> Result<(), Errno> {
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_setns, [fd.arg(), flags as usize]) }.map(drop)
+}
+
+/// Sends a signal through a pidfd.
+pub(crate) fn pidfd_signal(pidfd: Fd, signal: i32) -> Result<(), Errno> {
+    // SAFETY: no siginfo is given.
+    unsafe { raw(libc::SYS_pidfd_send_signal, [pidfd.arg(), signal as usize, 0, 0]) }.map(drop)
+}
+
+/// Makes this process the leader of a new session.
+pub(crate) fn setsid() -> Result<(), Errno> {
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_setsid, []) }.map(drop)
+}
+
+/// Blocks no signal, and gives every signal its default action, also those the caller ignores.
+pub(crate) fn reset_signals() -> Result<(), Errno> {
+    /// The kernel's `struct sigaction`; all zero is `SIG_DFL` without flags.
+    #[repr(C)]
+    struct Action([usize; 4]);
+    const SET_SIZE: usize = 8;
+    let default = Action([0; 4]);
+    for signal in 1..=64 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: `default` outlives the call and is at least as large as the kernel's structure; the size is that of
+        // the kernel's signal set.
+        unsafe {
+            raw(
+                libc::SYS_rt_sigaction,
+                [signal as usize, &raw const default as usize, 0, SET_SIZE],
+            )?;
+        }
+    }
+    let none = 0u64;
+    // SAFETY: the set outlives the call and has the kernel's size.
+    unsafe {
+        raw(
+            libc::SYS_rt_sigprocmask,
+            [libc::SIG_SETMASK as usize, &raw const none as usize, 0, SET_SIZE],
+        )
+    }
+    .map(drop)
+}
+
+/// Sets one resource limit of this process.
+pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = [soft, hard];
+    // SAFETY: `limit` outlives the call and has the layout of the kernel's `struct rlimit64`.
+    unsafe {
+        raw(
+            libc::SYS_prlimit64,
+            [0, resource as usize, &raw const limit as usize, 0],
+        )
+    }
+    .map(drop)
+}
+
+/// Sets the host name of the UTS namespace.
+pub(crate) fn set_hostname(name: &CStr) -> Result<(), Errno> {
+    // SAFETY: the string outlives the call; the length is its own.
+    unsafe {
+        raw(
+            libc::SYS_sethostname,
+            [name.as_ptr() as usize, name.count_bytes()],
+        )
+    }
+    .map(drop)
+}
+
+/// Sets the NIS domain name of the UTS namespace.
+pub(crate) fn set_domainname(name: &CStr) -> Result<(), Errno> {
+    // SAFETY: the string outlives the call; the length is its own.
+    unsafe {
+        raw(
+            libc::SYS_setdomainname,
+            [name.as_ptr() as usize, name.count_bytes()],
+        )
+    }
+    .map(drop)
+}
+
+/// Sets the execution domain.
+pub(crate) fn set_personality(domain: u32) -> Result<(), Errno> {
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_personality, [domain as usize]) }.map(drop)
+}
+
+/// Sets the I/O priority of this process.
+pub(crate) fn set_io_priority(priority: u32) -> Result<(), Errno> {
+    const WHO_PROCESS: usize = 1;
+    // SAFETY: no pointer; process 0 is this one.
+    unsafe { raw(libc::SYS_ioprio_set, [WHO_PROCESS, 0, priority as usize]) }.map(drop)
+}
+
+/// The kernel's `struct sched_attr`, version 0.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Scheduling {
+    size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// For `SCHED_OTHER` and `SCHED_BATCH`.
+    pub nice: i32,
+    /// For `SCHED_FIFO` and `SCHED_RR`.
+    pub priority: u32,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub runtime: u64,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub deadline: u64,
+    /// For `SCHED_DEADLINE`, nanoseconds.
+    pub period: u64,
+}
+
+/// Sets the scheduling policy of this process.
+pub(crate) fn set_scheduling(scheduling: &Scheduling) -> Result<(), Errno> {
+    let sized = Scheduling {
+        size: size_of::<Scheduling>() as u32,
+        ..*scheduling
+    };
+    // SAFETY: `sized` outlives the call and carries its own size.
+    unsafe { raw(libc::SYS_sched_setattr, [0, ptr::from_ref(&sized) as usize, 0]) }.map(drop)
+}
+
+/// Joins a new session keyring of that name, which the same user's processes may search.
+pub(crate) fn join_keyring(name: &CStr) -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: usize = 1;
+    const SETPERM: usize = 5;
+    // The possessor may do everything; the user may view, read, search and link.
+    const PERMISSIONS: usize = 0x3f1b_0000;
+    // SAFETY: the string outlives the call.
+    let ring = unsafe { raw(libc::SYS_keyctl, [JOIN_SESSION_KEYRING, name.as_ptr() as usize])? };
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_keyctl, [SETPERM, ring, PERMISSIONS]) }.map(drop)
+}

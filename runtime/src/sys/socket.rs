@@ -1,0 +1,161 @@
+//! The sockets of the child half: the pair it reports on, the start gate, and the one that brings `lo` up.
+
+use std::mem;
+use std::ptr;
+
+use super::{Errno, Fd, raw};
+
+/// Sends one packet, with a descriptor beside it if there is one.
+pub(crate) fn send(socket: Fd, bytes: &[u8], passed: Option<Fd>) -> Result<(), Errno> {
+    /// A control message with one descriptor.
+    #[repr(C)]
+    struct Rights {
+        header: libc::cmsghdr,
+        fd: i32,
+    }
+    let mut vector = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: both are plain data for which all-zero bytes are valid.
+    let (mut message, mut rights) = unsafe { (mem::zeroed::<libc::msghdr>(), mem::zeroed::<Rights>()) };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    if let Some(fd) = passed {
+        rights.header.cmsg_len = mem::offset_of!(Rights, fd) + size_of::<i32>();
+        rights.header.cmsg_level = libc::SOL_SOCKET;
+        rights.header.cmsg_type = libc::SCM_RIGHTS;
+        rights.fd = fd.number();
+        message.msg_control = (&raw mut rights).cast();
+        message.msg_controllen = size_of::<Rights>();
+    }
+    loop {
+        // SAFETY: the message and all it points to outlive the call; the kernel only reads them.
+        let answer = unsafe {
+            raw(
+                libc::SYS_sendmsg,
+                [
+                    socket.arg(),
+                    ptr::from_ref(&message) as usize,
+                    libc::MSG_NOSIGNAL as usize,
+                ],
+            )
+        };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => return answer.map(drop),
+        }
+    }
+}
+
+/// Receives one packet; blocks until there is one. 0 bytes: the other side is gone.
+pub(crate) fn receive(socket: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        // SAFETY: the buffer outlives the call, the length is its own, and no address is asked for.
+        let answer = unsafe {
+            raw(
+                libc::SYS_recvfrom,
+                [socket.arg(), buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0],
+            )
+        };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// Waits for somebody to connect to a listening socket.
+pub(crate) fn accept(listener: Fd) -> Result<Fd, Errno> {
+    loop {
+        // SAFETY: no address is asked for.
+        let answer = unsafe {
+            raw(
+                libc::SYS_accept4,
+                [listener.arg(), 0, 0, libc::SOCK_CLOEXEC as usize],
+            )
+        };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => return answer.map(|number| Fd::at(number as i32)),
+        }
+    }
+}
+
+/// Brings the loopback interface of this network namespace up (`RTM_NEWLINK`, `IFF_UP`).
+pub(crate) fn loopback_up() -> Result<(), Errno> {
+    /// `struct nlmsghdr` and `struct ifinfomsg`.
+    #[repr(C)]
+    struct Request {
+        length: u32,
+        kind: u16,
+        flags: u16,
+        sequence: u32,
+        port: u32,
+        family: u8,
+        padding: u8,
+        device: u16,
+        index: i32,
+        interface_flags: u32,
+        change: u32,
+    }
+    const LOOPBACK_INDEX: i32 = 1;
+    let request = Request {
+        length: size_of::<Request>() as u32,
+        kind: libc::RTM_NEWLINK,
+        flags: (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16,
+        sequence: 1,
+        port: 0,
+        family: 0,
+        padding: 0,
+        device: 0,
+        index: LOOPBACK_INDEX,
+        interface_flags: libc::IFF_UP as u32,
+        change: libc::IFF_UP as u32,
+    };
+    // SAFETY: no pointer.
+    let socket = unsafe {
+        raw(
+            libc::SYS_socket,
+            [
+                libc::AF_NETLINK as usize,
+                (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as usize,
+                libc::NETLINK_ROUTE as usize,
+            ],
+        )
+    }?;
+    let socket = Fd::at(socket as i32);
+    // SAFETY: the request outlives the call and the size is its own; without an address netlink sends to the kernel.
+    let sent = unsafe {
+        raw(
+            libc::SYS_sendto,
+            [
+                socket.arg(),
+                &raw const request as usize,
+                size_of::<Request>(),
+                0,
+                0,
+                0,
+            ],
+        )
+    };
+    let result = sent.and_then(|_| acknowledged(socket));
+    socket.close();
+    result
+}
+
+/// Reads netlink's answer: `struct nlmsghdr` and the negative error number.
+fn acknowledged(socket: Fd) -> Result<(), Errno> {
+    const HEADER: usize = 16;
+    let mut answer = [0u8; 256];
+    let length = receive(socket, &mut answer)?;
+    let word = |at: usize| i32::from_ne_bytes([answer[at], answer[at + 1], answer[at + 2], answer[at + 3]]);
+    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    if length < HEADER + 4 || i32::from(kind) != libc::NLMSG_ERROR {
+        return Err(Errno::new(libc::EPROTO));
+    }
+    match word(HEADER) {
+        0 => Ok(()),
+        number => Err(Errno::new(-number)),
+    }
+}

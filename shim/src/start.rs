@@ -1,0 +1,197 @@
+//! `start`: brings up the serving process for a container, or finds the one that serves its group.
+//!
+//! Steps, each undone when a later one fails: the group from the bundle's annotations → the socket → the serving process,
+//! which gets the socket as its descriptor 0 → the files `address` and `shim.pid` in the bundle → the answer. Prints
+//! nothing but the answer: containerd 1.6 reads standard output and standard error together.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, getppid, kill_process};
+use serde::Deserialize;
+
+use crate::address::{self, AddressError, Bound};
+use crate::bootstrap::{Bootstrap, BootstrapError, answer, read_input};
+use crate::flags::Flags;
+use crate::sys;
+
+/// Names the directory for sockets, before what the daemon says.
+pub const SOCKET_DIRECTORY_VARIABLE: &str = "WHARF_SHIM_SOCKET_DIR";
+
+/// The annotations that put containers into one shim, the strongest first.
+const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// The largest `config.json` that is read.
+const LARGEST_CONFIG: u64 = 16 << 20;
+
+/// Why no shim was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A flag is missing.
+    #[error("shim {0} cannot be empty")]
+    Missing(&'static str),
+    /// Standard input was refused.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// There is no socket.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// An option that is not there yet.
+    #[error("runtime option {0} is not supported yet")]
+    Unsupported(&'static str),
+    /// The bundle's configuration was refused.
+    #[error("config.json: {0}")]
+    Config(String),
+    /// A step failed.
+    #[error("{operation}: {source}")]
+    System {
+        /// The step and its object.
+        operation: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn system(operation: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+    let operation = operation.into();
+    move |source| StartError::System { operation, source }
+}
+
+/// Performs `start` in the current directory, the bundle. Blocks for a few milliseconds.
+///
+/// # Errors
+///
+/// Nothing is left when any step fails.
+pub fn start(flags: &Flags) -> Result<(), StartError> {
+    for (name, value) in [("namespace", &flags.namespace), ("id", &flags.id)] {
+        if value.is_empty() {
+            return Err(StartError::Missing(name));
+        }
+    }
+    let bootstrap = Bootstrap::parse(&read_input(std::io::stdin())?, flags)?;
+    if bootstrap
+        .options
+        .as_ref()
+        .is_some_and(|options| !options.shim_cgroup.is_empty())
+    {
+        return Err(StartError::Unsupported("ShimCgroup"));
+    }
+    let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
+    let directory = match std::env::var_os(SOCKET_DIRECTORY_VARIABLE) {
+        Some(directory) if !directory.is_empty() => PathBuf::from(directory),
+        _ => bootstrap
+            .socket_directory
+            .clone()
+            .unwrap_or_else(|| address::DEFAULT_DIRECTORY.into()),
+    };
+    let path = address::socket_path(&directory, &flags.address, &flags.namespace, &group);
+    let address = format!("unix://{}", path.display());
+    let listener = match address::bind(&path)? {
+        Bound::Serving { pid } => return announce(&address, pid),
+        Bound::New(listener) => listener,
+    };
+    let pid = match serve_in_background(flags, &bootstrap, listener.into(), &path) {
+        Ok(pid) => pid,
+        Err(error) => {
+            address::remove(&path)?;
+            return Err(error);
+        }
+    };
+    announce(&address, pid).inspect_err(|_| {
+        // It removes its socket; the only failure is that it is gone.
+        let _ = kill_process(pid, Signal::TERM);
+    })
+}
+
+fn announce(address: &str, pid: Pid) -> Result<(), StartError> {
+    write_file("address", address.as_bytes())?;
+    write_file("shim.pid", pid.as_raw_nonzero().to_string().as_bytes())?;
+    let answer = answer(address, std::env::var("MAX_SHIM_VERSION").ok().as_deref());
+    let mut output = std::io::stdout();
+    output
+        .write_all(answer.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(system("print the address"))
+}
+
+/// A file of the bundle, whole or not there.
+fn write_file(name: &str, content: &[u8]) -> Result<(), StartError> {
+    let temporary = format!(".{name}.tmp");
+    fs::write(&temporary, content)
+        .and_then(|()| fs::rename(&temporary, name))
+        .map_err(system(format!("write {name}")))
+}
+
+/// The group that the container belongs to, if it names one.
+fn group(config: &Path) -> Result<Option<String>, StartError> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        annotations: Option<std::collections::BTreeMap<String, String>>,
+    }
+    let length = fs::metadata(config).map_err(system("open config.json"))?.len();
+    if length > LARGEST_CONFIG {
+        return Err(StartError::Config(format!("larger than {LARGEST_CONFIG} bytes")));
+    }
+    let bytes = fs::read(config).map_err(system("read config.json"))?;
+    let config: Config =
+        serde_json::from_slice(&bytes).map_err(|error| StartError::Config(error.to_string()))?;
+    let annotations = config.annotations.unwrap_or_default();
+    Ok(GROUPS.iter().find_map(|group| annotations.get(*group)).cloned())
+}
+
+fn serve_in_background(
+    flags: &Flags,
+    bootstrap: &Bootstrap,
+    listener: OwnedFd,
+    socket: &Path,
+) -> Result<Pid, StartError> {
+    raise_oom_score().map_err(system("set oom_score_adj"))?;
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        sys::create_core_scheduling_group().map_err(system("enable core scheduling"))?;
+    }
+    let program = sys::read_only_self().map_err(system("clone the shim's binary read-only"))?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    command
+        .arg0("containerd-shim-wharf-v2")
+        .args([
+            "-namespace",
+            &flags.namespace,
+            "-id",
+            &flags.id,
+            "-address",
+            &flags.address,
+        ])
+        .stdin(Stdio::from(listener))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if flags.debug || bootstrap.debug {
+        command.arg("-debug");
+    }
+    command.arg("serve").env(crate::serve::SOCKET_VARIABLE, socket);
+    if let Some(address) = &bootstrap.ttrpc_address {
+        command.env("TTRPC_ADDRESS", address);
+    }
+    let child = command.spawn().map_err(system("start the serving process"))?;
+    Ok(Pid::from_child(&child))
+}
+
+/// The shim is to be killed before the daemon, and after the containers: the daemon's score and one.
+fn raise_oom_score() -> std::io::Result<()> {
+    let Some(parent) = getppid() else { return Ok(()) };
+    let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", parent.as_raw_nonzero()))?;
+    let score: i32 = score.trim().parse().map_err(std::io::Error::other)?;
+    let ours: i32 = fs::read_to_string("/proc/self/oom_score_adj")?
+        .trim()
+        .parse()
+        .map_err(std::io::Error::other)?;
+    match fs::write("/proc/self/oom_score_adj", (score + 1).min(1000).to_string()) {
+        // Without CAP_SYS_RESOURCE a score can only be raised; then ours is high enough already.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && ours > score => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,1 @@
+//! Unpacking an image: its layers become snapshots.

@@ -1,0 +1,1 @@
+//! Transfers: pull, push, import, export and unpack as one leased operation.
