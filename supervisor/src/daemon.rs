@@ -10,7 +10,7 @@ use crate::{
     event,
     metadata::{self, Commit, Key, META, Meta, Read as _},
     snapshot::{self, Snapshotter},
-    task,
+    task, transfer,
 };
 
 /// One open instance. Cheap to share as `Arc<Daemon>`.
@@ -29,6 +29,8 @@ pub struct Daemon {
     pub events: Arc<event::Exchange>,
     /// The running containers.
     pub tasks: Arc<task::Tasks>,
+    /// What transfers share.
+    pub transfer: transfer::Shared,
     /// Told when something may have become garbage.
     pub garbage: tokio::sync::Notify,
 }
@@ -61,6 +63,7 @@ impl Daemon {
             snapshots,
             events,
             tasks,
+            transfer: transfer::Shared::default(),
             garbage: tokio::sync::Notify::new(),
         })
     }

@@ -10,6 +10,8 @@
 //! quoted    = "\"" … "\"" with Go's escapes; after "~=" also / … / and | … |
 //! ```
 //!
+//! White space between these is skipped. A backslash always begins an escape: in a pattern it is doubled.
+//!
 //! Of several filters one must match; no filter at all matches everything. What is not in the grammar is refused.
 
 use regex_lite::Regex;
@@ -126,11 +128,17 @@ impl<'a> Parser<'a> {
     }
 
     fn take(&mut self, token: &str) -> bool {
+        self.skip();
         let taken = self.rest().starts_with(token);
         if taken {
             self.at += token.len();
         }
         taken
+    }
+
+    /// Skips white space.
+    fn skip(&mut self) {
+        self.at = self.text.len() - self.rest().trim_start().len();
     }
 
     fn selector(&mut self) -> Result<Selector> {
@@ -157,6 +165,7 @@ impl<'a> Parser<'a> {
     }
 
     fn field(&mut self) -> Result<String> {
+        self.skip();
         if self.rest().starts_with('"') {
             return self.quoted('"');
         }
@@ -173,6 +182,7 @@ impl<'a> Parser<'a> {
     }
 
     fn value(&mut self, quotes: &[char]) -> Result<String> {
+        self.skip();
         if let Some(quote) = self.rest().chars().next().filter(|c| quotes.contains(c)) {
             return self.quoted(quote);
         }
@@ -188,7 +198,7 @@ impl<'a> Parser<'a> {
         Ok(value)
     }
 
-    /// A quoted text. Between `/` or `|` only the quote itself can be escaped, so that patterns stay as written.
+    /// A quoted text.
     fn quoted(&mut self, quote: char) -> Result<String> {
         let start = self.at;
         self.at += 1;
@@ -200,8 +210,7 @@ impl<'a> Parser<'a> {
             }
             match next {
                 '\n' => break,
-                '\\' if quote == '"' => value.push(self.escape()?),
-                '\\' if self.take(quote.encode_utf8(&mut [0; 4])) => value.push(quote),
+                '\\' => value.push(self.escape(quote)?),
                 other => value.push(other),
             }
         }
@@ -210,12 +219,12 @@ impl<'a> Parser<'a> {
     }
 
     /// What follows a backslash, as in a Go string.
-    fn escape(&mut self) -> Result<char> {
+    fn escape(&mut self, quote: char) -> Result<char> {
         let Some(kind) = self.rest().chars().next() else {
             return Err(self.error("unterminated quote"));
         };
         self.at += kind.len_utf8();
-        let digits = match kind {
+        let (digits, radix) = match kind {
             'a' => return Ok('\x07'),
             'b' => return Ok('\x08'),
             'f' => return Ok('\x0c'),
@@ -223,19 +232,24 @@ impl<'a> Parser<'a> {
             'r' => return Ok('\r'),
             't' => return Ok('\t'),
             'v' => return Ok('\x0b'),
-            '\\' | '"' => return Ok(kind),
-            'x' => 2,
-            'u' => 4,
-            'U' => 8,
+            _ if kind == '\\' || kind == quote => return Ok(kind),
+            '0'..='7' => {
+                self.at -= 1;
+                (3, 8)
+            }
+            'x' => (2, 16),
+            'u' => (4, 16),
+            'U' => (8, 16),
             _ => return Err(self.error("unknown escape")),
         };
         let decoded = self
             .rest()
             .get(..digits)
-            .filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
-            .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            .filter(|text| text.chars().all(|c| c.is_digit(radix)))
+            .and_then(|text| u32::from_str_radix(text, radix).ok())
             .and_then(char::from_u32)
-            .filter(|decoded| digits > 2 || decoded.is_ascii());
+            // Go's shorter escapes are bytes; one that is not ASCII would be half a character.
+            .filter(|decoded| digits > 3 || decoded.is_ascii());
         match decoded {
             Some(decoded) => {
                 self.at += digits;
@@ -279,6 +293,8 @@ mod tests {
             (&["name~=/library\\/alp/"], true),
             (&["name~=|alpine:[0-9]$|"], true),
             (&["labels.env"], true),
+            (&["name ~= |alpine:\\\\d$| , labels . env == prod"], true),
+            (&["labels.env==\"\\160rod\""], true),
             (&["labels.none"], false),
             (&["labels.none!=x"], true),
             (&["labels.none~=^$"], true),

@@ -43,7 +43,7 @@ pub fn validate(identifier: &str) -> Result<()> {
 }
 
 /// The rule as containerd prints it.
-const PATTERN: &str = "^[A-Za-z0-9]+(?:[-_.](?:[A-Za-z0-9]+))*$";
+const PATTERN: &str = "^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$";
 
 /// Checks one label.
 ///

@@ -16,6 +16,9 @@ use crate::{
     time,
 };
 
+/// The longest id, in bytes.
+const MAX_ID: usize = 1024;
+
 /// The resource type of blobs.
 pub const CONTENT: &str = "content";
 /// The resource type of ingests.
@@ -73,7 +76,10 @@ fn require(txn: &impl Read, namespace: &str, lease: &str) -> Result<()> {
 /// `AlreadyExists`; `InvalidArgument` for a bad id or label.
 pub fn create(store: &Store, scope: &Scope, id: &str, mut labels: Labels) -> Result<Lease> {
     let id = if id.is_empty() { fresh_id()? } else { id.to_owned() };
-    identifier::validate(&id).map_err(|error| error.context("lease id"))?;
+    // Not an identifier: clients use image names and paths.
+    if id.len() > MAX_ID {
+        return Err(Error::invalid(format!("lease id is longer than {MAX_ID} bytes")));
+    }
     identifier::validate_labels(&labels)?;
     identifier::drop_empty(&mut labels);
     if let Some(expire) = labels.get(EXPIRE) {

@@ -1,6 +1,7 @@
 //! `wharfd`: the supervisor as a daemon. Flags win over the configuration file, the file over the defaults.
 
 use std::{
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -74,6 +75,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)

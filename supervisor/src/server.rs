@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long garbage lies before it is collected, so that a series of deletions is one collection.
-const GARBAGE_DELAY: Duration = Duration::from_secs(10);
+const GARBAGE_DELAY: Duration = Duration::from_secs(1);
 /// How long calls in progress may take to finish when the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 

@@ -26,10 +26,11 @@ use tonic::service::{Routes, RoutesBuilder};
 use wharf_proto::{
     containerd::services::{
         containers::v1::containers_server::ContainersServer, content::v1::content_server::ContentServer,
-        images::v1::images_server::ImagesServer,
+        diff::v1::diff_server::DiffServer, images::v1::images_server::ImagesServer,
         introspection::v1::introspection_server::IntrospectionServer,
         leases::v1::leases_server::LeasesServer, namespaces::v1::namespaces_server::NamespacesServer,
-        snapshots::v1::snapshots_server::SnapshotsServer, version::v1::version_server::VersionServer,
+        snapshots::v1::snapshots_server::SnapshotsServer, streaming::v1::streaming_server::StreamingServer,
+        transfer::v1::transfer_server::TransferServer, version::v1::version_server::VersionServer,
     },
     grpc::health::v1::health_server::HealthServer,
 };
@@ -63,6 +64,7 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
     let daemon = || Arc::clone(daemon);
     add!(builder, ContainersServer, containers::Containers(daemon()));
     add!(builder, ContentServer, content::Content(daemon()));
+    add!(builder, DiffServer, diff::Diff(daemon()));
     add!(builder, HealthServer, health::Health);
     add!(builder, ImagesServer, images::Images(daemon()));
     add!(
@@ -73,6 +75,8 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
     add!(builder, LeasesServer, leases::Leases(daemon()));
     add!(builder, NamespacesServer, namespaces::Namespaces(daemon()));
     add!(builder, SnapshotsServer, snapshots::Snapshots(daemon()));
+    add!(builder, StreamingServer, streaming::Streaming(daemon()));
+    add!(builder, TransferServer, transfer::Transfer(daemon()));
     add!(builder, VersionServer, version::Version);
     builder.add_service(events::service(daemon()));
     builder.add_service(tasks::service(daemon()));

@@ -14,7 +14,7 @@ use wharf_proto::{
 
 use super::{
     Status,
-    ingest::Lock,
+    lock::Lock,
     store::{Shared, Store},
 };
 use crate::{

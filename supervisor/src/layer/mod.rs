@@ -28,8 +28,8 @@ mod sparse;
 mod tree;
 
 pub(crate) use apply::{Applied, Limits, Target, apply};
-pub(crate) use archive::{Archive, EntryKind};
-pub(crate) use compression::Decompressor;
+pub(crate) use archive::{Archive, Entry, EntryKind};
+pub(crate) use compression::{Decompressor, is_layer};
 pub(crate) use mounts::{Prepared, prepare};
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! sequence number. Whoever waits first flushes for all who are waiting, so concurrent commits share a flush.
 
 use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::{Arc, Condvar, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
-use redb::{Database, Durability, ReadableDatabase};
+use redb::{Database, Durability, ReadableDatabase, backends::FileBackend};
 
 use super::{
     Key, META, Meta,
@@ -61,9 +63,18 @@ impl Store {
     /// `Unknown` when they cannot be opened, `FailedPrecondition` when they have another schema.
     pub fn open(root: &Path) -> Result<Arc<Self>> {
         let path = root.join("metadata.redb");
+        // Specs of containers carry secrets in their environment: nobody else reads the file.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| Error::io(format!("open {}", path.display()), source))?;
         let db = Database::builder()
             .set_cache_size(CACHE_BYTES)
-            .create(&path)
+            .create_with_backend(FileBackend::new(file).map_err(failed("open"))?)
             .map_err(|error| Error::unknown(format!("open {}", path.display()), error))?;
         let (mut journal, records) = Journal::open(&root.join("metadata.journal"))?;
         let durable = recover(&db, &records).map_err(|error| error.context(path.display()))?;

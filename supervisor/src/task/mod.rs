@@ -34,6 +34,8 @@ mod runtime_name;
 mod shim;
 mod shim_log;
 mod spawn;
+#[cfg(test)]
+mod tests;
 mod ttrpc;
 mod unmount;
 
