@@ -220,8 +220,10 @@ const NOT_YET: &[&str] = &[
 /// 1 for the wrong number of arguments.
 fn usage(error: &clap::Error) -> u8 {
     let code = match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => FAILED,
+        // Of the bare program's name, too.
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 0,
         ErrorKind::MissingRequiredArgument | ErrorKind::InvalidSubcommand | ErrorKind::MissingSubcommand => {
             FAILED
         }
