@@ -45,7 +45,7 @@ impl Info {
         let info: types::Info = decode(&answer).map_err(failed)?;
         if self.format.is_none() {
             for warning in info.warnings {
-                eprintln!("WARNING: {warning}");
+                super::notice(&format!("WARNING: {warning}"));
             }
         }
         Ok(0)

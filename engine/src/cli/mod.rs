@@ -36,6 +36,7 @@ mod ps;
 mod pull;
 mod quantity;
 mod rm;
+mod rmi;
 mod run;
 mod session;
 mod signals;
@@ -44,6 +45,7 @@ mod stop;
 mod table;
 mod template;
 mod terminal;
+mod top;
 mod version;
 mod wait;
 
@@ -92,9 +94,11 @@ enum Verb {
     Stop(stop::Stop),
     Kill(kill::Kill),
     Wait(wait::Wait),
+    Top(top::Top),
     Rm(rm::Rm),
     Pull(pull::Pull),
     Images(images::Images),
+    Rmi(rmi::Rmi),
     Inspect(inspect::Inspect),
     Version(version::Version),
     Info(info::Info),
@@ -146,9 +150,11 @@ fn dispatch(CommandLine { globals, verb }: CommandLine) -> Outcome {
             Verb::Stop(verb) => verb.run(&globals).await,
             Verb::Kill(verb) => verb.run(&globals).await,
             Verb::Wait(verb) => verb.run(&globals).await,
+            Verb::Top(verb) => verb.run(&globals).await,
             Verb::Rm(verb) => verb.run(&globals).await,
             Verb::Pull(verb) => verb.run(&globals).await,
             Verb::Images(verb) => verb.run(&globals).await,
+            Verb::Rmi(verb) => verb.run(&globals).await,
             Verb::Inspect(verb) => verb.run(&globals).await,
             Verb::Version(verb) => verb.run(&globals).await,
             Verb::Info(verb) => verb.run(&globals).await,
@@ -167,11 +173,15 @@ fn report(failure: &Failure, run_like: bool) -> u8 {
             .hint
             .as_ref()
             .map_or_else(String::new, |hint| format!("; {hint}"));
-        let text = format!("{prefix}{}{hint}\n", failure.message.trim_end());
-        // There is no one left to tell when stderr is closed; the exit code remains.
-        std::io::stderr().write_all(text.as_bytes()).ok();
+        notice(&format!("{prefix}{}{hint}", failure.message.trim_end()));
     }
     failure.code
+}
+
+/// Prints a line on stderr, or nothing if nobody reads it: `eprintln!` would end the command then.
+fn notice(line: &str) {
+    // In one write, so that lines of commands that share a terminal do not mix.
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }
 
 /// Flags of Docker's that mean something which is not there yet: naming them is more help than "unexpected argument".

@@ -154,9 +154,9 @@ impl Display {
             Self::Lines(seen) => {
                 // Bytes are of no interest in a log; changes of status are.
                 if id.is_empty() {
-                    eprintln!("{status}");
+                    super::notice(&format!("{status}"));
                 } else if seen.get(&id) != Some(&status) {
-                    eprintln!("{id}: {status}");
+                    super::notice(&format!("{id}: {status}"));
                     seen.insert(id, status);
                 }
             }
@@ -192,7 +192,9 @@ impl Display {
     fn finish(&mut self) {
         if let Self::Bars { layers, result, .. } = self {
             layers.values().for_each(ProgressBar::abandon);
-            result.drain(..).for_each(|line| eprintln!("{line}"));
+            result
+                .drain(..)
+                .for_each(|line| super::notice(&format!("{line}")));
         }
     }
 }
