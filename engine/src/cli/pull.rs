@@ -154,7 +154,7 @@ impl Display {
             Self::Lines(seen) => {
                 // Bytes are of no interest in a log; changes of status are.
                 if id.is_empty() {
-                    super::notice(&format!("{status}"));
+                    super::notice(&status);
                 } else if seen.get(&id) != Some(&status) {
                     super::notice(&format!("{id}: {status}"));
                     seen.insert(id, status);
@@ -192,9 +192,7 @@ impl Display {
     fn finish(&mut self) {
         if let Self::Bars { layers, result, .. } = self {
             layers.values().for_each(ProgressBar::abandon);
-            result
-                .drain(..)
-                .for_each(|line| super::notice(&format!("{line}")));
+            result.drain(..).for_each(|line| super::notice(&line));
         }
     }
 }
