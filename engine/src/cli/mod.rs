@@ -32,6 +32,8 @@ mod logs;
 mod man;
 mod multiple;
 mod option_values;
+#[cfg(test)]
+mod properties;
 mod ps;
 mod pull;
 mod quantity;
