@@ -32,11 +32,14 @@ mod logs;
 mod man;
 mod multiple;
 mod option_values;
+mod pause;
 #[cfg(test)]
 mod properties;
 mod ps;
 mod pull;
 mod quantity;
+mod rename;
+mod restart;
 mod rm;
 mod rmi;
 mod run;
@@ -95,6 +98,10 @@ enum Verb {
     Logs(logs::Logs),
     Stop(stop::Stop),
     Kill(kill::Kill),
+    Restart(restart::Restart),
+    Pause(pause::Pause),
+    Unpause(pause::Unpause),
+    Rename(rename::Rename),
     Wait(wait::Wait),
     Top(top::Top),
     Rm(rm::Rm),
@@ -151,6 +158,10 @@ fn dispatch(CommandLine { globals, verb }: CommandLine) -> Outcome {
             Verb::Logs(verb) => verb.run(&globals).await,
             Verb::Stop(verb) => verb.run(&globals).await,
             Verb::Kill(verb) => verb.run(&globals).await,
+            Verb::Restart(verb) => verb.run(&globals).await,
+            Verb::Pause(verb) => verb.run(&globals).await,
+            Verb::Unpause(verb) => verb.run(&globals).await,
+            Verb::Rename(verb) => verb.run(&globals).await,
             Verb::Wait(verb) => verb.run(&globals).await,
             Verb::Top(verb) => verb.run(&globals).await,
             Verb::Rm(verb) => verb.run(&globals).await,
