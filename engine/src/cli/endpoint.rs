@@ -148,10 +148,10 @@ impl Globals {
             .seek(SeekFrom::End(0))
             .map_err(|error| failed("open", &log_path, error))?;
         let mut child = self.spawn(client.socket(), &log)?;
-        eprintln!(
+        super::notice(&format!(
             "wharf: started a daemon in the background, its log is {}",
             log_path.display()
-        );
+        ));
         match until_ready(client, &mut child).await {
             Ok(()) => Ok(()),
             Err(reason) => {
