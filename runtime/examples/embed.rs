@@ -42,7 +42,11 @@ async fn main() -> ExitCode {
 
 async fn embed() -> Result<bool, Failure> {
     let mut arguments = std::env::args().skip(1);
-    let bundle = PathBuf::from(arguments.next().ok_or("usage: embed BUNDLE [CONTAINERS] [TASKS]")?);
+    let bundle = PathBuf::from(
+        arguments
+            .next()
+            .ok_or("usage: embed BUNDLE [CONTAINERS] [TASKS]")?,
+    );
     let containers: usize = arguments.next().map_or(Ok(1000), |count| count.parse())?;
     let tasks: usize = arguments.next().map_or(Ok(4), |count| count.parse())?;
     let root = tempfile::tempdir()?;
@@ -71,7 +75,10 @@ async fn embed() -> Result<bool, Failure> {
 /// The bundle's process, as one to execute beside it.
 fn long_process(bundle: &Path) -> Result<oci_spec::runtime::Process, Failure> {
     let spec = spec::load(bundle)?;
-    spec.oci().process().clone().ok_or_else(|| "the bundle has no process".into())
+    spec.oci()
+        .process()
+        .clone()
+        .ok_or_else(|| "the bundle has no process".into())
 }
 
 async fn run_all(
@@ -155,7 +162,11 @@ fn wait(pidfd: BorrowedFd<'_>) -> Result<(), Failure> {
 }
 
 fn null() -> Result<Stdio, Failure> {
-    let null: OwnedFd = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
+    let null: OwnedFd = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?
+        .into();
     Ok(Stdio::Fds {
         stdin: null.try_clone()?,
         stdout: null.as_fd().try_clone_to_owned()?,
@@ -197,7 +208,10 @@ impl Busy {
 
     fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum()
+        self.threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or(0))
+            .sum()
     }
 }
 
@@ -213,7 +227,11 @@ impl Traces {
             if let Ok(target) = fs::read_link(entry.path())
                 && !target.ends_with("fd")
             {
-                found.insert(format!("descriptor {} {}", entry.file_name().display(), target.display()));
+                found.insert(format!(
+                    "descriptor {} {}",
+                    entry.file_name().display(),
+                    target.display()
+                ));
             }
         }
         for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
