@@ -1,16 +1,16 @@
 //! Covering paths and making paths read-only, in the child half.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use crate::init::{At, Failure, Step};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{Errno, Fd};
 
-/// Covers each path that exists: a file with the host's `/dev/null`, a directory with an empty read-only one.
+/// Covers each path that exists: a file with `/dev/null`, a directory with an empty read-only one.
 ///
-/// The null device is taken from the host and checked: the container's own could be a link to something else
-/// (CVE-2025-31133).
+/// What is taken for the null device is opened first and checked then: the container's `/dev/null` could be a link to
+/// something else (CVE-2025-31133). Without a good one there it is the host's.
 pub(crate) fn mask(root: Fd, paths: &[CString]) -> Result<(), Failure> {
     // One file system is enough for all directories: nobody can write to it.
     let mut empty = None;
@@ -18,7 +18,7 @@ pub(crate) fn mask(root: Fd, paths: &[CString]) -> Result<(), Failure> {
         let Some(target) = open_if_there(root, path).at_nth(Step::Mask, index)? else {
             continue;
         };
-        cover(target, &mut empty).at_nth(Step::Mask, index)?;
+        cover(root, target, &mut empty).at_nth(Step::Mask, index)?;
         target.close();
     }
     if let Some(empty) = empty {
@@ -27,12 +27,24 @@ pub(crate) fn mask(root: Fd, paths: &[CString]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cover(target: Fd, empty: &mut Option<Fd>) -> Result<(), Errno> {
+/// A detached mount of the device itself.
+fn clone_null(root: Fd, path: &CStr, resolve: Resolve) -> Result<Fd, Errno> {
+    let null = fs::openat2(root, path, libc::O_PATH, 0, resolve)?;
+    let cloned = match fs::stat(null, c"") {
+        Ok(stat) if stat.is_character(1, 3) => mount::clone_tree(null, c"", Extent::Mount),
+        Ok(_) => Err(Errno::new(libc::ENODEV)),
+        Err(errno) => Err(errno),
+    };
+    null.close();
+    cloned
+}
+
+fn cover(root: Fd, target: Fd, empty: &mut Option<Fd>) -> Result<(), Errno> {
     if !fs::stat(target, c"")?.is_directory() {
-        let null = mount::clone_tree(Fd::CWD, c"/dev/null", Extent::Mount)?;
-        if !fs::stat(null, c"")?.is_character(1, 3) {
-            return Err(Errno::new(libc::ENODEV));
-        }
+        let null = match clone_null(root, c"dev/null", Resolve::InRootNoSymlinks) {
+            Ok(null) => null,
+            Err(_) => clone_null(Fd::CWD, c"/dev/null", Resolve::Host)?,
+        };
         mount::attach(null, target)?;
         null.close();
         return Ok(());
