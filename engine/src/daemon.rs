@@ -119,17 +119,26 @@ impl Daemon {
             engine,
             listener,
             socket,
-            supervisor,
+            mut supervisor,
             _lock,
         } = self;
         let server = axum::serve(listener, server::router(engine));
+        let supervisor_ends = async {
+            match &mut supervisor {
+                Some(supervisor) => supervisor.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         let served = tokio::select! {
             served = server.into_future() => served.map_err(|error| Error::io("serve", &socket, error)),
+            error = supervisor_ends => return Err(error),
             () = shutdown => Ok(()),
         };
         // Before the lock is given back, so that the next daemon's socket is not taken for ours.
         let removed = match std::fs::remove_file(&socket) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &socket, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &socket, error))
+            }
             _ => Ok(()),
         };
         let stopped = match supervisor {
@@ -142,7 +151,11 @@ impl Daemon {
 
 fn make_directory(path: &Path, mode: u32) -> Result<()> {
     let failed = |error| Error::io("create", path, error);
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(failed)?;
     // Whatever the umask, and whoever made it.
     std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)
 }
@@ -158,9 +171,10 @@ fn take_lock(root: &Path) -> Result<File> {
         .map_err(|error| Error::io("open", &path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::conflict(format!("another daemon is using {}", root.display())))
-        }
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::conflict(format!(
+            "another daemon is using {}",
+            root.display()
+        ))),
         Err(std::fs::TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
     }
 }
@@ -169,7 +183,9 @@ fn daemon_id(root: &Path) -> Result<String> {
     let path = root.join("id");
     match std::fs::read_to_string(&path) {
         Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("read", &path, error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("read", &path, error));
+        }
         _ => {}
     }
     let id = crate::id::new()?;
@@ -199,11 +215,14 @@ pub fn listen(path: &Path) -> Result<UnixListener> {
     // Bound under another name and renamed when its mode is right: nobody connects before.
     let beside = path.with_extension("sock.new");
     match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &beside, error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", &beside, error));
+        }
         _ => {}
     }
     let listener = UnixListener::bind(&beside).map_err(|error| Error::io("listen on", path, error))?;
-    std::fs::set_permissions(&beside, Permissions::from_mode(0o660)).map_err(|error| Error::io("chmod", &beside, error))?;
+    std::fs::set_permissions(&beside, Permissions::from_mode(0o660))
+        .map_err(|error| Error::io("chmod", &beside, error))?;
     std::fs::rename(&beside, path).map_err(|error| Error::io("rename", &beside, error))?;
     Ok(listener)
 }
@@ -216,7 +235,10 @@ mod tests {
     fn a_root_has_one_daemon() {
         let root = tempfile::tempdir().unwrap();
         let first = take_lock(root.path()).unwrap();
-        assert_eq!(take_lock(root.path()).unwrap_err().kind(), crate::error::Kind::Conflict);
+        assert_eq!(
+            take_lock(root.path()).unwrap_err().kind(),
+            crate::error::Kind::Conflict
+        );
         drop(first);
         take_lock(root.path()).unwrap();
     }
@@ -227,7 +249,10 @@ mod tests {
         let path = directory.path().join("run/api.sock");
         drop(listen(&path).unwrap());
         let _again = listen(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
         let file = directory.path().join("file");
         std::fs::write(&file, "precious").unwrap();
         assert!(listen(&file).is_err());

@@ -30,6 +30,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod image;
+pub mod readiness;
 pub mod rootfs;
 pub mod supervisor;
 pub mod undo;

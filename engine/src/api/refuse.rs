@@ -72,7 +72,9 @@ pub fn create(request: &mut CreateRequest) -> Result<()> {
     for (network, settings) in &request.networking_config.endpoints_config {
         // Clients repeat the network mode here; more than one network, or settings of it, ask for a network.
         if network != mode || !settings.values().all(is_nothing) {
-            return Err(Error::not_supported(format!("NetworkingConfig: the network {network:?}")));
+            return Err(Error::not_supported(format!(
+                "NetworkingConfig: the network {network:?}"
+            )));
         }
     }
     request.config.healthcheck = None;
@@ -88,10 +90,15 @@ fn host(host: &HostConfig) -> Result<()> {
         return Err(Error::not_supported(format!("RestartPolicy: {:?}", policy.name)));
     }
     if policy.maximum_retry_count != 0 {
-        return Err(Error::invalid("invalid restart policy: maximum retry count can only be used with 'on-failure'"));
+        return Err(Error::invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
     }
     if !matches!(host.log_config.r#type.as_str(), "" | "json-file") {
-        return Err(Error::not_supported(format!("LogConfig: type {:?}", host.log_config.r#type)));
+        return Err(Error::not_supported(format!(
+            "LogConfig: type {:?}",
+            host.log_config.r#type
+        )));
     }
     Ok(())
 }
@@ -121,7 +128,9 @@ pub fn query<'a>(given: impl Iterator<Item = (&'a str, &'a str)>, known: &[&str]
 
 fn judge(prefix: &str, rest: &Members, known: &[Known]) -> Result<()> {
     for (name, value) in rest {
-        let Some((_, neutral)) = known.iter().find(|(other, _)| other == name) else { continue };
+        let Some((_, neutral)) = known.iter().find(|(other, _)| other == name) else {
+            continue;
+        };
         let neutral = neutral.is_some_and(|neutral| *value == json!(neutral) || value.to_string() == neutral);
         if !neutral && !is_nothing(value) {
             return Err(Error::not_supported(format!("{prefix}{name}: {}", shown(value))));
@@ -133,7 +142,10 @@ fn judge(prefix: &str, rest: &Members, known: &[Known]) -> Result<()> {
 fn shown(value: &Value) -> String {
     let mut text = value.to_string();
     if text.len() > 80 {
-        let cut = (0..=77).rev().find(|cut| text.is_char_boundary(*cut)).unwrap_or(0);
+        let cut = (0..=77)
+            .rev()
+            .find(|cut| text.is_char_boundary(*cut))
+            .unwrap_or(0);
         text.truncate(cut);
         text.push_str("...");
     }
@@ -153,16 +165,31 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused_by_name() {
         for (name, body) in [
-            ("PortBindings", json!({ "HostConfig": { "PortBindings": { "80/tcp": [{ "HostPort": "80" }] } } })),
+            (
+                "PortBindings",
+                json!({ "HostConfig": { "PortBindings": { "80/tcp": [{ "HostPort": "80" }] } } }),
+            ),
             ("Init", json!({ "HostConfig": { "Init": true } })),
             ("Links", json!({ "HostConfig": { "Links": ["a:b"] } })),
-            ("RestartPolicy", json!({ "HostConfig": { "RestartPolicy": { "Name": "always" } } })),
-            ("LogConfig", json!({ "HostConfig": { "LogConfig": { "Type": "syslog" } } })),
-            ("MemorySwappiness", json!({ "HostConfig": { "MemorySwappiness": 10 } })),
+            (
+                "RestartPolicy",
+                json!({ "HostConfig": { "RestartPolicy": { "Name": "always" } } }),
+            ),
+            (
+                "LogConfig",
+                json!({ "HostConfig": { "LogConfig": { "Type": "syslog" } } }),
+            ),
+            (
+                "MemorySwappiness",
+                json!({ "HostConfig": { "MemorySwappiness": 10 } }),
+            ),
             ("Healthcheck", json!({ "Healthcheck": { "Test": ["CMD", "x"] } })),
             ("Volumes", json!({ "Volumes": { "/data": {} } })),
             ("MacAddress", json!({ "MacAddress": "02:42:00:00:00:01" })),
-            ("NetworkingConfig", json!({ "NetworkingConfig": { "EndpointsConfig": { "mine": {} } } })),
+            (
+                "NetworkingConfig",
+                json!({ "NetworkingConfig": { "EndpointsConfig": { "mine": {} } } }),
+            ),
         ] {
             let error = judged(&body).unwrap_err();
             assert_eq!(error.kind(), Kind::NotImplemented, "{name}");

@@ -59,7 +59,11 @@ struct Line {
 pub fn read(container: &Arc<Container>, selection: Selection) -> Result<mpsc::Receiver<Piece>> {
     let (sender, receiver) = mpsc::channel(16);
     let path = container.log_path();
-    let watch = if selection.follow { Some(watch(&container.directory)?) } else { None };
+    let watch = if selection.follow {
+        Some(watch(&container.directory)?)
+    } else {
+        None
+    };
     let progress = container.watch();
     let id = container.id.clone();
     tokio::spawn(async move {
@@ -73,10 +77,11 @@ pub fn read(container: &Arc<Container>, selection: Selection) -> Result<mpsc::Re
 // The directory is watched, since the log is renamed away and made anew.
 fn watch(directory: &Path) -> Result<AsyncFd<OwnedFd>> {
     let failed = |error: std::io::Error| Error::io("watch", directory, error);
-    let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)
+        .map_err(|error| failed(error.into()))?;
     let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
     inotify::add_watch(&fd, directory, events).map_err(|error| failed(error.into()))?;
-    AsyncFd::new(fd).map_err(failed)
+    crate::readiness::watch(fd, tokio::io::Interest::READABLE).map_err(failed)
 }
 
 async fn send(
@@ -138,7 +143,9 @@ async fn send(
 fn drain(ready: &mut tokio::io::unix::AsyncFdReadyGuard<'_, OwnedFd>) {
     let mut buffer = [0; 4096];
     // What changed does not matter: the file is looked at.
-    while let Ok(Ok(1..)) = ready.try_io(|fd| rustix::io::read(fd.get_ref(), &mut buffer).map_err(std::io::Error::from)) {}
+    while let Ok(Ok(1..)) =
+        ready.try_io(|fd| rustix::io::read(fd.get_ref(), &mut buffer).map_err(std::io::Error::from))
+    {}
 }
 
 struct Open {
@@ -171,7 +178,10 @@ fn open(path: &Path) -> Result<Option<Open>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("open", path, error)),
     };
-    let inode = file.metadata().map_err(|error| Error::io("read", path, error))?.ino();
+    let inode = file
+        .metadata()
+        .map_err(|error| Error::io("read", path, error))?
+        .ino();
     Ok(Some(Open {
         path: path.to_owned(),
         file,
@@ -227,7 +237,10 @@ fn tail_offset(file: &mut File, length: u64, wanted: usize) -> std::io::Result<(
 async fn copy(open: &mut Open, selection: &Selection, sender: &mpsc::Sender<Piece>) -> Result<bool> {
     let mut block = vec![0; BLOCK];
     loop {
-        let count = open.file.read(&mut block).map_err(|error| Error::io("read", &open.path, error))?;
+        let count = open
+            .file
+            .read(&mut block)
+            .map_err(|error| Error::io("read", &open.path, error))?;
         if count == 0 {
             return Ok(true);
         }
@@ -244,7 +257,11 @@ async fn copy(open: &mut Open, selection: &Selection, sender: &mpsc::Sender<Piec
         }
         open.rest.drain(..begin);
         if open.rest.len() > MAX_LINE {
-            return Err(Error::io("read", &open.path, format!("a line is longer than {MAX_LINE} bytes")));
+            return Err(Error::io(
+                "read",
+                &open.path,
+                format!("a line is longer than {MAX_LINE} bytes"),
+            ));
         }
     }
 }
@@ -252,17 +269,31 @@ async fn copy(open: &mut Open, selection: &Selection, sender: &mpsc::Sender<Piec
 // A line that is damaged is left out: the others are still of use.
 fn select(line: &[u8], selection: &Selection) -> Option<Piece> {
     let line: Line = serde_json::from_slice(line).ok()?;
-    let stream = if line.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
-    if !(if stream == Stream::Stderr { selection.stderr } else { selection.stdout }) {
+    let stream = if line.stream == "stderr" {
+        Stream::Stderr
+    } else {
+        Stream::Stdout
+    };
+    if !(if stream == Stream::Stderr {
+        selection.stderr
+    } else {
+        selection.stdout
+    }) {
         return None;
     }
     if selection.since.is_some() || selection.until.is_some() {
         let time: jiff::Timestamp = line.time.parse().ok()?;
-        if selection.since.is_some_and(|since| time < since) || selection.until.is_some_and(|until| time >= until) {
+        if selection.since.is_some_and(|since| time < since)
+            || selection.until.is_some_and(|until| time >= until)
+        {
             return None;
         }
     }
-    let text = if selection.timestamps { format!("{} {}", line.time, line.log) } else { line.log };
+    let text = if selection.timestamps {
+        format!("{} {}", line.time, line.log)
+    } else {
+        line.log
+    };
     Some((stream, Bytes::from(text)))
 }
 
@@ -279,7 +310,9 @@ mod tests {
     }
 
     fn line(log: &str, stream: &str, second: u32) -> String {
-        format!("{{\"log\":\"{log}\\n\",\"stream\":\"{stream}\",\"time\":\"2026-01-01T00:00:{second:02}.5Z\"}}\n")
+        format!(
+            "{{\"log\":\"{log}\\n\",\"stream\":\"{stream}\",\"time\":\"2026-01-01T00:00:{second:02}.5Z\"}}\n"
+        )
     }
 
     async fn collect(path: &Path, selection: Selection) -> String {
@@ -299,14 +332,33 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         std::fs::write(directory.path().join("log.2"), line("a", "stdout", 1)).unwrap();
-        std::fs::write(directory.path().join("log.1"), line("b", "stderr", 2) + &line("c", "stdout", 3)).unwrap();
-        std::fs::write(&path, line("d", "stdout", 4) + "damaged\n" + &line("e", "stderr", 5) + "{\"log\":\"unfin").unwrap();
+        std::fs::write(
+            directory.path().join("log.1"),
+            line("b", "stderr", 2) + &line("c", "stdout", 3),
+        )
+        .unwrap();
+        std::fs::write(
+            &path,
+            line("d", "stdout", 4) + "damaged\n" + &line("e", "stderr", 5) + "{\"log\":\"unfin",
+        )
+        .unwrap();
         assert_eq!(collect(&path, both()).await, "a\nb\nc\nd\ne\n");
-        let only = Selection { stderr: false, ..both() };
+        let only = Selection {
+            stderr: false,
+            ..both()
+        };
         assert_eq!(collect(&path, only).await, "a\nc\nd\n");
-        let since = Selection { since: "2026-01-01T00:00:03Z".parse().ok(), until: "2026-01-01T00:00:05Z".parse().ok(), ..both() };
+        let since = Selection {
+            since: "2026-01-01T00:00:03Z".parse().ok(),
+            until: "2026-01-01T00:00:05Z".parse().ok(),
+            ..both()
+        };
         assert_eq!(collect(&path, since).await, "c\nd\n");
-        let stamped = Selection { tail: Some(1), timestamps: true, ..both() };
+        let stamped = Selection {
+            tail: Some(1),
+            timestamps: true,
+            ..both()
+        };
         assert_eq!(collect(&path, stamped).await, "2026-01-01T00:00:05.5Z e\n");
     }
 
@@ -314,12 +366,43 @@ mod tests {
     async fn tails_are_found_from_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        std::fs::write(directory.path().join("log.1"), line("a", "stdout", 1) + &line("b", "stdout", 2)).unwrap();
-        std::fs::write(&path, (0..5000).map(|_| line("x", "stdout", 3)).collect::<String>() + &line("z", "stdout", 4)).unwrap();
-        for (tail, expected) in [(0, String::new()), (1, "z\n".to_owned()), (4000, "x\n".repeat(3999) + "z\n"), (5002, "b\n".to_owned() + &"x\n".repeat(5000) + "z\n")] {
-            assert_eq!(collect(&path, Selection { tail: Some(tail), ..both() }).await, expected, "{tail}");
+        std::fs::write(
+            directory.path().join("log.1"),
+            line("a", "stdout", 1) + &line("b", "stdout", 2),
+        )
+        .unwrap();
+        std::fs::write(
+            &path,
+            (0..5000).map(|_| line("x", "stdout", 3)).collect::<String>() + &line("z", "stdout", 4),
+        )
+        .unwrap();
+        for (tail, expected) in [
+            (0, String::new()),
+            (1, "z\n".to_owned()),
+            (4000, "x\n".repeat(3999) + "z\n"),
+            (5002, "b\n".to_owned() + &"x\n".repeat(5000) + "z\n"),
+        ] {
+            assert_eq!(
+                collect(
+                    &path,
+                    Selection {
+                        tail: Some(tail),
+                        ..both()
+                    }
+                )
+                .await,
+                expected,
+                "{tail}"
+            );
         }
-        let everything = collect(&path, Selection { tail: Some(99_999), ..both() }).await;
+        let everything = collect(
+            &path,
+            Selection {
+                tail: Some(99_999),
+                ..both()
+            },
+        )
+        .await;
         assert!(everything.starts_with("a\nb\nx\n"));
     }
 }

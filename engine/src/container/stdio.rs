@@ -248,7 +248,7 @@ fn lock(inner: &Mutex<Inner>) -> std::sync::MutexGuard<'_, Inner> {
 fn open(path: &Path, access: OFlags, interest: Interest) -> Result<AsyncFd<OwnedFd>> {
     let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| Error::io("open", path, error))?;
-    AsyncFd::register_with_interest(fd, interest).map_err(|error| Error::io("watch", path, error))
+    crate::readiness::watch(fd, interest).map_err(|error| Error::io("watch", path, error))
 }
 
 enum Read {

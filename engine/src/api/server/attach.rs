@@ -17,21 +17,38 @@ const PIECE: usize = 32 * 1024;
 
 /// Connects the client to the stdio of a container that runs or will be started. With `logs`, what was logged so far
 /// comes first.
-pub async fn attach(State(engine): State<Arc<Engine>>, Path(id): Path<String>, mut request: Request) -> Reply<Response> {
+pub async fn attach(
+    State(engine): State<Arc<Engine>>,
+    Path(id): Path<String>,
+    mut request: Request,
+) -> Reply<Response> {
     let query = Query::of(request.uri());
     let container = engine.containers.find(&id)?;
     let hijack = Hijack::of(&mut request);
-    let (terminal, open_stdin, once) =
-        container.with_record(|record| (record.config.tty, record.config.open_stdin, record.config.stdin_once));
+    let (terminal, open_stdin, once) = container.with_record(|record| {
+        (
+            record.config.tty,
+            record.config.open_stdin,
+            record.config.stdin_once,
+        )
+    });
     let stream = query.flag("stream");
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
     let stdin = query.flag("stdin") && stream && open_stdin;
     hijack.check(stdin)?;
     if container.with_record(|record| record.state.phase) == crate::container::record::Phase::Paused {
-        return Err(Error::conflict(format!("container {} is paused, unpause the container before attach", container.id)).into());
+        return Err(Error::conflict(format!(
+            "container {} is paused, unpause the container before attach",
+            container.id
+        ))
+        .into());
     }
     // Attached before the log is read, so that nothing falls between; what is in both is sent twice at most by a piece.
-    let live = if stream { Some(container.stdio.attach(stdout, stderr)?) } else { None };
+    let live = if stream {
+        Some(container.stdio.attach(stdout, stderr)?)
+    } else {
+        None
+    };
     let pieces = if query.flag("logs") {
         let logged = log::Selection {
             stdout,
@@ -52,7 +69,10 @@ pub async fn attach(State(engine): State<Arc<Engine>>, Path(id): Path<String>, m
     }))
 }
 
-fn chain<T: Send + 'static>(mut first: mpsc::Receiver<T>, second: Option<mpsc::Receiver<T>>) -> mpsc::Receiver<T> {
+fn chain<T: Send + 'static>(
+    mut first: mpsc::Receiver<T>,
+    second: Option<mpsc::Receiver<T>>,
+) -> mpsc::Receiver<T> {
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         while let Some(piece) = first.recv().await {
@@ -73,7 +93,11 @@ fn chain<T: Send + 'static>(mut first: mpsc::Receiver<T>, second: Option<mpsc::R
 async fn feed(engine: &Engine, container: &Container, mut input: Input, close: bool) {
     // Before the start, what is typed waits in the socket.
     let mut progress = container.watch();
-    if progress.wait_for(|progress| progress.running || progress.removed).await.is_err() {
+    if progress
+        .wait_for(|progress| progress.running || progress.removed)
+        .await
+        .is_err()
+    {
         return;
     }
     let mut buffer = vec![0; PIECE];

@@ -4,7 +4,9 @@ use super::query::Query;
 use super::reply::{Reply, body, json_lines, to_the_end};
 use super::view;
 use crate::api::refuse;
-use crate::api::types::{ContainerInspect, ContainerSummary, CreateRequest, CreateResponse, TopResponse, WaitResponse};
+use crate::api::types::{
+    ContainerInspect, ContainerSummary, CreateRequest, CreateResponse, TopResponse, WaitResponse,
+};
 use crate::container::config::signal;
 use crate::container::create::Request as NewContainer;
 use crate::container::stop::{self, Condition};
@@ -25,13 +27,18 @@ type Shared = State<Arc<Engine>>;
 pub async fn list(State(engine): Shared, uri: Uri) -> Reply<Json<Vec<ContainerSummary>>> {
     let query = Query::of(&uri);
     refuse::query(query.iter(), &["size"])?;
-    let filters = query.filters(&["id", "name", "status", "label", "ancestor", "exited", "before", "since"])?;
+    let filters = query.filters(&[
+        "id", "name", "status", "label", "ancestor", "exited", "before", "since",
+    ])?;
     for name in ["before", "since"] {
         if filters.has(name) {
             return Err(Error::not_supported(format!("the filter {name}")).into());
         }
     }
-    let limit = query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let limit = query
+        .number("limit")?
+        .and_then(|limit| usize::try_from(limit).ok())
+        .filter(|limit| *limit > 0);
     let all = query.flag("all") || limit.is_some() || filters.has("status") || filters.has("exited");
     let mut list = Vec::new();
     for container in engine.containers.all() {
@@ -40,10 +47,20 @@ pub async fn list(State(engine): Shared, uri: Uri) -> Reply<Json<Vec<ContainerSu
         let name = format!("/{}", record.name);
         let passes = (all || container.is_running())
             && filters.pass("id", |id| record.id.starts_with(id))
-            && filters.pass("name", |wanted| name.contains(wanted) || name.trim_start_matches('/') == wanted)
+            && filters.pass("name", |wanted| {
+                name.contains(wanted) || name.trim_start_matches('/') == wanted
+            })
             && filters.pass("status", |wanted| state == wanted)
-            && filters.pass("ancestor", |wanted| record.config.image == wanted || record.image_id.trim_start_matches("sha256:").starts_with(wanted.trim_start_matches("sha256:")))
-            && filters.pass("exited", |wanted| state == "exited" && record.state.exit_code.to_string() == wanted)
+            && filters.pass("ancestor", |wanted| {
+                record.config.image == wanted
+                    || record
+                        .image_id
+                        .trim_start_matches("sha256:")
+                        .starts_with(wanted.trim_start_matches("sha256:"))
+            })
+            && filters.pass("exited", |wanted| {
+                state == "exited" && record.state.exit_code.to_string() == wanted
+            })
             && filters.pass_labels(&record.config.labels);
         if passes {
             list.push(view::summary(&record));
@@ -63,7 +80,9 @@ pub async fn create(State(engine): Shared, uri: Uri, request: Body) -> Reply<imp
     }
     let mut request: CreateRequest = body(request).await?;
     refuse::create(&mut request)?;
-    let name = Some(query.get("name")).filter(|name| !name.is_empty()).map(str::to_owned);
+    let name = Some(query.get("name"))
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned);
     let wanted = NewContainer {
         name,
         config: request.config,
@@ -78,7 +97,11 @@ pub async fn create(State(engine): Shared, uri: Uri, request: Body) -> Reply<imp
 }
 
 /// `GET /containers/{id}/json`.
-pub async fn inspect(State(engine): Shared, Path(id): Path<String>, uri: Uri) -> Reply<Json<ContainerInspect>> {
+pub async fn inspect(
+    State(engine): Shared,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Reply<Json<ContainerInspect>> {
     refuse::query(Query::of(&uri).iter(), &["size"])?;
     let container = engine.containers.find(&id)?;
     Ok(Json(view::inspect(&container)?))
@@ -165,7 +188,9 @@ pub async fn prune(State(engine): Shared, uri: Uri) -> Reply<Json<Value>> {
     let filters = Query::of(&uri).filters(&["label"])?;
     let mut deleted = Vec::new();
     for container in engine.containers.all() {
-        if container.is_running() || !filters.pass_labels(&container.with_record(|record| record.config.labels.clone())) {
+        if container.is_running()
+            || !filters.pass_labels(&container.with_record(|record| record.config.labels.clone()))
+        {
             continue;
         }
         let (engine, going) = (Arc::clone(&engine), Arc::clone(&container));
@@ -185,7 +210,9 @@ pub async fn prune(State(engine): Shared, uri: Uri) -> Reply<Json<Value>> {
 pub fn size(query: &Query) -> Result<(u32, u32)> {
     let read = |name| {
         let number = query.number(name)?.unwrap_or(0);
-        u16::try_from(number).map(u32::from).map_err(|_| Error::invalid(format!("invalid {name}: {number}")))
+        u16::try_from(number)
+            .map(u32::from)
+            .map_err(|_| Error::invalid(format!("invalid {name}: {number}")))
     };
     Ok((read("w")?, read("h")?))
 }
@@ -197,7 +224,11 @@ pub async fn resize(State(engine): Shared, Path(id): Path<String>, uri: Uri) -> 
     if !container.is_running() {
         return Err(container.not_running().into());
     }
-    engine.client.resize(&container.id, "", width, height).await.map_err(Error::from)?;
+    engine
+        .client
+        .resize(&container.id, "", width, height)
+        .await
+        .map_err(Error::from)?;
     Ok(StatusCode::OK)
 }
 

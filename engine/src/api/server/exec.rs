@@ -18,7 +18,11 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 
 /// Prepares an exec.
-pub async fn create(State(engine): State<Arc<Engine>>, Path(id): Path<String>, request: Body) -> Reply<impl IntoResponse> {
+pub async fn create(
+    State(engine): State<Arc<Engine>>,
+    Path(id): Path<String>,
+    request: Body,
+) -> Reply<impl IntoResponse> {
     let config: ExecConfig = body(request).await?;
     refuse::exec(&config)?;
     let container = engine.containers.find(&id)?;
@@ -27,7 +31,11 @@ pub async fn create(State(engine): State<Arc<Engine>>, Path(id): Path<String>, r
 }
 
 /// Starts it, and connects the client to it unless it is detached.
-pub async fn start(State(engine): State<Arc<Engine>>, Path(id): Path<String>, mut request: Request) -> Reply<Response> {
+pub async fn start(
+    State(engine): State<Arc<Engine>>,
+    Path(id): Path<String>,
+    mut request: Request,
+) -> Reply<Response> {
     let hijack = Hijack::of(&mut request);
     let asked: ExecStart = body(request.into_body()).await?;
     let (container, exec) = engine.find_exec(&id)?;
@@ -51,11 +59,19 @@ pub async fn start(State(engine): State<Arc<Engine>>, Path(id): Path<String>, mu
     }
     if let (true, Some([height, width])) = (config.tty, asked.console_size) {
         // The process may have ended already.
-        engine.client.resize(&container.id, &exec.id, u32::from(width), u32::from(height)).await.ok();
+        engine
+            .client
+            .resize(&container.id, &exec.id, u32::from(width), u32::from(height))
+            .await
+            .ok();
     }
     let (terminal, stdin) = (config.tty, config.attach_stdin);
     Ok(hijack.stream(pieces, terminal, move |input| async move {
-        if stdin { feed(&engine, &exec, input).await } else { discard(input).await }
+        if stdin {
+            feed(&engine, &exec, input).await
+        } else {
+            discard(input).await
+        }
     }))
 }
 
@@ -82,10 +98,18 @@ async fn feed(engine: &Engine, exec: &Exec, mut input: Input) {
 }
 
 /// Sets the size of its terminal.
-pub async fn resize(State(engine): State<Arc<Engine>>, Path(id): Path<String>, uri: Uri) -> Reply<StatusCode> {
+pub async fn resize(
+    State(engine): State<Arc<Engine>>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Reply<StatusCode> {
     let (container, exec) = engine.find_exec(&id)?;
     let (width, height) = super::containers::size(&Query::of(&uri))?;
-    engine.client.resize(&container.id, &exec.id, width, height).await.map_err(Error::from)?;
+    engine
+        .client
+        .resize(&container.id, &exec.id, width, height)
+        .await
+        .map_err(Error::from)?;
     Ok(StatusCode::OK)
 }
 

@@ -46,18 +46,29 @@ impl Hijack {
     /// `stdin` is wanted, and the client did not ask for an upgrade.
     pub fn check(&self, stdin: bool) -> Result<()> {
         if stdin && self.upgrade.is_none() {
-            return Err(Error::invalid("attaching to stdin needs a connection with 'Upgrade: tcp'"));
+            return Err(Error::invalid(
+                "attaching to stdin needs a connection with 'Upgrade: tcp'",
+            ));
         }
         Ok(())
     }
 
     /// Answers, and then sends the pieces as they come: raw with a terminal, framed without. `input` gets what the client
     /// sends, and its future is dropped when the output has ended.
-    pub fn stream<F>(self, pieces: mpsc::Receiver<Piece>, terminal: bool, input: impl FnOnce(Input) -> F + Send + 'static) -> Response
+    pub fn stream<F>(
+        self,
+        pieces: mpsc::Receiver<Piece>,
+        terminal: bool,
+        input: impl FnOnce(Input) -> F + Send + 'static,
+    ) -> Response
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let content = if terminal { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
+        let content = if terminal {
+            "application/vnd.docker.raw-stream"
+        } else {
+            "application/vnd.docker.multiplexed-stream"
+        };
         let content = HeaderValue::from_static(content);
         let encode = move |(stream, bytes): Piece| encode(stream, bytes, terminal);
         let Some(upgrade) = self.upgrade else {
@@ -102,5 +113,9 @@ async fn both_ways<F: Future<Output = ()> + Send + 'static>(
 
 /// A piece as it goes over the wire.
 pub fn encode(stream: Stream, bytes: Bytes, terminal: bool) -> Bytes {
-    if terminal { bytes } else { stdcopy::frame(stream, &bytes) }
+    if terminal {
+        bytes
+    } else {
+        stdcopy::frame(stream, &bytes)
+    }
 }

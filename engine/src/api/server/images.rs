@@ -27,9 +27,11 @@ pub async fn list(State(engine): Shared, uri: Uri) -> Reply<Json<Vec<ImageSummar
     let filters = query.filters(&["reference", "label", "dangling"])?;
     let mut list = engine.images.list().await?;
     list.retain(|image| {
-        filters.pass("reference", |wanted| image.repo_tags.iter().any(|tag| matches(tag, wanted)))
-            && filters.pass("dangling", |wanted| image.repo_tags.is_empty() == matches!(wanted, "true" | "1"))
-            && filters.pass_labels(&image.labels)
+        filters.pass("reference", |wanted| {
+            image.repo_tags.iter().any(|tag| matches(tag, wanted))
+        }) && filters.pass("dangling", |wanted| {
+            image.repo_tags.is_empty() == matches!(wanted, "true" | "1")
+        }) && filters.pass_labels(&image.labels)
     });
     Ok(Json(list))
 }
@@ -46,7 +48,9 @@ fn glob(pattern: &str, text: &str) -> bool {
         Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
             // A star does not cross a slash.
             let reach = tail.find('/').unwrap_or(tail.len());
-            (0..=reach).filter(|index| tail.is_char_boundary(*index)).any(|index| glob(rest, &tail[index..]))
+            (0..=reach)
+                .filter(|index| tail.is_char_boundary(*index))
+                .any(|index| glob(rest, &tail[index..]))
         }),
     }
 }
@@ -71,7 +75,9 @@ pub async fn create(State(engine): Shared, uri: Uri, headers: HeaderMap) -> Repl
         match engine.images.pull(&reference, auth, SNAPSHOTTER, &lines).await {
             Ok(()) => {
                 let name = reference.familiar();
-                engine.events.publish("image", "pull", &name, [("name".to_owned(), name.clone())].into());
+                engine
+                    .events
+                    .publish("image", "pull", &name, [("name".to_owned(), name.clone())].into());
             }
             Err(error) => {
                 lines.send(failure(&error)).await.ok();
@@ -138,7 +144,9 @@ fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>> {
     if config.auth.is_empty() {
         return Ok(None);
     }
-    let pair = base64::engine::general_purpose::STANDARD.decode(config.auth).map_err(|_| invalid())?;
+    let pair = base64::engine::general_purpose::STANDARD
+        .decode(config.auth)
+        .map_err(|_| invalid())?;
     let pair = String::from_utf8(pair).map_err(|_| invalid())?;
     let (username, secret) = pair.split_once(':').ok_or_else(invalid)?;
     Ok(Some(RegistryAuth {

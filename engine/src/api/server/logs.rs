@@ -22,10 +22,17 @@ pub async fn logs(State(engine): State<Arc<Engine>>, Path(id): Path<String>, uri
     let container = engine.containers.find(&id)?;
     let terminal = container.with_record(|record| record.config.tty);
     let pieces = log::read(&container, selection)?;
-    let chunks = ReceiverStream::new(pieces).map(move |(stream, bytes)| Ok::<_, Infallible>(encode(stream, bytes, terminal)));
+    let chunks = ReceiverStream::new(pieces)
+        .map(move |(stream, bytes)| Ok::<_, Infallible>(encode(stream, bytes, terminal)));
     let mut response = Body::from_stream(chunks).into_response();
-    let content = if terminal { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content));
+    let content = if terminal {
+        "application/vnd.docker.raw-stream"
+    } else {
+        "application/vnd.docker.multiplexed-stream"
+    };
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content));
     Ok(response)
 }
 
@@ -45,7 +52,9 @@ fn select(query: &Query) -> Result<Selection> {
         follow: query.flag("follow"),
     };
     if !(selection.stdout || selection.stderr) {
-        return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+        return Err(Error::invalid(
+            "Bad parameters: you must choose at least one stream",
+        ));
     }
     Ok(selection)
 }
@@ -63,7 +72,9 @@ fn time(query: &Query, name: &str) -> Result<Option<jiff::Timestamp>> {
         return Err(invalid());
     }
     let nanos: i32 = format!("{fraction:0<9}").parse().map_err(|_| invalid())?;
-    jiff::Timestamp::new(seconds, nanos).map(Some).map_err(|_| invalid())
+    jiff::Timestamp::new(seconds, nanos)
+        .map(Some)
+        .map_err(|_| invalid())
 }
 
 #[cfg(test)]
@@ -74,7 +85,10 @@ mod tests {
     fn parameters_are_checked() {
         let read = |uri: &'static str| select(&Query::of(&Uri::from_static(uri)));
         let selection = read("/x?stdout=1&tail=5&since=1700000000.25&follow=true").unwrap();
-        assert_eq!((selection.tail, selection.follow, selection.stderr), (Some(5), true, false));
+        assert_eq!(
+            (selection.tail, selection.follow, selection.stderr),
+            (Some(5), true, false)
+        );
         assert_eq!(selection.since.unwrap().to_string(), "2023-11-14T22:13:20.25Z");
         assert_eq!(read("/x?stderr=1&tail=all&since=0").unwrap().tail, None);
         assert!(read("/x?tail=5").is_err());

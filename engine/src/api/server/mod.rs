@@ -66,7 +66,10 @@ fn routes() -> Router<Arc<Engine>> {
         .route("/exec/{id}/json", get(exec::inspect))
         .route("/images/json", get(images::list))
         .route("/images/create", post(images::create))
-        .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))
+        .route(
+            "/images/{*name}",
+            get(images::get).post(images::post).delete(images::remove),
+        )
         .route("/auth", any(|| not_there("POST /auth")))
         .route("/build", any(|| not_there("building images")))
         .route("/session", any(|| not_there("build sessions")))
@@ -80,9 +83,15 @@ fn routes() -> Router<Arc<Engine>> {
         .route("/swarm", any(|| not_there("swarm mode")))
         .route("/system/df", any(|| not_there("disk usage")))
         .route("/containers/{id}/archive", any(|| not_there("copying files")))
-        .route("/containers/{id}/attach/ws", any(|| not_there("attaching by WebSocket")))
+        .route(
+            "/containers/{id}/attach/ws",
+            any(|| not_there("attaching by WebSocket")),
+        )
         .route("/containers/{id}/changes", any(|| not_there("listing changes")))
-        .route("/containers/{id}/export", any(|| not_there("exporting containers")))
+        .route(
+            "/containers/{id}/export",
+            any(|| not_there("exporting containers")),
+        )
         .route("/containers/{id}/stats", any(|| not_there("statistics")))
         .route("/containers/{id}/update", any(|| not_there("updating limits")))
         .fallback(|| async { Failure::from(Error::not_found("page not found")) })
@@ -105,7 +114,10 @@ async fn dispatch(routes: Router, mut request: Request) -> Response {
     headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
-    headers.insert("Server", HeaderValue::from_static(concat!("Wharf/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    headers.insert(
+        "Server",
+        HeaderValue::from_static(concat!("Wharf/", env!("CARGO_PKG_VERSION"), " (linux)")),
+    );
     response
 }
 
@@ -126,16 +138,21 @@ fn strip_version(uri: &Uri) -> Result<Option<Uri>> {
         return Ok(None);
     };
     if parse_version(MIN_API_VERSION).is_some_and(|oldest| asked < oldest) {
-        let message = format!("client version {version} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version");
+        let message = format!(
+            "client version {version} is too old. Minimum supported API version is {MIN_API_VERSION}, please upgrade your client to a newer version"
+        );
         return Err(Error::invalid(message));
     }
     if parse_version(API_VERSION).is_some_and(|newest| asked > newest) {
-        let message = format!("client version {version} is too new. Maximum supported API version is {API_VERSION}");
+        let message =
+            format!("client version {version} is too new. Maximum supported API version is {API_VERSION}");
         return Err(Error::invalid(message));
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let stripped = format!("/{rest}{query}").parse();
-    stripped.map(Some).map_err(|error| Error::invalid(format!("invalid path: {error}")))
+    stripped
+        .map(Some)
+        .map_err(|error| Error::invalid(format!("invalid path: {error}")))
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32)> {
@@ -149,9 +166,14 @@ mod tests {
 
     #[test]
     fn versions_are_taken_off() {
-        let strip = |uri: &'static str| strip_version(&Uri::from_static(uri)).map(|uri| uri.map(|uri| uri.to_string()));
+        let strip = |uri: &'static str| {
+            strip_version(&Uri::from_static(uri)).map(|uri| uri.map(|uri| uri.to_string()))
+        };
         assert_eq!(strip("/v1.44/info").unwrap().as_deref(), Some("/info"));
-        assert_eq!(strip("/v1.24/a/b?c=d%20e").unwrap().as_deref(), Some("/a/b?c=d%20e"));
+        assert_eq!(
+            strip("/v1.24/a/b?c=d%20e").unwrap().as_deref(),
+            Some("/a/b?c=d%20e")
+        );
         assert_eq!(strip("/version").unwrap(), None);
         assert_eq!(strip("/volumes/x").unwrap(), None);
         assert!(strip("/v1.45/info").is_err());

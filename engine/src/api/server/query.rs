@@ -14,7 +14,11 @@ pub struct Query {
 impl Query {
     /// Reads the parameters of a URI.
     pub fn of(uri: &Uri) -> Self {
-        let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
         let split = |pair: &str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(name), decode(value))
@@ -26,7 +30,10 @@ impl Query {
 
     /// A parameter; empty when it is not given.
     pub fn get(&self, name: &str) -> &str {
-        self.pairs.iter().find(|(other, _)| other == name).map_or("", |(_, value)| value)
+        self.pairs
+            .iter()
+            .find(|(other, _)| other == name)
+            .map_or("", |(_, value)| value)
     }
 
     /// A parameter that means yes or no, as Docker reads it: everything but nothing, 0, no, false and none is yes.
@@ -43,13 +50,18 @@ impl Query {
     pub fn number(&self, name: &str) -> Result<Option<i64>> {
         match self.get(name) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| Error::invalid(format!("invalid {name}: {text:?} is not a number"))),
+            text => text
+                .parse()
+                .map(Some)
+                .map_err(|_| Error::invalid(format!("invalid {name}: {text:?} is not a number"))),
         }
     }
 
     /// All parameters.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The `filters` parameter.
@@ -103,9 +115,16 @@ impl Filters {
             }
             // {"name": ["a"]} of old clients, {"name": {"a": true}} of the others.
             let list = match value {
-                Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>(),
+                Value::Array(items) => items
+                    .iter()
+                    .map(|item| item.as_str().map(str::to_owned))
+                    .collect::<Option<_>>(),
                 Value::Object(members) => Some(
-                    members.into_iter().filter(|(_, on)| on != &Value::Bool(false)).map(|(value, _)| value).collect(),
+                    members
+                        .into_iter()
+                        .filter(|(_, on)| on != &Value::Bool(false))
+                        .map(|(value, _)| value)
+                        .collect(),
                 ),
                 _ => None,
             };
@@ -116,7 +135,9 @@ impl Filters {
 
     /// Whether one of the values given for `name` fits; also when none is given.
     pub fn pass(&self, name: &str, fits: impl Fn(&str) -> bool) -> bool {
-        self.values.get(name).is_none_or(|values| values.is_empty() || values.iter().any(|value| fits(value)))
+        self.values
+            .get(name)
+            .is_none_or(|values| values.is_empty() || values.iter().any(|value| fits(value)))
     }
 
     /// Whether all labels given fit: `name` or `name=value`.
@@ -125,17 +146,14 @@ impl Filters {
             Some((name, value)) => labels.get(name).is_some_and(|have| have == value),
             None => labels.contains_key(wanted),
         };
-        self.values.get("label").is_none_or(|wanted| wanted.iter().all(fits))
+        self.values
+            .get("label")
+            .is_none_or(|wanted| wanted.iter().all(fits))
     }
 
     /// Whether a filter is given.
     pub fn has(&self, name: &str) -> bool {
         self.values.get(name).is_some_and(|values| !values.is_empty())
-    }
-
-    /// The values given for a name.
-    pub fn values(&self, name: &str) -> &[String] {
-        self.values.get(name).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -155,20 +173,30 @@ mod tests {
 
     #[test]
     fn filters_of_both_shapes_are_read() {
-        for text in [r#"{"name":["a","b"]}"#, r#"{"name":{"a":true,"b":true,"c":false}}"#] {
+        for text in [
+            r#"{"name":["a","b"]}"#,
+            r#"{"name":{"a":true,"b":true,"c":false}}"#,
+        ] {
             let filters = Filters::parse(text, &["name"]).unwrap();
             assert!(filters.pass("name", |value| value == "b"));
             assert!(!filters.pass("name", |value| value == "c"));
             assert!(filters.pass("status", |_| false));
         }
-        for text in ["x", "[]", r#"{"other":["a"]}"#, r#"{"name":1}"#, r#"{"name":[1]}"#] {
+        for text in [
+            "x",
+            "[]",
+            r#"{"other":["a"]}"#,
+            r#"{"name":1}"#,
+            r#"{"name":[1]}"#,
+        ] {
             assert!(Filters::parse(text, &["name"]).is_err(), "{text}");
         }
     }
 
     #[test]
     fn every_label_must_fit() {
-        let labels: BTreeMap<String, String> = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())].into();
+        let labels: BTreeMap<String, String> =
+            [("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())].into();
         let pass = |text: &str| Filters::parse(text, &["label"]).unwrap().pass_labels(&labels);
         assert!(pass(r#"{"label":["a=1","b"]}"#));
         assert!(!pass(r#"{"label":["a=1","c"]}"#));

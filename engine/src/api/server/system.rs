@@ -3,7 +3,8 @@
 use super::query::Query;
 use super::reply::{Reply, json_lines};
 use crate::api::types::{
-    API_VERSION, Event, Info, MIN_API_VERSION, Members, Platform, Plugins, Runtime as RuntimeInfo, Version, VersionComponent,
+    API_VERSION, Event, Info, MIN_API_VERSION, Members, Platform, Plugins, Runtime as RuntimeInfo, Version,
+    VersionComponent,
 };
 use crate::container::record::Phase;
 use crate::container::runtime::Runtime;
@@ -46,10 +47,16 @@ pub async fn version(State(engine): Shared) -> Reply<Json<Version>> {
         ("MinAPIVersion".to_owned(), MIN_API_VERSION.to_owned()),
         ("Os".to_owned(), "linux".to_owned()),
         ("Arch".to_owned(), engine.images.platform().architecture.clone()),
-        ("KernelVersion".to_owned(), uname.release().to_string_lossy().into_owned()),
+        (
+            "KernelVersion".to_owned(),
+            uname.release().to_string_lossy().into_owned(),
+        ),
     ]
     .into();
-    components.push(component("containerd", &engine.client.version().await.map_err(Error::from)?));
+    components.push(component(
+        "containerd",
+        &engine.client.version().await.map_err(Error::from)?,
+    ));
     Ok(Json(Version {
         platform: Platform {
             name: "Wharf".to_owned(),
@@ -69,7 +76,9 @@ pub async fn version(State(engine): Shared) -> Reply<Json<Version>> {
 pub async fn info(State(engine): Shared) -> Reply<Json<Info>> {
     let containers = engine.containers.all();
     let count = |wanted: &[Phase]| {
-        let number = containers.iter().filter(|container| container.with_record(|record| wanted.contains(&record.state.phase)));
+        let number = containers
+            .iter()
+            .filter(|container| container.with_record(|record| wanted.contains(&record.state.phase)));
         u32::try_from(number.count()).unwrap_or(u32::MAX)
     };
     let uname = rustix::system::uname();
@@ -80,7 +89,9 @@ pub async fn info(State(engine): Shared) -> Reply<Json<Info>> {
         let value = release.lines().find_map(|line| line.strip_prefix(name));
         value.unwrap_or_default().trim_matches('"').to_owned()
     };
-    let runtimes = Runtime::known().into_iter().map(|(name, path)| (name, RuntimeInfo { path }));
+    let runtimes = Runtime::known()
+        .into_iter()
+        .map(|(name, path)| (name, RuntimeInfo { path }));
     Ok(Json(Info {
         id: engine.id.clone(),
         containers: u32::try_from(containers.len()).unwrap_or(u32::MAX),
@@ -89,7 +100,10 @@ pub async fn info(State(engine): Shared) -> Reply<Json<Info>> {
         containers_stopped: count(&[Phase::Created, Phase::Exited, Phase::Dead]),
         images: u32::try_from(engine.images.list().await?.len()).unwrap_or(u32::MAX),
         driver: SNAPSHOTTER.to_owned(),
-        driver_status: vec![["driver-type".to_owned(), "io.containerd.snapshotter.v1".to_owned()]],
+        driver_status: vec![[
+            "driver-type".to_owned(),
+            "io.containerd.snapshotter.v1".to_owned(),
+        ]],
         plugins: Plugins {
             network: ["host", "none"].map(str::to_owned).to_vec(),
             log: vec!["json-file".to_owned()],
@@ -147,9 +161,12 @@ pub async fn events(State(engine): Shared, uri: Uri) -> Reply<Response> {
         filters.pass("type", |wanted| event.kind == wanted)
             && filters.pass("event", |wanted| event.action == wanted)
             && filters.pass("container", |wanted| {
-                event.kind == "container" && (event.actor.id.starts_with(wanted) || attribute("name") == wanted)
+                event.kind == "container"
+                    && (event.actor.id.starts_with(wanted) || attribute("name") == wanted)
             })
-            && filters.pass("image", |wanted| attribute("image") == wanted || event.kind == "image" && event.actor.id == wanted)
+            && filters.pass("image", |wanted| {
+                attribute("image") == wanted || event.kind == "image" && event.actor.id == wanted
+            })
             && filters.pass_labels(&event.actor.attributes)
     };
     // What a slow listener lost is lost: events are hints.

@@ -1,6 +1,8 @@
 //! Containers as Docker shows them.
 
-use crate::api::types::{ContainerInspect, ContainerState, ContainerSummary, NetworkSettings, SummaryHostConfig};
+use crate::api::types::{
+    ContainerInspect, ContainerState, ContainerSummary, NetworkSettings, SummaryHostConfig,
+};
 use crate::container::config::{command, mount};
 use crate::container::record::{Phase, Record, RootfsSource};
 use crate::container::store::Container;
@@ -35,7 +37,9 @@ pub fn summary(record: &Record) -> ContainerSummary {
         host_config: SummaryHostConfig {
             network_mode: network_mode(record),
         },
-        mounts: mount::requested(&record.host).map(|mounts| mount::mount_points(&mounts)).unwrap_or_default(),
+        mounts: mount::requested(&record.host)
+            .map(|mounts| mount::mount_points(&mounts))
+            .unwrap_or_default(),
     }
 }
 
@@ -115,12 +119,19 @@ fn state(record: &Record) -> ContainerState {
 }
 
 fn status_text(record: &Record, now: jiff::Timestamp) -> String {
-    let since = |time: Option<jiff::Timestamp>| time.map(|time| duration(now.as_second() - time.as_second())).unwrap_or_default();
+    let since = |time: Option<jiff::Timestamp>| {
+        time.map(|time| duration(now.as_second() - time.as_second()))
+            .unwrap_or_default()
+    };
     match record.state.phase {
         Phase::Created => "Created".to_owned(),
         Phase::Running => format!("Up {}", since(record.state.started)),
         Phase::Paused => format!("Up {} (Paused)", since(record.state.started)),
-        Phase::Exited => format!("Exited ({}) {} ago", record.state.exit_code, since(record.state.finished)),
+        Phase::Exited => format!(
+            "Exited ({}) {} ago",
+            record.state.exit_code,
+            since(record.state.finished)
+        ),
         Phase::Dead => "Dead".to_owned(),
     }
 }
@@ -151,8 +162,14 @@ pub fn process(pid: u32) -> Option<Vec<String>> {
         Some(line.split_whitespace().next()?.to_owned())
     };
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let line = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
-    let line = if line.is_empty() { format!("[{}]", field("Name:")?) } else { line };
+    let line = String::from_utf8_lossy(&words)
+        .trim_end_matches('\0')
+        .replace('\0', " ");
+    let line = if line.is_empty() {
+        format!("[{}]", field("Name:")?)
+    } else {
+        line
+    };
     Some(vec![field("Uid:")?, pid.to_string(), field("PPid:")?, line])
 }
 
