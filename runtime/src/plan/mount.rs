@@ -281,7 +281,9 @@ fn cgroup_v1(
 
 /// A mount of an existing v1 hierarchy: named by its controllers, or by its own name when it has none.
 fn hierarchy(field: &str, name: &str, controllers: &[&str]) -> Result<Source, Error> {
-    let mut parameters = vec![(c"source".to_owned(), Some(c_string(field, name)?))];
+    let has_controllers = controllers.iter().any(|controller| !controller.contains('='));
+    let source = if has_controllers { "cgroup" } else { name };
+    let mut parameters = vec![(c"source".to_owned(), Some(c_string(field, source)?))];
     for controller in controllers {
         parameters.push(match controller.split_once('=') {
             Some((key, value)) => (c_string(field, key)?, Some(c_string(field, value)?)),
