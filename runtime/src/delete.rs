@@ -57,10 +57,10 @@ impl Container {
             return Ok(());
         };
         if !wait_exit(pidfd.as_fd(), PATIENCE)? {
-            return Err(Error::Io {
-                operation: format!("wait for the end of container {}", self.id),
-                source: std::io::ErrorKind::TimedOut.into(),
-            });
+            return Err(Error::io(
+                format!("wait for the end of container {}", self.id),
+                std::io::ErrorKind::TimedOut,
+            ));
         }
         reap(pidfd.as_fd())
     }

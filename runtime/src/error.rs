@@ -65,13 +65,12 @@ pub enum Error {
     #[error("{0} is not supported yet")]
     Unsupported(String),
     /// A system call of this process failed.
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {}", cause_of(cause))]
     Io {
         /// The operation and its object, e.g. `open /run/x/state.json`.
         operation: String,
         /// The kernel's answer.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// An operation failed, and what it had made could not all be removed.
     #[error("{error}; left behind: {left}")]
@@ -110,10 +109,10 @@ pub enum ErrorKind {
 
 impl Error {
     /// A system call that failed.
-    pub(crate) fn io(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(operation: impl Into<String>, cause: impl Into<io::Error>) -> Self {
         Self::Io {
             operation: operation.into(),
-            source: source.into(),
+            cause: cause.into(),
         }
     }
 
@@ -147,5 +146,27 @@ impl Error {
             | Self::Ended(_)
             | Self::Hook { .. } => ErrorKind::System,
         }
+    }
+}
+
+/// The kernel's number by name, everything else in words.
+fn cause_of(cause: &io::Error) -> String {
+    match cause.raw_os_error() {
+        Some(number) => Errno::new(number).to_string(),
+        None => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_operation_object_and_cause_once() {
+        let error = Error::io("open /x", Errno::new(libc::ENOENT));
+        assert_eq!(error.to_string(), "open /x: ENOENT");
+        assert!(std::error::Error::source(&error).is_none());
+        let error = error.with_leftovers(vec![Error::Ended("being started")]);
+        assert!(error.to_string().starts_with("open /x: ENOENT; left behind: "));
     }
 }

@@ -18,6 +18,13 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
+    // Before anything is open: this executes the program once more.
+    if arguments.makes_processes()
+        && let Err(error) = wharf_runtime::host_binary::protect()
+    {
+        Log::standard().fatal(&error.to_string());
+        return ExitCode::FAILURE;
+    }
     let log = match Log::open(&arguments.global) {
         Ok(log) => log,
         Err(error) => {

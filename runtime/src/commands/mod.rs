@@ -163,6 +163,16 @@ impl Environment<'_> {
     }
 }
 
+impl Arguments {
+    /// Whether the command executes something in a container, which could then reach this program's file.
+    pub(crate) fn makes_processes(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Create(_) | Command::Run(_) | Command::Exec(_)
+        )
+    }
+}
+
 /// Performs the command; answers the exit code.
 pub(crate) fn perform(arguments: Arguments, log: &Log) -> Result<ExitCode, Failure> {
     let Arguments { global, command } = arguments;

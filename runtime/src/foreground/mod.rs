@@ -282,6 +282,6 @@ fn open_controlling_terminal() -> Result<OwnedFd, Error> {
 fn failed(operation: &str, source: impl Into<io::Error>) -> Error {
     Error::Io {
         operation: operation.to_owned(),
-        source: source.into(),
+        cause: source.into(),
     }
 }

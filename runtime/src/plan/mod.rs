@@ -16,6 +16,8 @@ mod namespace;
 mod options;
 mod process;
 mod rootfs;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::collections::BTreeMap;

@@ -233,11 +233,6 @@ fn cgroup_v1(
     facts: &Facts<'_>,
     operations: &mut Vec<Operation>,
 ) -> Result<(), Error> {
-    if facts.new_cgroup_namespace {
-        return Err(Error::Unsupported(format!(
-            "a cgroup v1 mount with a cgroup namespace ({field})"
-        )));
-    }
     let read_only = options.attributes.set & libc::MOUNT_ATTR_RDONLY;
     let mut directory = options.clone();
     directory.attributes.set &= !libc::MOUNT_ATTR_RDONLY;
@@ -250,14 +245,18 @@ fn cgroup_v1(
         ],
     };
     operations.push(place(field, destination, tmpfs, directory, "tmpfs")?);
-    for (name, path) in hierarchies(facts.cgroup_paths) {
-        let bind = Source::Bind {
-            path: c_path(field, &path)?,
-            tree: true,
+    for (name, (path, controllers)) in hierarchies(facts.cgroup_paths) {
+        let (source, kind) = match facts.new_cgroup_namespace {
+            // The namespace shows the container its own group as the root of the hierarchy.
+            true => (hierarchy(field, &name, &controllers)?, "cgroup"),
+            false => {
+                let path = c_path(field, path)?;
+                (Source::Bind { path, tree: true }, "bind")
+            }
         };
         let mut options = options.clone();
         options.propagation.clear();
-        operations.push(place(field, &destination.join(&name), bind, options, "bind")?);
+        operations.push(place(field, &destination.join(&name), source, options, kind)?);
     }
     for (controller, path) in facts.cgroup_paths {
         if let Some(name) = hierarchy_name(path)
@@ -280,11 +279,33 @@ fn cgroup_v1(
     Ok(())
 }
 
-/// Directory name below `/sys/fs/cgroup` to the container's own group, for each v1 hierarchy once.
-fn hierarchies(paths: &BTreeMap<String, PathBuf>) -> BTreeMap<String, PathBuf> {
-    let v1 = paths.iter().filter(|(controller, _)| !controller.is_empty());
-    v1.filter_map(|(_, path)| Some((hierarchy_name(path)?, path.clone())))
-        .collect()
+/// A mount of an existing v1 hierarchy: named by its controllers, or by its own name when it has none.
+fn hierarchy(field: &str, name: &str, controllers: &[&str]) -> Result<Source, Error> {
+    let has_controllers = controllers.iter().any(|controller| !controller.contains('='));
+    let source = if has_controllers { "cgroup" } else { name };
+    let mut parameters = vec![(c"source".to_owned(), Some(c_string(field, source)?))];
+    for controller in controllers {
+        parameters.push(match controller.split_once('=') {
+            Some((key, value)) => (c_string(field, key)?, Some(c_string(field, value)?)),
+            None => (c_string(field, controller)?, None),
+        });
+    }
+    Ok(Source::New {
+        kind: c"cgroup".to_owned(),
+        parameters,
+    })
+}
+
+/// Directory name below `/sys/fs/cgroup` to the container's own group and the controllers, for each v1 hierarchy.
+fn hierarchies(paths: &BTreeMap<String, PathBuf>) -> BTreeMap<String, (&Path, Vec<&str>)> {
+    let mut hierarchies: BTreeMap<String, (&Path, Vec<&str>)> = BTreeMap::new();
+    for (controller, path) in paths.iter().filter(|(controller, _)| !controller.is_empty()) {
+        if let Some(name) = hierarchy_name(path) {
+            let (_, controllers) = hierarchies.entry(name).or_insert((path.as_path(), Vec::new()));
+            controllers.push(controller);
+        }
+    }
+    hierarchies
 }
 
 fn hierarchy_name(group: &Path) -> Option<String> {
