@@ -32,6 +32,8 @@ fn run_to_end(container: &Container) -> Result<u8, Box<dyn std::error::Error>> {
     container.start()?;
     let pidfd = container.pidfd().ok_or("the container has no process")?;
     let status = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)?.ok_or("no status")?;
-    let code = status.exit_status().or_else(|| Some(128 + status.terminating_signal()?));
+    let code = status
+        .exit_status()
+        .or_else(|| Some(128 + status.terminating_signal()?));
     Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
 }

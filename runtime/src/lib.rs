@@ -32,6 +32,7 @@ mod exec;
 pub mod features;
 pub mod foreground;
 mod hook;
+pub mod host_binary;
 mod id;
 mod init;
 mod kill;

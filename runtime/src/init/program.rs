@@ -130,13 +130,9 @@ fn find(plan: &ProcessPlan) -> Result<usize, Errno> {
 fn become_program(plan: &ProcessPlan, first: usize) -> Errno {
     let mut error = Errno::new(libc::ENOENT);
     for candidate in plan.candidates.iter().skip(first) {
-        // SAFETY: `Strings` ends its array with null, and owns every string of it.
-        #[allow(unsafe_code)]
-        let errno =
-            unsafe { process::execve(candidate, plan.arguments.pointers(), plan.environment.pointers()) };
-        error = errno;
+        error = process::execve(candidate, &plan.arguments, &plan.environment);
         // A directory of that name in one place of PATH does not hide the program in the next.
-        if errno.number() != libc::EACCES && errno.number() != libc::ENOENT {
+        if error.number() != libc::EACCES && error.number() != libc::ENOENT {
             break;
         }
     }

@@ -44,15 +44,16 @@ pub(crate) fn set_keep_capabilities(keep: bool) -> Result<(), Errno> {
 
 /// Drops every capability that the kernel knows and `keep` lacks from the bounding set.
 pub(crate) fn limit_bounding(keep: u64) -> Result<(), Errno> {
-    for capability in 0..CAPABILITIES {
-        match prctl(libc::PR_CAPBSET_READ, [capability as usize, 0, 0, 0]) {
-            Ok(1) if keep & (1 << capability) == 0 => {
-                prctl(libc::PR_CAPBSET_DROP, [capability as usize, 0, 0, 0])?;
-            }
+    for capability in (0..CAPABILITIES).filter(|capability| keep & (1 << capability) == 0) {
+        match prctl(libc::PR_CAPBSET_DROP, [capability as usize, 0, 0, 0]) {
             Ok(_) => {}
-            // The first number that this kernel does not know.
+            // The first number that this kernel does not know: there are no higher ones.
             Err(errno) if errno.number() == libc::EINVAL => break,
-            Err(errno) => return Err(errno),
+            // Without the privilege to drop it is enough that it is not there.
+            Err(errno) => match prctl(libc::PR_CAPBSET_READ, [capability as usize, 0, 0, 0]) {
+                Ok(0) => {}
+                _ => return Err(errno),
+            },
         }
     }
     Ok(())

@@ -1,13 +1,14 @@
 //! Making, joining, signalling and replacing processes.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, c_char};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 
 use super::fd::owned;
+use super::strings::Strings;
 use super::{Errno, Fd, raw};
 
 /// The kernel's `struct clone_args`, version 2.
@@ -88,23 +89,36 @@ pub(crate) fn exit(code: i32) -> ! {
 }
 
 /// Replaces the program. Returns only when that fails.
-///
-/// # Safety
-///
-/// `arguments` and `environment` must end with a null pointer, and every other pointer be a live C string.
-pub(crate) unsafe fn execve(
-    path: &CStr,
-    arguments: &[*const c_char],
-    environment: &[*const c_char],
-) -> Errno {
-    // SAFETY: as the caller promises; the slices outlive the call.
+pub(crate) fn execve(path: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
+    // SAFETY: `Strings` ends its array with null and owns every string of it; both outlive the call, as `path` does.
     let result = unsafe {
         raw(
             libc::SYS_execve,
             [
                 path.as_ptr() as usize,
-                arguments.as_ptr() as usize,
-                environment.as_ptr() as usize,
+                arguments.pointers().as_ptr() as usize,
+                environment.pointers().as_ptr() as usize,
+            ],
+        )
+    };
+    match result {
+        Err(errno) => errno,
+        Ok(_) => Errno::new(0),
+    }
+}
+
+/// Replaces the program by an open file. Returns only when that fails.
+pub(crate) fn execve_file(file: Fd, arguments: &Strings, environment: &Strings) -> Errno {
+    // SAFETY: `Strings` ends its array with null and owns every string of it; both outlive the call, as the static path.
+    let result = unsafe {
+        raw(
+            libc::SYS_execveat,
+            [
+                file.arg(),
+                c"".as_ptr() as usize,
+                arguments.pointers().as_ptr() as usize,
+                environment.pointers().as_ptr() as usize,
+                libc::AT_EMPTY_PATH as usize,
             ],
         )
     };

@@ -1,15 +1,21 @@
 //! `argv` and `envp`: C strings and the array of their addresses, laid out before the clone.
 
 use std::ffi::{CString, c_char};
+use std::fmt;
 use std::ptr;
 
 /// C strings with the null-terminated array that `execve(2)` takes.
-#[derive(Debug)]
 pub struct Strings {
     strings: Vec<CString>,
     /// The text of an entry before the others that the child half fills in; empty when there is none.
     room: Vec<u8>,
     pointers: Vec<*const c_char>,
+}
+
+impl fmt::Debug for Strings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(&self.strings).finish()
+    }
 }
 
 // SAFETY: the pointers point into heap memory that the same value owns; only `fill_room` changes it, through `&mut`.

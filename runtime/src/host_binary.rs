@@ -1,0 +1,125 @@
+//! Protection of this program's own file (CVE-2019-5736).
+//!
+//! What a container executes runs for a moment as this program: a script whose interpreter is `/proc/self/exe` makes the
+//! kernel load this program's file inside, where `/proc/PID/exe` then leads to the file on the host, for whoever is
+//! root there to write once it no longer runs. Hiding the child half does not help against that: the script is
+//! executed after it.
+//!
+//! So the program must run from a file that cannot be written through that link: on a mount that is read-only, or from
+//! sealed memory. [`protect`] makes it so: it looks at the mount, and where that is writable executes the program once more
+//! from a detached read-only clone of it. That is not part of making a container: a long-lived program does it once when
+//! it starts, and an installation on a read-only mount costs nothing.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use rustix::fs::{Mode, OFlags, SealFlags, StatVfsMountFlags};
+
+use crate::Error;
+use crate::sys::mount::{self, Attributes, Extent};
+use crate::sys::process::execve_file;
+use crate::sys::strings::Strings;
+use crate::sys::{Errno, Fd, fd};
+
+const SELF: &str = "/proc/self/exe";
+
+/// Whether nobody can write this program's file through `/proc/PID/exe`.
+///
+/// # Errors
+///
+/// `/proc/self/exe` cannot be opened.
+pub fn is_protected() -> Result<bool, Error> {
+    let open = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let exe = open.map_err(|errno| Error::io(format!("open {SELF}"), errno))?;
+    if let Ok(seals) = rustix::fs::fcntl_get_seals(&exe)
+        && seals.contains(SealFlags::WRITE)
+    {
+        return Ok(true);
+    }
+    let mount = rustix::fs::fstatvfs(&exe).map_err(|errno| Error::io(format!("statfs {SELF}"), errno))?;
+    Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Makes sure that nobody can write this program's file: executes it again if need be, with the same arguments and
+/// environment, and then answers from the new one. To be called first thing in `main`, while nothing is open and there is
+/// one thread.
+///
+/// # Errors
+///
+/// The file can neither be cloned read-only nor copied into sealed memory.
+pub fn protect() -> Result<(), Error> {
+    if is_protected()? {
+        return Ok(());
+    }
+    let file = match read_only_clone() {
+        Ok(file) => file,
+        // Without the privilege to mount, or on a kernel without these calls.
+        Err(errno) if [libc::EPERM, libc::ENOSYS].contains(&errno.number()) => {
+            sealed_copy().map_err(|error| Error::io(format!("copy {SELF} to memory"), error))?
+        }
+        Err(errno) => return Err(Error::io(format!("clone {SELF} read-only"), errno)),
+    };
+    let text = |text: std::ffi::OsString| {
+        CString::new(text.into_vec()).map_err(|_| Error::Invalid("an argument with a zero byte".into()))
+    };
+    let arguments = std::env::args_os().map(text).collect::<Result<_, _>>()?;
+    let environment = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        text(name)
+    });
+    let environment = environment.collect::<Result<_, _>>()?;
+    let errno = execve_file(
+        Fd::of(&file),
+        &Strings::new(arguments),
+        &Strings::new(environment),
+    );
+    Err(Error::io(format!("execute {SELF} once more"), errno))
+}
+
+/// The file on a mount of its own that is read-only and in no mount namespace: nobody can make it writable again.
+fn read_only_clone() -> Result<OwnedFd, Errno> {
+    let clone = mount::clone_tree(Fd::CWD, c"/proc/self/exe", Extent::Mount)?;
+    let clone = fd::owned(clone.number() as usize);
+    mount::set_attributes(Fd::of(&clone), &Attributes::READ_ONLY, Extent::Mount)?;
+    Ok(clone)
+}
+
+fn sealed_copy() -> Result<OwnedFd, io::Error> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
+    let memory = rustix::fs::memfd_create("wharf", flags)?;
+    let mut copy = File::from(memory);
+    io::copy(&mut File::open(SELF)?, &mut copy)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    // A descriptor that is open for writing makes the kernel refuse to execute the file.
+    reopen(copy.as_fd())
+}
+
+fn reopen(file: BorrowedFd<'_>) -> Result<OwnedFd, io::Error> {
+    let path = format!("/proc/self/fd/{}", Fd::of(&file).number());
+    Ok(File::open(path)?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_copy_cannot_be_written() {
+        let copy = sealed_copy().unwrap();
+        let path = format!("/proc/self/fd/{}", Fd::of(&copy).number());
+        assert!(
+            File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|mut file| io::Write::write(&mut file, b"x"))
+                .is_err()
+        );
+        let seals = rustix::fs::fcntl_get_seals(&copy).unwrap();
+        assert!(seals.contains(SealFlags::WRITE | SealFlags::SEAL));
+    }
+}
