@@ -9,7 +9,7 @@ use integration_tests::leftovers::mounts_below;
 use integration_tests::{Scratch, eventually, image, run};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::LIMIT;
+use crate::client::{LIMIT, command};
 
 /// A containerd that has the image `tests/busybox:latest`.
 fn containerd(scratch: &Scratch) -> Containerd {
@@ -37,12 +37,16 @@ struct Bundles(PathBuf);
 impl Drop for Bundles {
     fn drop(&mut self) {
         for bundle in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            for file in ["shim.pid", "init.pid"] {
-                let text = fs::read_to_string(bundle.path().join(file)).unwrap_or_default();
-                if let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) {
-                    // Gone is what is wanted.
-                    let _ = kill_process(pid, Signal::KILL);
-                }
+            let text = fs::read_to_string(bundle.path().join("shim.pid")).unwrap_or_default();
+            if let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) {
+                // Gone is what is wanted.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let id = bundle.file_name().to_string_lossy().into_owned();
+            let sockets = self.0.join("unused");
+            let deleted = command(&bundle.path(), &id, &sockets, "delete").output();
+            if !deleted.is_ok_and(|output| output.status.success()) {
+                eprintln!("container {id} may be left over");
             }
         }
     }
