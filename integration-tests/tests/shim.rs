@@ -5,6 +5,8 @@
 mod client;
 #[path = "shim/life.rs"]
 mod life;
+#[path = "shim/peers.rs"]
+mod peers;
 #[path = "shim/streams.rs"]
 mod streams;
 #[path = "shim/trouble.rs"]

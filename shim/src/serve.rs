@@ -93,6 +93,14 @@ pub struct Shim {
 ///
 /// The surroundings could not be set up, or the loop itself failed; the socket is removed.
 pub fn serve(flags: &Flags) -> Result<(), ServeError> {
+    // The runtime enters containers from this process.
+    if let Err(error) = wharf_runtime::host_binary::protect() {
+        tell(&error.to_string());
+        return Err(ServeError::System {
+            operation: "protect the shim's binary",
+            source: io::Error::other(error),
+        });
+    }
     let socket = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
     let socket = PathBuf::from(socket.ok_or(ServeError::NotStarted)?);
     let mut shim = Shim::set_up(flags, socket.clone()).inspect_err(|error| tell(&error.to_string()))?;

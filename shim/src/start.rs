@@ -196,8 +196,12 @@ fn serve_in_background(
     if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
         sys::create_core_scheduling_group().map_err(system("enable core scheduling"))?;
     }
-    let program = sys::read_only_self().map_err(system("clone the shim's binary read-only"))?;
-    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    // Where the kernel cannot clone it, the serving process sees to its own protection, at the price of one more execve.
+    let program = sys::read_only_self().ok();
+    let mut command = Command::new(match &program {
+        Some(program) => format!("/proc/self/fd/{}", program.as_raw_fd()),
+        None => "/proc/self/exe".to_owned(),
+    });
     command
         .arg0("containerd-shim-wharf-v2")
         .args([
