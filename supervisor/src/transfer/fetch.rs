@@ -12,6 +12,7 @@ use super::{
     descriptor::{Descriptor, labels},
     document::{self, Document},
     progress::{Blob, Progress},
+    slot,
 };
 use crate::{
     Kind,
@@ -100,15 +101,24 @@ impl Fetcher {
 
     /// Writes a small blob, or labels the one that is there.
     async fn write(&self, digest: &Digest, bytes: Vec<u8>, labels: Labels) -> Result<()> {
-        let (scope, digest) = (self.scope.clone(), digest.clone());
-        let origin = self.origin();
-        self.daemon
-            .blocking(move |daemon| {
-                // Also when it is there: the lease must hold it.
-                daemon.content.write(&scope, &bytes, Labels::new())?;
-                label(daemon, &scope, &digest, labels, origin.as_ref())
-            })
-            .await
+        let bytes = Bytes::from(bytes);
+        loop {
+            let (scope, digest, origin) = (self.scope.clone(), digest.clone(), self.origin());
+            let (bytes, labels) = (bytes.clone(), labels.clone());
+            let written = self
+                .daemon
+                .blocking(move |daemon| {
+                    // Also when it is there: the lease must hold it.
+                    daemon.content.write(&scope, &bytes, Labels::new())?;
+                    label(daemon, &scope, &digest, labels, origin.as_ref())
+                })
+                .await;
+            match written {
+                // Somebody else is writing the same bytes.
+                Err(error) if error.kind() == Kind::Unavailable => tokio::time::sleep(POLL).await,
+                written => return written,
+            }
+        }
     }
 
     /// Gets any other blob into the store.
@@ -127,6 +137,7 @@ impl Fetcher {
                 "content {digest}: it is not in the archive"
             )));
         };
+        let _slot = slot(&self.daemon.transfer.downloading).await?;
         let offset = writer.status().offset;
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         let store = self.store(writer, receiver, digest.clone(), size, progress.clone());
