@@ -48,7 +48,7 @@ impl Supervisor {
             directory(&config.root, 0o711)?;
             directory(&config.state, 0o711)?;
             let lock = lock(&config.root)?;
-            let daemon = Arc::new(Daemon::open(config)?);
+            let daemon = Arc::new(Daemon::open(&config)?);
             // What the daemon before this one had no time for. Not later: nobody expects it without a deletion.
             gc::collect(&daemon)?;
             Ok(Self { daemon, _lock: lock })
