@@ -2,9 +2,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use oci_spec::runtime as oci;
 
 use crate::cgroup::{Cgroup, Stats};
-use crate::{ContainerId, Error, Signal, State};
+use crate::process::{gate, is_alive, open_pidfd};
+use crate::record::{self, Directory, Record};
+use crate::spec::Spec;
+use crate::{ContainerId, Error, State, Status, spec};
 
 /// The containers below one state root.
 #[derive(Clone, Debug)]
@@ -33,7 +39,32 @@ impl Runtime {
     ///
     /// There is none, or its state cannot be read.
     pub fn load(&self, id: &ContainerId) -> Result<Container, Error> {
-        Err(Error::NotFound(id.clone()))
+        let missing = || Error::NotFound(id.clone());
+        let directory = Directory::open(&self.root, id)?.ok_or_else(missing)?;
+        let record = directory.read()?.ok_or_else(missing)?;
+        let cgroup = Cgroup::from_paths(record.cgroups.clone())?;
+        Ok(Container {
+            id: id.clone(),
+            pidfd: open_pidfd(record.pid, record.start_time),
+            directory,
+            record,
+            cgroup,
+            console: None,
+            warnings: Mutex::default(),
+        })
+    }
+
+    /// Removes what a creation of `id` that was cut short (by `kill -9`) left of its state; whether there was something.
+    ///
+    /// # Errors
+    ///
+    /// The name belongs to a container, or is being created.
+    pub fn remove_incomplete(&self, id: &ContainerId) -> Result<bool, Error> {
+        if Directory::open(&self.root, id)?.is_none() {
+            return Ok(false);
+        }
+        Directory::claim(&self.root, id)?.remove()?;
+        Ok(true)
     }
 
     /// Every container's state, by id. One whose creation was cut short is not listed.
@@ -42,17 +73,29 @@ impl Runtime {
     ///
     /// The root or a state cannot be read. A root that is not there has none.
     pub fn list(&self) -> Result<Vec<State>, Error> {
-        Err(Error::Unsupported("list".into()))
+        let mut states = Vec::new();
+        for id in record::ids(&self.root)? {
+            match self.load(&id) {
+                Ok(container) => states.push(container.state()?),
+                // Deleted meanwhile, or being created.
+                Err(Error::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(states)
     }
 }
 
 /// One container.
 #[derive(Debug)]
 pub struct Container {
-    id: ContainerId,
-    cgroup: Cgroup,
-    pidfd: Option<OwnedFd>,
-    console: Option<OwnedFd>,
+    pub(crate) id: ContainerId,
+    pub(crate) directory: Directory,
+    pub(crate) record: Record,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) pidfd: Option<OwnedFd>,
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) warnings: Mutex<Vec<String>>,
 }
 
 impl Container {
@@ -68,13 +111,64 @@ impl Container {
     ///
     /// The freezer cannot be read.
     pub fn state(&self) -> Result<State, Error> {
-        Err(Error::Unsupported("state".into()))
+        let status = self.status()?;
+        let pid = if status == Status::Stopped {
+            0
+        } else {
+            self.record.pid
+        };
+        Ok(self.record.state(pid, status))
     }
 
     /// The first process as the caller's pid namespace numbers it; nothing when it is gone.
     #[must_use]
     pub fn init_pid(&self) -> Option<i32> {
-        None
+        self.is_alive().then_some(self.record.pid)
+    }
+
+    /// What was asked for and is not done the way it was asked, one sentence each, for the caller to log; once.
+    #[must_use]
+    pub fn take_warnings(&self) -> Vec<String> {
+        let mut warnings = self
+            .warnings
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut warnings)
+    }
+
+    /// Whether the first process has not ended.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.pidfd.as_ref().is_some_and(|pidfd| is_alive(pidfd.as_fd()))
+    }
+
+    pub(crate) fn status(&self) -> Result<Status, Error> {
+        Ok(match self.is_alive() {
+            false => Status::Stopped,
+            true if gate::is_there(self.directory.fd()) => Status::Created,
+            true if self.cgroup.is_frozen()? => Status::Paused,
+            true => Status::Running,
+        })
+    }
+
+    pub(crate) fn wrong(&self, operation: &'static str, status: Status) -> Error {
+        Error::WrongStatus {
+            operation,
+            id: self.id.clone(),
+            status,
+        }
+    }
+
+    /// The configuration as it was at creation.
+    pub(crate) fn spec(&self) -> Result<Spec, Error> {
+        Ok(spec::parse(self.record.config.get().as_bytes().to_vec())?)
+    }
+
+    /// The hooks, if there are any: the configuration is read again only for these.
+    pub(crate) fn hooks(&self) -> Result<Option<oci::Hooks>, Error> {
+        if !self.record.config.get().contains("\"hooks\"") {
+            return Ok(None);
+        }
+        Ok(self.spec()?.oci().hooks().clone())
     }
 
     /// Becomes readable when the first process ends; nothing when it was gone at load.
@@ -94,24 +188,6 @@ impl Container {
         &self.cgroup
     }
 
-    /// Signals the first process, through its pidfd.
-    ///
-    /// # Errors
-    ///
-    /// The container is stopped, or the kernel refuses.
-    pub fn kill(&self, signal: Signal) -> Result<(), Error> {
-        Err(Error::Unsupported(format!("kill with {signal}")))
-    }
-
-    /// Signals every process of the control group.
-    ///
-    /// # Errors
-    ///
-    /// The group cannot be read, or the kernel refuses.
-    pub fn kill_all(&self, signal: Signal) -> Result<(), Error> {
-        Ok(self.cgroup.kill(signal.number())?)
-    }
-
     /// The processes of the control group, as the caller's pid namespace numbers them.
     ///
     /// # Errors
@@ -119,24 +195,6 @@ impl Container {
     /// The group cannot be read.
     pub fn processes(&self) -> Result<Vec<i32>, Error> {
         Ok(self.cgroup.pids()?)
-    }
-
-    /// Freezes the container; returns when it is frozen.
-    ///
-    /// # Errors
-    ///
-    /// It is not running, or the freezer fails.
-    pub fn pause(&self) -> Result<(), Error> {
-        Ok(self.cgroup.freeze()?)
-    }
-
-    /// Thaws the container.
-    ///
-    /// # Errors
-    ///
-    /// It is not paused, or the freezer fails.
-    pub fn resume(&self) -> Result<(), Error> {
-        Ok(self.cgroup.thaw()?)
     }
 
     /// What it uses.

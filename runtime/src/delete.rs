@@ -1,17 +1,75 @@
 //! Removing a container and everything that belongs to it.
 
-use crate::{Container, Error};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::hook::{self, Place};
+use crate::process::{reap, wait_exit};
+use crate::{Container, Error, Signal, Status};
+
+/// How long processes may take to die after `SIGKILL`.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Container {
     /// Removes the container: its control group and its state. With `force` a live one is killed first.
     ///
     /// Blocks until the processes are gone, for a bounded time. The first process is reaped if it is a child of
-    /// the caller and `force` killed it.
+    /// the caller and `force` killed it. Failures of `poststop` hooks are warnings.
     ///
     /// # Errors
     ///
-    /// The container is not stopped and `force` is off, or a step fails.
+    /// The container is not stopped and `force` is off, or a step fails. The state stays until everything else is gone.
     pub fn delete(&self, force: bool) -> Result<(), Error> {
-        Err(Error::Unsupported(format!("deleting {} ({force})", self.id())))
+        let status = self.status()?;
+        if status != Status::Stopped {
+            // A created container has run nothing of the user's (as runc).
+            if !force && status != Status::Created {
+                return Err(self.wrong("delete", status));
+            }
+            self.end()?;
+        }
+        let own_pids = self.record.own_namespaces & libc::CLONE_NEWPID as u64 != 0;
+        if !own_pids {
+            // The end of the first process did not end the others.
+            self.cgroup.kill(Signal::KILL.number())?;
+        }
+        self.cgroup.remove()?;
+        let hooks = self.hooks()?;
+        self.directory.remove()?;
+        if let Some(hooks) = hooks.as_ref().and_then(|hooks| hooks.poststop().as_ref()) {
+            let state = self.record.state(0, Status::Stopped);
+            // Each one runs, whatever becomes of the others: they clean up.
+            for hook in hooks {
+                if let Err(error) = hook::run("poststop", Some(&vec![hook.clone()]), &state, Place::Runtime) {
+                    self.warn(error.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> Result<(), Error> {
+        match self.kill(Signal::KILL) {
+            Ok(()) | Err(Error::WrongStatus { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let Some(pidfd) = &self.pidfd else {
+            return Ok(());
+        };
+        if !wait_exit(pidfd.as_fd(), PATIENCE)? {
+            return Err(Error::Io {
+                operation: format!("wait for the end of container {}", self.id),
+                source: std::io::ErrorKind::TimedOut.into(),
+            });
+        }
+        reap(pidfd.as_fd())
+    }
+
+    fn warn(&self, warning: String) {
+        let mut warnings = self
+            .warnings
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        warnings.push(warning);
     }
 }

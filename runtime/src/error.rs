@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::id::InvalidId;
-use crate::{ContainerId, Status, cgroup, seccomp, spec};
+use crate::{ContainerId, Errno, Status, cgroup, plan, spec};
 
 /// A failed operation.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +31,30 @@ pub enum Error {
     /// The configuration was refused.
     #[error(transparent)]
     Spec(#[from] spec::Error),
-    /// The system call filter was refused.
+    /// The configuration cannot be carried out.
     #[error(transparent)]
-    Seccomp(#[from] seccomp::Error),
+    Plan(#[from] plan::Error),
+    /// A step of the new process failed, e.g. `mount proc on /proc: EPERM`.
+    #[error("{description}")]
+    Step {
+        /// Operation, object and cause.
+        description: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The new process ended before its work was done.
+    #[error("the container process ended while {0}")]
+    Ended(&'static str),
+    /// A hook failed.
+    #[error("{kind} hook {}: {problem}", path.display())]
+    Hook {
+        /// Which kind, as the configuration calls it.
+        kind: &'static str,
+        /// Its program.
+        path: PathBuf,
+        /// How it failed.
+        problem: String,
+    },
     /// A control group operation failed.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
@@ -51,6 +72,14 @@ pub enum Error {
         /// The kernel's answer.
         #[source]
         source: io::Error,
+    },
+    /// An operation failed, and what it had made could not all be removed.
+    #[error("{error}; left behind: {left}")]
+    Leftovers {
+        /// The failure itself.
+        error: Box<Error>,
+        /// What the clean-up failed with.
+        left: String,
     },
     /// The stored state of a container cannot be read.
     #[error("{}: {problem}", path.display())]
@@ -80,16 +109,43 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// A system call that failed.
+    pub(crate) fn io(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            operation: operation.into(),
+            source: source.into(),
+        }
+    }
+
+    /// This error, with those of the clean-up after it.
+    pub(crate) fn with_leftovers(self, left: Vec<Self>) -> Self {
+        if left.is_empty() {
+            return self;
+        }
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        Self::Leftovers {
+            error: Box::new(self),
+            left: left.join(", "),
+        }
+    }
+
     /// The class of this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Leftovers { error, .. } => error.kind(),
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Exists(_) => ErrorKind::AlreadyExists,
             Self::WrongStatus { .. } => ErrorKind::WrongStatus,
-            Self::Id(_) | Self::Spec(_) | Self::Seccomp(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
+            Self::Plan(plan::Error::Unsupported(_)) => ErrorKind::Unsupported,
+            Self::Id(_) | Self::Spec(_) | Self::Plan(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
             Self::Unsupported(_) => ErrorKind::Unsupported,
-            Self::Cgroup(_) | Self::Io { .. } | Self::State { .. } => ErrorKind::System,
+            Self::Cgroup(_)
+            | Self::Io { .. }
+            | Self::State { .. }
+            | Self::Step { .. }
+            | Self::Ended(_)
+            | Self::Hook { .. } => ErrorKind::System,
         }
     }
 }

@@ -5,7 +5,13 @@ use std::path::PathBuf;
 
 use oci_spec::runtime as oci;
 
-use crate::{Container, Error, Stdio};
+use crate::cgroup::Version;
+use crate::create::{end, write_oom_score, write_pid_file};
+use crate::init::{Message, Work, describe};
+use crate::plan::{self, Facts, ProcessPlan};
+use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
+use crate::terminal::ConsoleSocket;
+use crate::{Container, Error, Status, Stdio, lsm};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -71,12 +77,130 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// The container is not running, the process is refused, or a step fails; then no process is left.
+    /// The container is not running (or created), the process is refused, or a step fails; then no process is left.
     pub fn exec(&self, options: ExecOptions) -> Result<Process, Error> {
-        Err(Error::Unsupported(format!(
-            "exec of {:?} in {}",
-            options.process.args(),
-            self.id()
-        )))
+        let status = self.status()?;
+        let running = matches!(status, Status::Running | Status::Created);
+        let Some(init) = self.pidfd.as_ref().filter(|_| running) else {
+            return Err(self.wrong("exec in", status));
+        };
+        let mut plan = self.compile(&options)?;
+        let streams = Streams::new(options.stdio, plan.terminal.is_some())?;
+        let mut console = match options.console_socket.as_deref() {
+            Some(_) if plan.terminal.is_none() => {
+                return Err(Error::Invalid(
+                    "a console socket is given, but process.terminal is off".into(),
+                ));
+            }
+            path => path.map(ConsoleSocket::connect).transpose()?,
+        };
+        let (early, late) = self.namespaces(init.as_fd())?;
+        let cgroup = self.cgroup.v2_dir_fd();
+        let has_v1 = self
+            .cgroup
+            .paths()
+            .keys()
+            .any(|controller| !controller.is_empty());
+        let (child, socket) = spawn(Request {
+            create: 0,
+            early,
+            cgroup,
+            streams: &streams,
+            preserve_fds: options.preserve_fds,
+            gate: None,
+            wait_for_parent: has_v1,
+            join: Vec::new(),
+            join_process: Some((init.as_fd(), late)),
+            work: Work::Process(&mut plan),
+        })?;
+        drop(streams);
+        let attended = (|| {
+            let conversation = Conversation::new(&socket, &child.pidfd);
+            if has_v1 {
+                match cgroup.is_some() {
+                    true => self.cgroup.join_v1(child.pid)?,
+                    false => self.cgroup.join(child.pid)?,
+                }
+            }
+            if let Some(score) = plan.oom_score_adj {
+                write_oom_score(child.pid, score)?;
+            }
+            if has_v1 {
+                conversation.go()?;
+            }
+            let master = attend(&conversation, &mut console, &plan)?;
+            if let Some(path) = &options.pid_file {
+                write_pid_file(path, child.pid)?;
+            }
+            Ok(master)
+        })();
+        match attended {
+            Ok(console) => Ok(Process {
+                pid: child.pid,
+                pidfd: child.pidfd,
+                console,
+            }),
+            Err(error) => Err(match end(&child) {
+                Ok(()) => error,
+                Err(left) => Error::with_leftovers(error, vec![left]),
+            }),
+        }
+    }
+
+    fn compile(&self, options: &ExecOptions) -> Result<ProcessPlan, Error> {
+        let spec = self.spec()?;
+        let facts = Facts {
+            id: &self.id,
+            bundle: &self.record.bundle,
+            // A process mounts nothing.
+            cgroup_version: Version::V2,
+            cgroup_paths: self.cgroup.paths(),
+            new_cgroup_namespace: false,
+            lsm: lsm::Enabled::detect_for_process(&options.process),
+            no_pivot: false,
+            no_new_keyring: options.no_new_keyring,
+        };
+        let default = oci::Linux::default();
+        let linux = spec.oci().linux().as_ref().unwrap_or(&default);
+        Ok(plan::compile_process(&options.process, linux, &facts)?)
+    }
+
+    /// Which of the container's namespaces are joined before the clone, and which by the child half.
+    fn namespaces(&self, init: BorrowedFd<'_>) -> Result<(Early, u64), Error> {
+        let pid = libc::CLONE_NEWPID as u64;
+        let mut early = Early::default();
+        if self.record.namespaces & pid != 0 {
+            let init = init
+                .try_clone_to_owned()
+                .map_err(|error| Error::io("duplicate a pidfd", error))?;
+            early.namespaces.push((init, pid));
+        }
+        Ok((early, self.record.namespaces & !pid))
+    }
+}
+
+/// Follows the child half until the program is executed; answers the terminal's master, if it stays here.
+fn attend(
+    conversation: &Conversation<'_>,
+    console: &mut Option<ConsoleSocket>,
+    plan: &ProcessPlan,
+) -> Result<Option<OwnedFd>, Error> {
+    let (mut kept, mut executing) = (None, false);
+    loop {
+        match conversation.listen()? {
+            Heard::Message(Message::Executing) => executing = true,
+            Heard::Message(Message::Failed(failure)) => {
+                return Err(Error::Step {
+                    description: describe(failure, None, plan),
+                    errno: failure.errno,
+                });
+            }
+            Heard::Console(master) => match console.take() {
+                Some(socket) => socket.send(master)?,
+                None => kept = Some(master),
+            },
+            Heard::Closed if executing => return Ok(kept),
+            Heard::Closed | Heard::Message(_) => return Err(Error::Ended("joining the container")),
+        }
     }
 }

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::sys::Fd;
+use crate::sys::process::pidfd_signal;
+use crate::{Container, Error, Status};
+
 /// A signal number, 1 to 64.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Signal(i32);
@@ -93,6 +97,68 @@ impl fmt::Display for Signal {
             Some(name) => write!(formatter, "SIG{name}"),
             None => write!(formatter, "signal {}", self.0),
         }
+    }
+}
+
+impl Container {
+    /// Signals the first process, through its pidfd. `SIGKILL` also thaws a paused container: it could not die frozen.
+    ///
+    /// # Errors
+    ///
+    /// The container is stopped, or the kernel refuses.
+    pub fn kill(&self, signal: Signal) -> Result<(), Error> {
+        let status = self.status()?;
+        let Some(pidfd) = self.pidfd.as_ref().filter(|_| status != Status::Stopped) else {
+            return Err(self.wrong("kill", status));
+        };
+        match pidfd_signal(Fd::of(pidfd), signal.number()) {
+            Ok(()) => {}
+            // It ended a moment ago.
+            Err(errno) if errno.number() == libc::ESRCH => return Err(self.wrong("kill", Status::Stopped)),
+            Err(errno) => {
+                return Err(Error::io(
+                    format!("send {signal} to container {}", self.id),
+                    errno,
+                ));
+            }
+        }
+        if signal == Signal::KILL && status == Status::Paused {
+            self.cgroup.thaw()?;
+        }
+        Ok(())
+    }
+
+    /// Signals every process of the control group.
+    ///
+    /// # Errors
+    ///
+    /// The group cannot be read, or the kernel refuses.
+    pub fn kill_all(&self, signal: Signal) -> Result<(), Error> {
+        Ok(self.cgroup.kill(signal.number())?)
+    }
+
+    /// Freezes the container; returns when it is frozen.
+    ///
+    /// # Errors
+    ///
+    /// It is neither running nor created, or the freezer fails.
+    pub fn pause(&self) -> Result<(), Error> {
+        match self.status()? {
+            Status::Running | Status::Created => Ok(self.cgroup.freeze()?),
+            status => Err(self.wrong("pause", status)),
+        }
+    }
+
+    /// Thaws the container.
+    ///
+    /// # Errors
+    ///
+    /// It is not paused, or the freezer fails.
+    pub fn resume(&self) -> Result<(), Error> {
+        if self.is_alive() && self.cgroup.is_frozen()? {
+            return Ok(self.cgroup.thaw()?);
+        }
+        Err(self.wrong("resume", self.status()?))
     }
 }
 

@@ -29,6 +29,27 @@ impl Enabled {
         }
     }
 
+    /// As [`Self::detect`], but only if the configuration asks for a label.
+    #[must_use]
+    pub fn detect_for(spec: &oci::Spec) -> Self {
+        let mount_label = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.mount_label().as_ref());
+        let asked = spec.process().as_ref().is_some_and(asks) || mount_label.is_some();
+        if asked { Self::detect() } else { Self::default() }
+    }
+
+    /// As [`Self::detect_for`], for one process.
+    #[must_use]
+    pub fn detect_for_process(process: &oci::Process) -> Self {
+        if asks(process) {
+            Self::detect()
+        } else {
+            Self::default()
+        }
+    }
+
     /// What to write, and where, so that the next `execve` gets the process's label.
     pub(crate) fn label(self, process: &oci::Process) -> Result<Option<Label>, Error> {
         let asked = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
@@ -62,4 +83,8 @@ impl Enabled {
             (None, None) => Ok(None),
         }
     }
+}
+
+fn asks(process: &oci::Process) -> bool {
+    process.apparmor_profile().is_some() || process.selinux_label().is_some()
 }

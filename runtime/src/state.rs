@@ -1,4 +1,6 @@
 //! A container's state: what `state` prints.
+//!
+//! What is kept on disk, and how, is in [`crate::record`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,6 +57,7 @@ pub struct State {
     /// The configuration's annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// The name of the owner of the container's state directory.
+    /// The owner of the state directory by name, in a list; empty otherwise (as runc).
+    #[serde(default)]
     pub owner: String,
 }

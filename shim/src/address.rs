@@ -8,13 +8,12 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Pid, geteuid, umask};
+use rustix::process::{geteuid, umask};
 use sha2::{Digest, Sha256};
 
 /// Where sockets are made unless the caller says otherwise.
@@ -76,10 +75,7 @@ pub enum Bound {
     /// The socket was made.
     New(UnixListener),
     /// A shim listens there already.
-    Serving {
-        /// Its process.
-        pid: Pid,
-    },
+    Serving,
 }
 
 /// Makes the socket at `path` and its directory, or finds who listens there. Blocks while another start or end holds
@@ -99,7 +95,7 @@ pub fn bind(path: &Path) -> Result<Bound, AddressError> {
         source,
     };
     match connected(path) {
-        Ok(pid) => return Ok(Bound::Serving { pid }),
+        Ok(_) => return Ok(Bound::Serving),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(|error| failed("remove stale socket", error))?;
@@ -142,8 +138,12 @@ pub fn remove_stale(path: &Path) -> Result<(), AddressError> {
     }
 }
 
-/// The process that listens at `path`.
-fn connected(path: &Path) -> io::Result<Pid> {
+/// A connection to whoever listens at `path`.
+///
+/// # Errors
+///
+/// Nobody does: `NotFound` without a socket, `ConnectionRefused` with a dead one.
+pub fn connected(path: &Path) -> io::Result<UnixStream> {
     let socket = socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -151,7 +151,7 @@ fn connected(path: &Path) -> io::Result<Pid> {
         None,
     )?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket_peercred(&socket)?.pid)
+    Ok(socket.into())
 }
 
 fn lock(path: &Path) -> Result<OwnedFd, AddressError> {
@@ -205,7 +205,7 @@ mod tests {
             panic!("nobody was listening");
         };
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert!(matches!(bind(&path).unwrap(), Bound::Serving { pid } if pid == rustix::process::getpid()));
+        assert!(matches!(bind(&path).unwrap(), Bound::Serving));
         remove_stale(&path).unwrap();
         assert!(path.exists(), "a live socket was removed");
         drop(listener);

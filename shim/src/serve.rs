@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper, setsid, wait};
-use rustix::stdio::{dup2_stdin, stdin};
+use rustix::stdio::{dup2_stdin, dup2_stdout, stdin};
 
 use crate::address;
 use crate::connection::{Call, Connections};
@@ -28,6 +28,9 @@ use crate::tasks::{Container, Process};
 
 /// Names the socket's path for the serving process.
 pub const SOCKET_VARIABLE: &str = "WHARF_SHIM_SOCKET";
+
+/// What the serving process says when it serves.
+pub const READY: &str = "ready";
 
 /// How long unpublished events, and logging programs that were asked to end, may delay the end.
 const LINGER: Duration = Duration::from_secs(10);
@@ -92,12 +95,22 @@ pub struct Shim {
 pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     let socket = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
     let socket = PathBuf::from(socket.ok_or(ServeError::NotStarted)?);
-    let outcome = Shim::set_up(flags, socket.clone()).and_then(|mut shim| shim.run());
+    let mut shim = Shim::set_up(flags, socket.clone()).inspect_err(|error| tell(&error.to_string()))?;
+    tell(READY);
+    let outcome = dup2_stdout(stdin())
+        .map_err(system("replace standard output"))
+        .and_then(|()| shim.run());
     let removed = address::remove(&socket);
     outcome?;
     removed
         .map_err(io::Error::other)
         .map_err(system("remove the socket"))
+}
+
+/// Says a word to the process that started this one; if that is gone, nobody misses it.
+fn tell(word: &str) {
+    let mut output = io::stdout();
+    let _ = output.write_all(word.as_bytes()).and_then(|()| output.flush());
 }
 
 impl Shim {

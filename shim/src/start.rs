@@ -5,18 +5,23 @@
 //! nothing but the answer: containerd 1.6 reads standard output and standard error together.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use prost::Message;
 use rustix::process::{Pid, Signal, getppid, kill_process};
 use serde::Deserialize;
+use wharf_proto::containerd::task::v2::{ConnectRequest, ConnectResponse};
+use wharf_proto::ttrpc::{Frame, Kind, Request, Response};
 
 use crate::address::{self, AddressError, Bound};
 use crate::bootstrap::{Bootstrap, BootstrapError, answer, read_input};
 use crate::flags::Flags;
+use crate::serve::READY;
 use crate::sys;
 
 /// Names the directory for sockets, before what the daemon says.
@@ -24,6 +29,9 @@ pub const SOCKET_DIRECTORY_VARIABLE: &str = "WHARF_SHIM_SOCKET_DIR";
 
 /// The annotations that put containers into one shim, the strongest first.
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// How long a shim of the group may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The largest `config.json` that is read.
 const LARGEST_CONFIG: u64 = 16 << 20;
@@ -91,7 +99,7 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
     let path = address::socket_path(&directory, &flags.address, &flags.namespace, &group);
     let address = format!("unix://{}", path.display());
     let listener = match address::bind(&path)? {
-        Bound::Serving { pid } => return announce(&address, pid),
+        Bound::Serving => return announce(&address, serving_pid(&path, &flags.id)?),
         Bound::New(listener) => listener,
     };
     let pid = match serve_in_background(flags, &bootstrap, listener.into(), &path) {
@@ -116,6 +124,40 @@ fn announce(address: &str, pid: Pid) -> Result<(), StartError> {
         .write_all(answer.as_bytes())
         .and_then(|()| output.flush())
         .map_err(system("print the address"))
+}
+
+/// Asks the shim that serves at `socket` for its process. Blocks until it answers, at most [`ANSWER`].
+fn serving_pid(socket: &Path, id: &str) -> Result<Pid, StartError> {
+    let ask = || -> std::io::Result<Pid> {
+        let mut stream = address::connected(socket)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        let request = Request {
+            service: "containerd.task.v2.Task".to_owned(),
+            method: "Connect".to_owned(),
+            payload: ConnectRequest { id: id.to_owned() }.encode_to_vec(),
+            ..Request::default()
+        };
+        let mut bytes = Vec::new();
+        Frame::new(Kind::Request, 1, &request)
+            .encode(&mut bytes)
+            .map_err(std::io::Error::other)?;
+        stream.write_all(&bytes)?;
+        bytes.clear();
+        loop {
+            let mut buffer = [0; 512];
+            let count = stream.read(&mut buffer)?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            bytes.extend_from_slice(&buffer[..count]);
+            if let Some(frame) = Frame::decode(&mut bytes).map_err(std::io::Error::other)? {
+                let response = Response::decode(frame.payload.as_slice())?;
+                let answer = ConnectResponse::decode(response.payload.as_slice())?;
+                return Pid::from_raw(answer.shim_pid as i32).ok_or(std::io::ErrorKind::InvalidData.into());
+            }
+        }
+    };
+    ask().map_err(system("ask the shim of the group for its process"))
 }
 
 /// A file of the bundle, whole or not there.
@@ -167,7 +209,7 @@ fn serve_in_background(
             &flags.address,
         ])
         .stdin(Stdio::from(listener))
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null());
     if flags.debug || bootstrap.debug {
         command.arg("-debug");
@@ -176,7 +218,17 @@ fn serve_in_background(
     if let Some(address) = &bootstrap.ttrpc_address {
         command.env("TTRPC_ADDRESS", address);
     }
-    let child = command.spawn().map_err(system("start the serving process"))?;
+    let mut child = command.spawn().map_err(system("start the serving process"))?;
+    let mut word = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        // It closes its end when it is ready, or fails.
+        output
+            .read_to_string(&mut word)
+            .map_err(system("wait for the serving process"))?;
+    }
+    if word != READY {
+        return Err(system("start the serving process")(std::io::Error::other(word)));
+    }
     Ok(Pid::from_child(&child))
 }
 

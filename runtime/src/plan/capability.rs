@@ -19,7 +19,9 @@ pub(super) fn compile(capabilities: Option<&oci::LinuxCapabilities>) -> Capabili
         effective: bits(capabilities.effective()),
         permitted: bits(capabilities.permitted()),
         inheritable: bits(capabilities.inheritable()),
-        ambient: bits(capabilities.ambient()),
+        // The kernel raises only what is permitted and inheritable. Configurations in use ask for more (`runc spec` does),
+        // and get less privilege, not more, by this.
+        ambient: bits(capabilities.ambient()) & bits(capabilities.inheritable()) & bits(capabilities.permitted()),
     }
 }
 

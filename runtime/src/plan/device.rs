@@ -32,6 +32,10 @@ pub struct Link {
     pub at: Target,
     /// What it says.
     pub to: CString,
+    /// Made only if this is there, relative to the root.
+    pub needs: Option<CString>,
+    /// Takes the place of what is there.
+    pub replace: bool,
 }
 
 /// The devices that the specification promises ("Default Devices").
@@ -44,13 +48,17 @@ const DEFAULT: [(&str, u32, u32); 6] = [
     ("/dev/urandom", 1, 9),
 ];
 
-/// The links that the specification promises ("Dev symbolic links"), and `/dev/ptmx`.
-const LINKS: [(&str, &str); 5] = [
+/// Not the image's: who opens it gets a terminal of the container's own devpts.
+const PTMX: &str = "/dev/ptmx";
+
+/// The links that the specification promises ("Dev symbolic links"), `/dev/core` and `/dev/ptmx`.
+const LINKS: [(&str, &str); 6] = [
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
     ("/dev/stdout", "/proc/self/fd/1"),
     ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/ptmx", "pts/ptmx"),
+    ("/dev/core", "/proc/kcore"),
+    (PTMX, "pts/ptmx"),
 ];
 
 /// The default devices, and those of `linux.devices`, which win over them.
@@ -113,6 +121,8 @@ pub(super) fn links() -> Result<Vec<Link>, Error> {
             Ok(Link {
                 at: Target::new("dev links", Path::new(at))?,
                 to: c_string("dev links", to)?,
+                needs: (*to == "/proc/kcore").then(|| c"proc/kcore".to_owned()),
+                replace: *at == PTMX,
             })
         })
         .collect()

@@ -122,6 +122,13 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// A process compiled only to name its parts in messages.
+    pub(crate) fn process_for_messages(process: &oci::Process) -> Result<ProcessPlan, Error> {
+        process::compile(process)
+    }
+}
+
 /// Compiles a process of a container that `linux` describes: its first one, or one executed later.
 ///
 /// # Errors

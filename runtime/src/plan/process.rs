@@ -19,7 +19,7 @@ pub struct ProcessPlan {
     pub candidates: Vec<CString>,
     /// `argv`.
     pub arguments: Strings,
-    /// `envp`; the first entry is free for `HOME=` when [`Self::look_up_home`] is set.
+    /// `envp`; it has room for `HOME=` when [`Self::look_up_home`] is set.
     pub environment: Strings,
     /// No `HOME` is given: take it from the container's `/etc/passwd`.
     pub look_up_home: bool,
@@ -89,7 +89,10 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
                 .map(|argument| c_string("process.args", argument))
                 .collect::<Result<_, _>>()?,
         ),
-        environment: Strings::new(environment),
+        environment: match look_up_home {
+            true => Strings::with_room(environment, "HOME=/", "HOME=".len() + libc::PATH_MAX as usize),
+            false => Strings::new(environment),
+        },
         look_up_home,
         cwd: c_path("process.cwd", process.cwd())?,
         uid: user.uid(),
@@ -147,9 +150,6 @@ fn compile_environment(given: &[String]) -> Result<(Vec<CString>, bool), Error> 
     let look_up_home = !compiled
         .iter()
         .any(|entry| entry.as_bytes().starts_with(b"HOME="));
-    if look_up_home {
-        compiled.insert(0, c"HOME=/".to_owned());
-    }
     Ok((compiled, look_up_home))
 }
 
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(environment, [c"A=2".to_owned(), c"HOME=/h".to_owned()]);
         assert!(!look_up);
         let (environment, look_up) = compile_environment(&strings(&["A=1", "HOME="])).unwrap();
-        assert_eq!(environment, [c"HOME=/".to_owned(), c"A=1".to_owned()]);
+        assert_eq!(environment, [c"A=1".to_owned()]);
         assert!(look_up);
         assert!(compile_environment(&strings(&["=x"])).is_err());
         assert!(compile_environment(&strings(&["x"])).is_err());

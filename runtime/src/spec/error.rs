@@ -35,7 +35,7 @@ pub enum Error {
     #[error("invalid JSON: {0}")]
     Syntax(#[source] serde_json::Error),
     /// A field's value is not usable.
-    #[error("{field}: {problem}")]
+    #[error("{}: {problem}", if field.is_empty() { "config" } else { field.as_str() })]
     Field {
         /// The field's path in the document, e.g. `linux.namespaces[2].type`; empty for the document itself.
         field: String,

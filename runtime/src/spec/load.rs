@@ -5,8 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime as oci;
+use serde_json::Value;
 
-use super::Error;
+use super::locate::typed;
+use super::{Error, normalize, validate, validate_process};
 
 /// The configuration's name in a bundle.
 pub const CONFIG_FILE: &str = "config.json";
@@ -58,11 +60,14 @@ pub fn load(bundle: &Path) -> Result<Spec, Error> {
 ///
 /// As [`load`], but for reading.
 pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
-    let oci = serde_json::from_slice(&original).map_err(Error::Syntax)?;
+    let mut document = object(&original)?;
+    let warnings = normalize::spec(&mut document)?;
+    let oci = typed(&document, "")?;
+    validate(&oci)?;
     Ok(Spec {
         original,
         oci,
-        warnings: Vec::new(),
+        warnings,
     })
 }
 
@@ -72,8 +77,19 @@ pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
 ///
 /// As [`parse`].
 pub fn parse_process(document: &[u8]) -> Result<(oci::Process, Vec<String>), Error> {
-    let process = serde_json::from_slice(document).map_err(Error::Syntax)?;
-    Ok((process, Vec::new()))
+    let mut document = object(document)?;
+    let warnings = normalize::process(&mut document, "process")?;
+    let process = typed(&document, "process")?;
+    validate_process(&process, "process")?;
+    Ok((process, warnings))
+}
+
+fn object(document: &[u8]) -> Result<Value, Error> {
+    let document: Value = serde_json::from_slice(document).map_err(Error::Syntax)?;
+    if !document.is_object() {
+        return Err(Error::field("", "must be an object"));
+    }
+    Ok(document)
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {

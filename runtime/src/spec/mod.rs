@@ -7,8 +7,17 @@
 //! Refused here: documents past [`MAX_CONFIG_BYTES`], unknown values of enumerations, and everything that
 //! could not be carried out faithfully. An error names the field it is about.
 
+mod default;
 mod error;
 mod load;
+mod locate;
+mod normalize;
+mod validate;
 
+#[cfg(test)]
+mod tests;
+
+pub use default::{OCI_VERSION, default};
 pub use error::Error;
 pub use load::{CONFIG_FILE, MAX_CONFIG_BYTES, Spec, load, parse, parse_process};
+pub use validate::{validate, validate_process};

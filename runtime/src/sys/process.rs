@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, c_char};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 use super::fd::owned;
@@ -122,6 +124,20 @@ pub(crate) fn unshare(flags: u64) -> Result<(), Errno> {
 pub(crate) fn setns(fd: Fd, flags: u64) -> Result<(), Errno> {
     // SAFETY: no pointer.
     unsafe { raw(libc::SYS_setns, [fd.arg(), flags as usize]) }.map(drop)
+}
+
+/// The `CLONE_NEW*` bit of an open namespace (`NS_GET_NSTYPE`).
+pub(crate) fn namespace_type(namespace: Fd) -> Result<u64, Errno> {
+    const NS_GET_NSTYPE: usize = 0xb703;
+    // SAFETY: the request takes no argument.
+    unsafe { raw(libc::SYS_ioctl, [namespace.arg(), NS_GET_NSTYPE, 0]) }.map(|kind| kind as u64)
+}
+
+/// Lets `command` run in those namespaces of a process that `kinds` names.
+pub(crate) fn run_inside(command: &mut Command, pidfd: OwnedFd, kinds: u64) {
+    let join = move || Ok(setns(Fd::of(&pidfd), kinds)?);
+    // SAFETY: between fork and exec the closure makes one system call on captured numbers; it allocates nothing.
+    unsafe { command.pre_exec(join) };
 }
 
 /// Sends a signal through a pidfd.

@@ -6,15 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, WaitStatus};
 use serde::Deserialize;
-use wharf_runtime::cgroup::Cgroup;
+use wharf_runtime::cgroup::{Cgroup, Layout};
 
 use super::console::ConsoleSocket;
 use super::{Driver, Job, Outcome, Settings, Step};
@@ -246,19 +245,15 @@ impl Driver for Binary {
     }
 
     fn pids(&mut self) -> Step {
-        let answer = match memfd_create("pids", MemfdFlags::CLOEXEC) {
-            Ok(answer) => answer,
+        let files = memory_file("pids").and_then(|answer| Ok((answer.try_clone()?, answer)));
+        let (output, mut answer) = match files {
+            Ok(files) => files,
             Err(error) => return Step::Ready(Err(Refusal::system("make a memory file", error))),
-        };
-        let output: OwnedFd = match answer.try_clone() {
-            Ok(output) => output,
-            Err(error) => return Step::Ready(Err(Refusal::system("copy a descriptor", error))),
         };
         let mut command = self.command("ps");
         command.args(["--format", "json"]).arg(&self.id).stdout(output);
         self.run("ps", command, move || {
             let mut text = Vec::new();
-            let mut answer = File::from(answer);
             let wrong = |error: &dyn std::fmt::Display| Refusal::system("read the list of processes", error);
             answer.seek(SeekFrom::Start(0)).map_err(|error| wrong(&error))?;
             answer
@@ -269,6 +264,21 @@ impl Driver for Binary {
             let pids: Option<Vec<i32>> = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
             Ok(Outcome::Pids(pids.unwrap_or_default()))
         })
+    }
+
+    fn update(&mut self, resources: &[u8]) -> Step {
+        let file = memory_file("resources").and_then(|mut file| {
+            file.write_all(resources)?;
+            file.seek(SeekFrom::Start(0))?;
+            Ok(file)
+        });
+        let file = match file {
+            Ok(file) => file,
+            Err(error) => return Step::Ready(Err(Refusal::system("write the resources", error))),
+        };
+        let mut command = self.command("update");
+        command.args(["--resources", "-"]).arg(&self.id).stdin(file);
+        self.run("update", command, || Ok(Outcome::Done))
     }
 
     fn delete(&mut self, force: bool) -> Step {
@@ -290,30 +300,25 @@ impl Driver for Binary {
     }
 }
 
-/// The control groups of process `pid`, found in the usual mounts.
+/// The control groups of process `pid`.
 fn cgroup_of(pid: i32) -> Option<Cgroup> {
-    let base = Path::new("/sys/fs/cgroup");
-    let pure = base.join("cgroup.controllers").exists();
+    let layout = Layout::detect().ok()?;
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let mut paths = BTreeMap::new();
     for line in text.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
-        if controllers.is_empty() {
-            let mount = if pure {
-                base.to_owned()
-            } else {
-                base.join("unified")
-            };
-            paths.insert(String::new(), mount.join(path));
-        }
-        for controller in controllers.split(',').filter(|name| !name.is_empty()) {
-            let name = controller.strip_prefix("name=").unwrap_or(controller);
-            paths.insert(controller.to_owned(), base.join(name).join(path));
+        for controller in controllers.split(',') {
+            if let Some(hierarchy) = layout.hierarchy(controller) {
+                paths.insert(controller.to_owned(), hierarchy.mount.join(path));
+            }
         }
     }
-    paths.retain(|_, path| path.is_dir());
     Cgroup::from_paths(paths).ok()
+}
+
+fn memory_file(name: &str) -> io::Result<File> {
+    Ok(memfd_create(name, MemfdFlags::CLOEXEC)?.into())
 }
 
 fn read_pid(path: &Path) -> Result<i32, Refusal> {

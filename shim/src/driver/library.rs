@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use oci_spec::runtime::LinuxResources;
 use wharf_runtime::cgroup::Cgroup;
 use wharf_runtime::{Container, ContainerId, CreateOptions, ExecOptions, Runtime, Signal, Stdio, spec};
 
@@ -153,6 +154,18 @@ impl Driver for Library {
             self.container()
                 .and_then(|container| Ok(Outcome::Pids(container.processes()?))),
         )
+    }
+
+    fn update(&mut self, resources: &[u8]) -> Step {
+        let resources: Result<LinuxResources, _> = serde_json::from_slice(resources);
+        let outcome = resources
+            .map_err(|error| Refusal::new(Code::InvalidArgument, format!("resources: {error}")))
+            .and_then(|resources| {
+                let updated = self.container()?.cgroup().update(&resources);
+                updated.map_err(wharf_runtime::Error::from)?;
+                Ok(Outcome::Done)
+            });
+        Step::Ready(outcome)
     }
 
     fn delete(&mut self, force: bool) -> Step {

@@ -67,6 +67,8 @@ pub trait Driver {
     fn pause(&mut self) -> Step;
     /// Thaws it.
     fn resume(&mut self) -> Step;
+    /// Changes its limits to the OCI `resources` (JSON), those that are present.
+    fn update(&mut self, resources: &[u8]) -> Step;
     /// Asks for its processes.
     fn pids(&mut self) -> Step;
     /// Removes what is left of it; `force` kills what still runs.

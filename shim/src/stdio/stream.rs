@@ -254,10 +254,10 @@ impl Streams {
         {
             reactor.remove(fd);
         }
-        if let Sink::Log(log, _) = &mut stream.sink {
-            if let Err(error) = log.flush() {
-                self.trouble = Some(error);
-            }
+        if let Sink::Log(log, _) = &mut stream.sink
+            && let Err(error) = log.flush()
+        {
+            self.trouble = Some(error);
         }
         if self.streams.is_empty() {
             self.scratch = Vec::new();

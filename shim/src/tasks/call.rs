@@ -66,7 +66,7 @@ impl Shim {
                 decode::<v2::ShutdownRequest>(request)?;
                 now(Ok(self.shutdown()))
             }
-            "Update" => now(self.update(&decode(request)?)),
+            "Update" => later(self.update(reply, decode(request)?)),
             "Checkpoint" => Err(Refusal::new(
                 Code::Unimplemented,
                 "Checkpoint is not supported yet",

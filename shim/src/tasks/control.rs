@@ -61,14 +61,21 @@ impl Shim {
             .cgroup()
             .ok_or_else(|| Refusal::new(Code::NotFound, "cgroup does not exist"))?;
         let stats = cgroup.stats().map_err(wharf_runtime::Error::from)?;
-        let stats = Some(metrics::metrics(&stats, cgroup)?);
+        let stats = Some(metrics::metrics(&stats, cgroup));
         Ok(StatsResponse { stats }.encode_to_vec())
     }
 
     /// Changes a container's limits.
-    pub fn update(&mut self, request: &UpdateTaskRequest) -> Result<Vec<u8>, Refusal> {
-        self.container(&request.id)?;
-        Err(Refusal::new(Code::Unimplemented, "Update is not supported yet"))
+    pub fn update(&mut self, reply: Reply, request: UpdateTaskRequest) -> Result<(), Refusal> {
+        let stage = self.process(&request.id, "")?.1.stage;
+        if matches!(stage, Stage::Ending | Stage::Stopped) {
+            return Err(Refusal::new(
+                Code::FailedPrecondition,
+                "cannot update a stopped container",
+            ));
+        }
+        let resources = request.resources.map(|any| any.value).unwrap_or_default();
+        self.submit(&request.id, Operation::Update { reply, resources })
     }
 
     /// Who serves.

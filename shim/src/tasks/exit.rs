@@ -107,6 +107,8 @@ impl Shim {
             DRAIN
         };
         if is_init {
+            // A notice may have come with the exit that it explains; it is told first.
+            self.out_of_memory(key);
             self.end_oom_watch(&id);
             if self
                 .containers

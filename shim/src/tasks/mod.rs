@@ -10,7 +10,7 @@
 //! | `call` | decoding, dispatch |
 //! | `create` | Create |
 //! | `process` | Start, Exec, Kill, ResizePty, CloseIO, Wait, State |
-//! | `control` | Pause, Resume, Pids, Stats, Connect, Shutdown |
+//! | `control` | Pause, Resume, Pids, Stats, Update, Connect, Shutdown |
 //! | `operation` | running and settling operations |
 //! | `exit` | reaping, exit records, exit events |
 //! | `delete` | Delete |
@@ -165,6 +165,13 @@ pub enum Operation {
     Resume(Reply),
     /// Listing its processes.
     Pids(Reply),
+    /// Changing its limits.
+    Update {
+        /// Who asked.
+        reply: Reply,
+        /// The OCI resources, in JSON.
+        resources: Vec<u8>,
+    },
     /// Removing it.
     Delete(Reply),
 }
@@ -175,6 +182,7 @@ impl Operation {
         match self {
             Operation::Create { reply, .. }
             | Operation::Exec { reply, .. }
+            | Operation::Update { reply, .. }
             | Operation::Start(reply)
             | Operation::Pause(reply)
             | Operation::Resume(reply)

@@ -60,6 +60,7 @@ impl Shim {
             Operation::Pause(_) => driver.pause(),
             Operation::Resume(_) => driver.resume(),
             Operation::Pids(_) => driver.pids(),
+            Operation::Update { resources, .. } => driver.update(resources),
             Operation::Delete(_) => driver.delete(false),
             Operation::Create { .. } | Operation::Exec { .. } => Step::Ready(Err(Refusal::new(
                 Code::Internal,
@@ -226,6 +227,7 @@ impl Shim {
                 let answer = outcome.map(|outcome| self.list(id, outcome));
                 self.answer(reply, answer);
             }
+            Operation::Update { reply, .. } => self.answer(reply, outcome.map(|_| empty())),
             Operation::Delete(reply) => self.deleted(id, reply, outcome.map(drop)),
         }
     }

@@ -136,6 +136,7 @@ impl Tasks for Service {
         };
         let deleted: shim::DeleteResponse = task.call("Delete", &delete, None).await?;
         task.exec_deleted(&request.exec_id);
+        self.daemon.tasks.forget_exec(&task, &request.exec_id);
         Ok(Response::new(DeleteResponse {
             id: request.exec_id,
             pid: deleted.pid,

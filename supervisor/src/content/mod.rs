@@ -14,8 +14,11 @@
 //! All calls block.
 
 mod ingest;
+mod lock;
 mod reader;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use prost_types::Timestamp;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use prost_types::Any;
+use prost_types::{Any, Timestamp};
 use tokio::sync::watch;
 use wharf_proto::containerd::types::Envelope;
 
@@ -126,10 +126,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// Like [`Exchange::publish`] for what happened while no daemon ran. Nobody can be subscribed when that is found
-    /// out, so for a minute each new subscription begins with it.
-    pub fn recover(&self, namespace: &str, topic: &str, event: Any) {
-        let entry = self.append(envelope(namespace, topic, event));
+    /// Like [`Exchange::publish`] for what happened, at `time`, while no daemon ran. Nobody can be subscribed when that
+    /// is found out, so for a minute each new subscription begins with it.
+    pub fn recover(&self, namespace: &str, topic: &str, event: Any, time: Option<Timestamp>) {
+        let mut envelope = envelope(namespace, topic, event);
+        envelope.timestamp = time.or(envelope.timestamp);
+        let entry = self.append(envelope);
         let mut log = self.log();
         if log.recovered.len() < self.limits.entries {
             log.recovered.push(entry);
@@ -369,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn what_happened_while_the_daemon_was_down_is_told_to_each_new_subscriber_once() {
         let exchange = exchange(10, 1 << 20);
-        exchange.recover("ns", "/tasks/exit", Any::default());
+        exchange.recover("ns", "/tasks/exit", Any::default(), None);
         publish(&exchange, &["/other"]);
         for _ in 0..2 {
             let mut subscription = exchange.subscribe(everything(), Start::Now);

@@ -8,6 +8,8 @@
 //! leaves of them is removed on open. Refuses nothing and keeps in doubt: an edge that cannot be read stops the collection.
 
 mod graph;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 

@@ -3,6 +3,7 @@
 //! ```text
 //! meta              / schema                             → 1
 //! meta              / sequence                           → the last transaction in the file
+//! meta              / snapshot                           → the last number given to a snapshot
 //! meta              / uuid                               → the instance
 //! namespaces        / <namespace>                        → namespaces.v1.Namespace
 //! images            / <namespace> / <name>               → images.v1.Image          edge: target.digest

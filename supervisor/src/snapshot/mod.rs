@@ -14,7 +14,10 @@
 //! All calls block. Mounts are descriptions: nobody here mounts anything.
 
 pub mod overlay;
+mod place;
 mod store;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use std::collections::BTreeSet;

@@ -13,21 +13,22 @@ use wharf_proto::{
     containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove},
 };
 
-use super::{DEFAULT, Info, Kind, Mount, Snapshotter, Stack, Usage};
+use super::{DEFAULT, Info, Kind, Mount, Snapshotter, Stack, Usage, place::Place};
 use crate::{
     error::{Error, Result},
     event,
     identifier::{self, Labels},
     lease,
-    metadata::{self, Commit, Key, Read, SNAPSHOT_CHILDREN, SNAPSHOTS, Snapshot, WriteTxn},
+    metadata::{self, Commit, Key, META, Meta, Read as _, SNAPSHOT_CHILDREN, SNAPSHOTS, Snapshot},
     namespace::{self, Scope},
     time,
 };
 
 /// The label by which a client names the committed snapshot that it wants to make: if that exists, the work is done.
 const TARGET: &str = "containerd.io/snapshot.ref";
-/// The longest chain of parents. overlayfs takes 500 lower directories, if the mount's options fit.
-const MAX_DEPTH: usize = 500;
+
+/// The fact that keeps the last number in use.
+const LAST: &str = "snapshot";
 
 /// The snapshots of all namespaces. The snapshotter `""` is the default one.
 pub struct Store {
@@ -37,64 +38,6 @@ pub struct Store {
     next: AtomicU64,
     /// Numbers that are being made: they have no row yet, and must not be cleaned up.
     making: Mutex<BTreeSet<u64>>,
-}
-
-/// A snapshotter and a key in the namespace of a call.
-struct Place<'a> {
-    namespace: &'a str,
-    name: &'a str,
-    driver: &'a dyn Snapshotter,
-}
-
-impl Place<'_> {
-    fn key(&self, key: &str) -> Result<Key> {
-        if key.is_empty() {
-            return Err(Error::invalid("snapshot key must not be empty"));
-        }
-        Key::new(&[self.namespace, self.name, key])
-    }
-
-    fn child(&self, parent: &str, key: &str) -> Result<Key> {
-        Key::new(&[self.namespace, self.name, parent, key])
-    }
-
-    fn row(&self, txn: &impl Read, key: &str) -> Result<Snapshot> {
-        txn.get(SNAPSHOTS, &self.key(key)?)?
-            .ok_or_else(|| Error::not_found(format!("snapshot {key} does not exist")))
-    }
-
-    /// The numbers of `key` and its ancestors.
-    fn chain(&self, txn: &impl Read, key: &str) -> Result<Vec<u64>> {
-        let mut numbers = Vec::new();
-        let mut next = key.to_owned();
-        while !next.is_empty() {
-            if numbers.len() == MAX_DEPTH {
-                return Err(Error::precondition(format!(
-                    "snapshot {key} has more than {MAX_DEPTH} parents"
-                )));
-            }
-            let row = self.row(txn, &next)?;
-            numbers.push(row.number);
-            next = row.parent;
-        }
-        Ok(numbers)
-    }
-
-    fn put(&self, txn: &mut WriteTxn, key: &str, row: &Snapshot) -> Result<()> {
-        txn.put(SNAPSHOTS, &self.key(key)?, row)?;
-        if !row.parent.is_empty() {
-            txn.put(SNAPSHOT_CHILDREN, &self.child(&row.parent, key)?, &())?;
-        }
-        Ok(())
-    }
-
-    fn delete(&self, txn: &mut WriteTxn, key: &str, row: &Snapshot) -> Result<()> {
-        txn.delete(SNAPSHOTS, &self.key(key)?)?;
-        if !row.parent.is_empty() {
-            txn.delete(SNAPSHOT_CHILDREN, &self.child(&row.parent, key)?)?;
-        }
-        Ok(())
-    }
 }
 
 /// A number without a row, until dropped.
@@ -124,8 +67,9 @@ impl Store {
         events: Arc<event::Exchange>,
         snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
     ) -> Result<Self> {
-        let rows = metadata.read(|txn| txn.scan(SNAPSHOTS, &Key::prefix(&[])?))?;
-        let mut last = rows.iter().map(|(_, row)| row.number).max().unwrap_or(0);
+        let mut last = metadata
+            .read(|txn| txn.get(META, &Key::new(&[LAST])?))?
+            .map_or(0, |row| row.number);
         for snapshotter in snapshotters.values() {
             last = last.max(snapshotter.numbers()?.last().copied().unwrap_or(0));
         }
@@ -205,7 +149,7 @@ impl Store {
         identifier::drop_empty(&mut labels);
         self.refuse_existing(scope, &place, key, labels.get(TARGET))?;
         let parents = self.metadata.read(|txn| {
-            require_committed(&place, txn, parent)?;
+            place.require_committed(txn, parent)?;
             place.chain(txn, parent)
         })?;
         let making = self.number();
@@ -230,9 +174,19 @@ impl Store {
             if txn.get(SNAPSHOTS, &place.key(key)?)?.is_some() {
                 return Err(Error::already_exists(format!("snapshot {key:?}")));
             }
-            require_committed(&place, txn, parent)?;
+            place.require_committed(txn, parent)?;
             namespace::ensure(txn, place.namespace)?;
             lease::hold(txn, scope, &lease::snapshots(place.name), key)?;
+            let last = Key::new(&[LAST])?;
+            let number = txn.get(META, &last)?.map_or(0, |row| row.number).max(row.number);
+            txn.put(
+                META,
+                &last,
+                &Meta {
+                    number,
+                    ..Meta::default()
+                },
+            )?;
             place.put(txn, key, &row)
         });
         match stored {
@@ -529,22 +483,6 @@ fn named(snapshotter: &str) -> &str {
     }
 }
 
-fn require_committed(place: &Place<'_>, txn: &impl Read, parent: &str) -> Result<()> {
-    if parent.is_empty() {
-        return Ok(());
-    }
-    let row = txn
-        .get(SNAPSHOTS, &place.key(parent)?)?
-        .ok_or_else(|| Error::not_found(format!("parent snapshot {parent} does not exist")))?;
-    if row.kind() == Kind::Committed {
-        Ok(())
-    } else {
-        Err(Error::invalid(format!(
-            "parent {parent:?} is not committed snapshot"
-        )))
-    }
-}
-
 fn info(name: &str, row: Snapshot) -> Info {
     Info {
         name: name.to_owned(),
@@ -553,11 +491,5 @@ fn info(name: &str, row: Snapshot) -> Info {
         created_at: row.created_at.unwrap_or_default(),
         updated_at: row.updated_at.unwrap_or_default(),
         labels: row.labels,
-    }
-}
-
-impl Snapshot {
-    fn kind(&self) -> Kind {
-        Kind::try_from(self.kind).unwrap_or(Kind::Unknown)
     }
 }

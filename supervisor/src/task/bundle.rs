@@ -220,6 +220,19 @@ impl Bundle {
         self.write(&format!("published/{process}"), 0o600, pid.to_string().as_bytes())
     }
 
+    /// Forgets that the exit of a process was published. Done already is no error.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the file system.
+    pub fn unset_published(&self, process: &str) -> Result<()> {
+        let name = format!("published/{process}");
+        match fs::remove_file(self.path.join(&name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove", &name, error)),
+            _ => Ok(()),
+        }
+    }
+
     /// The pid with which the exit of a process was published.
     pub fn published(&self, process: &str) -> Option<u32> {
         let pid = self.read(&format!("published/{process}")).ok()??;
@@ -397,6 +410,9 @@ mod tests {
         assert_eq!(bundle.created().unwrap(), Some(7));
         bundle.set_published("c", 7).unwrap();
         assert_eq!((bundle.published("c"), bundle.published("x")), (Some(7), None));
+        bundle.unset_published("c").unwrap();
+        bundle.unset_published("c").unwrap();
+        assert_eq!(bundle.published("c"), None);
         assert!(bundle.create(b"{}").unwrap_err().is_already_exists());
     }
 

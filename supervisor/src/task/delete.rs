@@ -113,7 +113,9 @@ impl Tasks {
         if let Err(error) = &deleted {
             tracing::warn!(namespace, container_id = id, %error, "shim delete failed");
         }
-        let known = task.exit.or(record).or(deleted.ok());
+        // An answer without a time is an empty message: it would pass for a success.
+        let deleted = deleted.ok().filter(|exit| exit.at.is_some());
+        let known = task.exit.or(record).or(deleted);
         let mut exit = known.unwrap_or(Exit {
             pid: task.pid,
             status: UNKNOWN_STATUS,

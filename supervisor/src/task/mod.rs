@@ -34,6 +34,8 @@ mod runtime_name;
 mod shim;
 mod shim_log;
 mod spawn;
+#[cfg(test)]
+mod tests;
 mod ttrpc;
 mod unmount;
 
@@ -171,7 +173,7 @@ impl Tasks {
         let event = any::pack(&exit);
         match when {
             When::Now => self.events.publish(namespace, EXIT, event),
-            When::Recovered => self.events.recover(namespace, EXIT, event),
+            When::Recovered => self.events.recover(namespace, EXIT, event, exit.exited_at),
         }
     }
 
@@ -187,7 +189,8 @@ impl Tasks {
         });
         match when {
             When::Now => self.events.publish(namespace, TOPIC, event),
-            When::Recovered => self.events.recover(namespace, TOPIC, event),
+            // That is when the daemon deletes it: now.
+            When::Recovered => self.events.recover(namespace, TOPIC, event, None),
         }
     }
 
@@ -206,6 +209,16 @@ impl Tasks {
                 && let Err(error) = bundle.set_published(&process, pid)
             {
                 tracing::debug!(%error, "published exit not marked");
+            }
+        });
+    }
+
+    /// Removes the mark of an exec that was deleted: a container may run any number of them.
+    pub fn forget_exec(&self, task: &Task, exec_id: &str) {
+        let (bundle, exec_id) = (task.bundle.clone(), exec_id.to_owned());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = bundle.unset_published(&exec_id) {
+                tracing::debug!(%error, "mark of a deleted exec not removed");
             }
         });
     }

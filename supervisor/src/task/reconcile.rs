@@ -13,6 +13,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use super::delete::Remains;
 use super::handle::Task;
 use super::shim::{self, Shim};
 use super::ttrpc::CallError;
-use super::{Tasks, When, blocking, exit_record, ledger, monitor, shim_log};
+use super::{Slot, Tasks, When, blocking, exit_record, ledger, monitor, shim_log, spawn};
 use crate::error::{Error, Result};
 
 /// How many bundles are looked at side by side.
@@ -64,6 +65,45 @@ impl Tasks {
         while let Some(done) = work.join_next().await {
             if let Err(error) = done {
                 tracing::error!(%error, "recovery of a task panicked");
+            }
+        }
+        self.sweep_sockets().await
+    }
+
+    /// Tells shims of ours to leave that no bundle leads to: the daemon was killed while it started them. Sockets that
+    /// nobody listens on are removed.
+    async fn sweep_sockets(&self) -> Result<()> {
+        let sockets = self.daemon.sockets.clone();
+        for address in blocking(move || socket_addresses(&sockets)).await? {
+            let in_use = self.table().values().any(|slot| match slot {
+                Slot::Live(task) => task.shim().address() == address,
+                Slot::Reserved => false,
+            });
+            if in_use {
+                continue;
+            }
+            let bootstrap = Bootstrap {
+                version: 2,
+                address,
+                protocol: "ttrpc".to_owned(),
+            };
+            match Shim::connect(&bootstrap).await? {
+                Ok(shim) => {
+                    tracing::info!(address = bootstrap.address, "shim without a bundle told to leave");
+                    // It stays if it has a task after all.
+                    shim.shutdown("").await;
+                }
+                Err(error) if error.nobody_listens() => {
+                    let socket = spawn::socket(&bootstrap.address)?;
+                    blocking(move || match fs::remove_file(&socket) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            Err(Error::io(format!("remove {}", socket.display()), error))
+                        }
+                        _ => Ok(()),
+                    })
+                    .await?;
+                }
+                Err(error) => tracing::warn!(address = bootstrap.address, %error, "shim cannot be reached"),
             }
         }
         Ok(())
@@ -242,6 +282,26 @@ fn bundles(directory: &Path) -> Result<Vec<(String, String)>> {
         }
     }
     Ok(bundles)
+}
+
+/// The addresses of all sockets in a directory. Blocks.
+fn socket_addresses(directory: &Path) -> Result<Vec<String>> {
+    let failed = |error| Error::io(format!("read {}", directory.display()), error);
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut addresses = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_socket()
+            && let Some(path) = entry.path().to_str()
+        {
+            addresses.push(format!("unix://{path}"));
+        }
+    }
+    Ok(addresses)
 }
 
 fn subdirectories(path: &Path) -> Result<Vec<String>> {

@@ -27,6 +27,7 @@ const SHUTDOWN: Duration = Duration::from_secs(3);
 /// A connected shim.
 #[derive(Debug)]
 pub struct Shim {
+    address: String,
     client: Client,
     version: AtomicU32,
     version_is_known: AtomicBool,
@@ -41,10 +42,16 @@ impl Shim {
     pub async fn connect(bootstrap: &Bootstrap) -> Result<Result<Self, ConnectError>> {
         let socket = spawn::socket(&bootstrap.address)?;
         Ok(Client::connect(&socket, CONNECT).await.map(|client| Self {
+            address: bootstrap.address.clone(),
             client,
             version: AtomicU32::new(bootstrap.version),
             version_is_known: AtomicBool::new(false),
         }))
+    }
+
+    /// Where it listens: `unix:///path`.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Completes when the connection has ended.

@@ -1,0 +1,83 @@
+//! The child half: from `clone3` to `execve`.
+//!
+//! # Invariants
+//!
+//! - Runs on its own copy of a program's memory in which another thread may hold any lock: nothing here allocates,
+//!   locks, prints or panics; every call is one of `sys`.
+//! - Decides nothing that could have been decided in the plan.
+//! - Every step that fails ends the process, and is told to whoever waits: the parent, or after the gate the starter.
+//! - From its first call until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
+//!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962).
+
+mod container;
+mod identity;
+mod isolate;
+mod program;
+mod step;
+mod terminal;
+
+use std::convert::Infallible;
+
+use crate::plan::{Opened, Plan, ProcessPlan};
+use crate::sys::{Fd, process, socket};
+
+pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, Step, describe};
+
+/// What connects the child half with the rest of the world.
+#[derive(Debug)]
+pub(crate) struct Wires {
+    /// To the parent: packets of [`Message`] one way, packets of one byte the other.
+    pub(crate) parent: Fd,
+    /// The listening socket of the start gate; none for a process that starts at once.
+    pub(crate) gate: Option<Fd>,
+    /// Becomes 0, 1 and 2; nothing to keep what is there.
+    pub(crate) streams: Option<[Fd; 3]>,
+    /// Ranges of descriptors to close, both ends included.
+    pub(crate) close: Vec<(u32, u32)>,
+    /// From this one on, descriptors are closed by `execve`.
+    pub(crate) first_undeclared: u32,
+    /// The parent says when to go on: it has something to do first (control groups, id mappings).
+    pub(crate) wait_for_parent: bool,
+    /// Namespaces to join by their own descriptor.
+    pub(crate) join: Vec<Opened>,
+    /// A process whose namespaces to join, and which.
+    pub(crate) join_process: Option<(Fd, u64)>,
+}
+
+/// What the child half is to become.
+pub(crate) enum Work<'a> {
+    /// The first process of a container.
+    Container(&'a mut Plan),
+    /// Another process in one.
+    Process(&'a mut ProcessPlan),
+}
+
+/// Runs the child half; ends in the user's program or with exit code 1.
+pub(crate) fn run(work: Work<'_>, wires: &Wires) -> Infallible {
+    let mut reporter = wires.parent;
+    let done = match work {
+        Work::Container(plan) => container::perform(plan, wires, &mut reporter),
+        Work::Process(process) => join(process, wires, &mut reporter),
+    };
+    let failure = match done {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    };
+    // Whoever listened may be gone: there is nobody else to tell.
+    let told = socket::send(reporter, &Message::Failed(failure).encode(), None);
+    process::exit(if told.is_ok() { 1 } else { 2 })
+}
+
+/// Another process in a container that stands.
+fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infallible, Failure> {
+    isolate::leave_caller(wires)?;
+    isolate::hide()?;
+    isolate::wait_for_parent(wires)?;
+    isolate::join(wires)?;
+    isolate::new_session(plan)?;
+    let terminal = match plan.terminal {
+        Some(size) => Some(terminal::open(Fd::CWD, c"/dev/pts/ptmx", size, *reporter)?),
+        None => None,
+    };
+    program::execute(plan, terminal, wires, reporter)
+}

@@ -1,0 +1,102 @@
+//! What the child half says, heard by the parent.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+};
+
+use crate::Error;
+use crate::init::{MESSAGE_BYTES, Message};
+
+/// One thing heard.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A message.
+    Message(Message),
+    /// The terminal's master.
+    Console(OwnedFd),
+    /// The other end is closed: the program was executed, or the process ended.
+    Closed,
+}
+
+/// The parent's end of the socket pair, or the starter's of the gate.
+#[derive(Debug)]
+pub(crate) struct Conversation<'a> {
+    /// A packet socket.
+    pub(crate) socket: BorrowedFd<'a>,
+    /// The child: its end ends the conversation, even if another process happens to hold a copy of the child's socket.
+    pub(crate) pidfd: BorrowedFd<'a>,
+}
+
+impl Conversation<'_> {
+    /// Waits for the next thing the child half says.
+    pub(crate) fn listen(&self) -> Result<Heard, Error> {
+        loop {
+            let mut fds = [
+                PollFd::new(&self.socket, PollFlags::IN),
+                PollFd::new(&self.pidfd, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => return Err(Error::io("wait for the container process", errno)),
+            }
+            // What was said before the end is heard first.
+            if fds[0].revents().is_empty() {
+                return Ok(Heard::Closed);
+            }
+            return self.receive();
+        }
+    }
+
+    /// Lets a waiting child half go on.
+    pub(crate) fn go(&self) -> Result<(), Error> {
+        let sent = send(self.socket, &[1], SendFlags::NOSIGNAL);
+        sent.map(drop)
+            .map_err(|errno| Error::io("answer the container process", errno))
+    }
+
+    fn receive(&self) -> Result<Heard, Error> {
+        let mut packet = [0; MESSAGE_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let mut parts = [std::io::IoSliceMut::new(&mut packet)];
+            match recvmsg(self.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                // A gate that was closed before it was opened.
+                Err(rustix::io::Errno::CONNRESET) => return Ok(Heard::Closed),
+                answer => break answer.map_err(|errno| Error::io("hear the container process", errno))?,
+            }
+        };
+        if received.bytes == 0 {
+            return Ok(Heard::Closed);
+        }
+        let passed = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let message = packet.get(..received.bytes).and_then(Message::decode);
+        let complete = !received.flags.contains(ReturnFlags::TRUNC);
+        match (message, passed) {
+            (Some(Message::Console), Some(master)) if complete => Ok(Heard::Console(master)),
+            (Some(message), None) if complete && message != Message::Console => Ok(Heard::Message(message)),
+            _ => Err(Error::Invalid(
+                "the container process sent what is no message".into(),
+            )),
+        }
+    }
+}
+
+impl<'a> Conversation<'a> {
+    /// A conversation over `socket` with the process of `pidfd`.
+    pub(crate) fn new(socket: &'a impl AsFd, pidfd: &'a impl AsFd) -> Self {
+        Self {
+            socket: socket.as_fd(),
+            pidfd: pidfd.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The parent's half of making a process: the clone, the conversation with the child half, the start gate.
+
+mod conversation;
+pub(crate) mod gate;
+mod identity;
+mod spawn;
+mod streams;
+
+pub(crate) use conversation::{Conversation, Heard};
+pub(crate) use identity::{is_alive, open_pidfd, reap, start_time, wait_exit};
+pub(crate) use spawn::{Early, Request, open_joins, spawn};
+pub(crate) use streams::Streams;

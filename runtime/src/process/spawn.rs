@@ -1,0 +1,168 @@
+//! The clone itself.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::Streams;
+use crate::Error;
+use crate::init::{self, Wires, Work};
+use crate::plan::{Join, Opened, namespace_name};
+use crate::sys::process::{Child, clone_child, setns};
+use crate::sys::{Errno, Fd};
+
+/// Namespaces that must be joined before the clone.
+///
+/// A pid namespace is entered by being born in it. And a namespace of the caller's user namespace cannot be joined any
+/// more from a new one.
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    /// By descriptor of the namespace, or of a process, and type.
+    pub(crate) namespaces: Vec<(OwnedFd, u64)>,
+}
+
+/// A child half to be.
+pub(crate) struct Request<'a> {
+    /// What it becomes.
+    pub(crate) work: Work<'a>,
+    /// `CLONE_NEW*` for `clone3`.
+    pub(crate) create: u64,
+    /// Joined before.
+    pub(crate) early: Early,
+    /// The v2 group it is born in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Its streams.
+    pub(crate) streams: &'a Streams,
+    /// How many descriptors from 3 on it keeps.
+    pub(crate) preserve_fds: u32,
+    /// The start gate.
+    pub(crate) gate: Option<BorrowedFd<'a>>,
+    /// It waits for the parent first.
+    pub(crate) wait_for_parent: bool,
+    /// Joined by the child half.
+    pub(crate) join: Vec<Opened>,
+    /// A process whose namespaces the child half joins.
+    pub(crate) join_process: Option<(BorrowedFd<'a>, u64)>,
+}
+
+/// Makes the child; answers it and this side of the conversation.
+pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|errno| Error::io("make a socket pair", errno))?;
+    let first_undeclared = request.preserve_fds.saturating_add(3);
+    let mut keep: Vec<u32> = [Fd::of(&theirs)]
+        .into_iter()
+        .chain(request.gate.as_ref().map(Fd::of))
+        .chain(request.join.iter().map(|namespace| Fd::of(&namespace.fd)))
+        .chain(request.join_process.as_ref().map(|(pidfd, _)| Fd::of(pidfd)))
+        .map(|fd| fd.number().cast_unsigned())
+        .collect();
+    keep.sort_unstable();
+    let wires = Wires {
+        parent: Fd::of(&theirs),
+        gate: request.gate.as_ref().map(Fd::of),
+        streams: request.streams.wires(),
+        close: gaps(first_undeclared, &keep),
+        first_undeclared,
+        wait_for_parent: request.wait_for_parent,
+        join: request.join,
+        join_process: request.join_process.map(|(pidfd, kinds)| (Fd::of(&pidfd), kinds)),
+    };
+    let (create, cgroup, work) = (request.create, request.cgroup.as_ref().map(Fd::of), request.work);
+    let make = || {
+        // SAFETY: `init::run` allocates nothing, locks nothing, does not unwind and never returns.
+        #[allow(unsafe_code)]
+        let child = unsafe { clone_child(create, cgroup, || init::run(work, &wires)) };
+        child.map_err(|errno| Error::io("clone3", errno))
+    };
+    let child = in_namespaces(&request.early, make)?;
+    Ok((child, ours))
+}
+
+/// Runs `make` on a thread of its own in these namespaces, so that no thread of the caller's is ever in them.
+fn in_namespaces<F>(early: &Early, make: F) -> Result<Child, Error>
+where
+    F: FnOnce() -> Result<Child, Error> + Send,
+{
+    if early.namespaces.is_empty() {
+        return make();
+    }
+    thread::scope(|scope| {
+        let joined = thread::Builder::new()
+            .name("wharf-clone".into())
+            .spawn_scoped(scope, || {
+                for (fd, kind) in &early.namespaces {
+                    setns(Fd::of(fd), *kind).map_err(|errno| {
+                        Error::io(format!("join a {} namespace", namespace_name(*kind)), errno)
+                    })?;
+                }
+                make()
+            });
+        match joined.map_err(|error| Error::io("start a thread", error))?.join() {
+            Ok(child) => child,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// The ranges between the numbers to keep, from `first` on.
+fn gaps(first: u32, keep: &[u32]) -> Vec<(u32, u32)> {
+    let mut gaps = Vec::with_capacity(keep.len() + 1);
+    let mut next = first;
+    for fd in keep.iter().copied().filter(|fd| *fd >= first) {
+        if fd > next {
+            gaps.push((next, fd - 1));
+        }
+        next = fd + 1;
+    }
+    gaps.push((next, u32::MAX));
+    gaps
+}
+
+/// Opens the namespaces that are joined by path, and checks that they are what the configuration says.
+pub(crate) fn open_joins(joins: &[Join]) -> Result<Vec<Opened>, Error> {
+    joins
+        .iter()
+        .map(|join| {
+            let what = || {
+                format!(
+                    "open the {} namespace {}",
+                    namespace_name(join.kind),
+                    join.path.display()
+                )
+            };
+            let fd = rustix::fs::open(
+                &join.path,
+                OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY,
+                Mode::empty(),
+            )
+            .map_err(|errno| Error::io(what(), errno))?;
+            let kind = crate::sys::process::namespace_type(Fd::of(&fd.as_fd()))
+                .map_err(|errno| Error::io(what(), errno))?;
+            if kind != join.kind {
+                return Err(Error::io(what(), Errno::new(libc::EINVAL)));
+            }
+            Ok(Opened { kind, fd })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_but_the_kept_descriptors_is_closed() {
+        assert_eq!(gaps(3, &[]), [(3, u32::MAX)]);
+        assert_eq!(gaps(3, &[3, 4]), [(5, u32::MAX)]);
+        assert_eq!(gaps(3, &[5, 9]), [(3, 4), (6, 8), (10, u32::MAX)]);
+        assert_eq!(gaps(6, &[4, 7]), [(6, 6), (8, u32::MAX)]);
+    }
+}

@@ -1,0 +1,67 @@
+//! Device nodes and links, in the child half.
+
+use super::place::{Kind, name, open_or_make, open_parent};
+use crate::plan::{Device, Link};
+use crate::sys::fs::{self, Resolve};
+use crate::sys::mount::{self, Extent};
+use crate::sys::{Errno, Fd};
+
+/// Makes a node; where a user namespace forbids that, the host's node is bound instead.
+pub(crate) fn make_device(root: Fd, device: &Device) -> Result<(), Errno> {
+    let parent = open_parent(root, &device.target, Resolve::InRoot)?;
+    let name = name(&device.target.path);
+    let result = match fs::mknodat(parent, name, device.mode, device.device) {
+        Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
+        Ok(()) => fs::chown(parent, name, device.uid, device.gid),
+        // An image, or a mount, has one already: good only if it is the same.
+        Err(errno) if errno.number() == libc::EEXIST => match is_same(parent, device) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(errno),
+            Err(errno) => Err(errno),
+        },
+        Err(errno) if errno.number() == libc::EPERM => bind_device(root, device),
+        Err(errno) => Err(errno),
+    };
+    parent.close();
+    result
+}
+
+fn is_same(parent: Fd, device: &Device) -> Result<bool, Errno> {
+    let there = fs::stat(parent, name(&device.target.path))?;
+    Ok(there.mode & libc::S_IFMT == device.mode & libc::S_IFMT && there.rdev == device.device)
+}
+
+fn bind_device(root: Fd, device: &Device) -> Result<(), Errno> {
+    let source = mount::clone_tree(Fd::CWD, &device.host, Extent::Mount)?;
+    let there = fs::stat(source, c"")?;
+    if there.mode & libc::S_IFMT != device.mode & libc::S_IFMT || there.rdev != device.device {
+        return Err(Errno::new(libc::ENODEV));
+    }
+    let target = open_or_make(root, &device.target, Kind::File, Resolve::InRootNoSymlinks)?;
+    let result = mount::attach(source, target);
+    target.close();
+    source.close();
+    result
+}
+
+/// Makes a link of `/dev`; one that is there stays, unless it must be ours.
+pub(crate) fn make_link(root: Fd, link: &Link) -> Result<(), Errno> {
+    if let Some(needed) = &link.needs {
+        match fs::openat2(root, needed, libc::O_PATH, 0, Resolve::InRoot) {
+            Ok(found) => found.close(),
+            Err(errno) if errno.number() == libc::ENOENT => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+    let parent = open_parent(root, &link.at, Resolve::InRoot)?;
+    let name = name(&link.at.path);
+    let result = match fs::symlinkat(&link.to, parent, name) {
+        Err(errno) if errno.number() == libc::EEXIST && link.replace => {
+            fs::unlinkat(parent, name).and_then(|()| fs::symlinkat(&link.to, parent, name))
+        }
+        Err(errno) if errno.number() == libc::EEXIST => Ok(()),
+        answer => answer,
+    };
+    parent.close();
+    result
+}

@@ -1,0 +1,16 @@
+//! Building a root file system, in the child half.
+//!
+//! The root file system is hostile: every path in it is opened beneath its root descriptor, mounts are made detached and
+//! attached to the descriptor that was checked, never to a path.
+
+mod device;
+mod mask;
+mod mount;
+mod pivot;
+mod place;
+
+pub(crate) use device::{make_device, make_link};
+pub(crate) use mask::{mask, read_only};
+pub(crate) use mount::{attach_root, perform};
+pub(crate) use pivot::{change_root, isolate_parent};
+pub(crate) use place::{Kind, open_or_make};

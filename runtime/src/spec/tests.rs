@@ -1,0 +1,237 @@
+//! Documents as the engines in use write them, and documents that must not pass.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The smallest usable document, with `changes` merged into it.
+fn document(changes: Value) -> Value {
+    let mut document = json!({
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs"},
+        "process": {"cwd": "/", "args": ["sh"], "user": {"uid": 0, "gid": 0}},
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]},
+    });
+    merge(&mut document, changes);
+    document
+}
+
+/// A `null` of `changes` removes the member.
+fn merge(into: &mut Value, changes: Value) {
+    match (into, changes) {
+        (Value::Object(into), Value::Object(changes)) => {
+            for (name, change) in changes {
+                if change.is_null() {
+                    into.remove(&name);
+                } else {
+                    merge(into.entry(name).or_insert(Value::Null), change);
+                }
+            }
+        }
+        (into, change) => *into = change,
+    }
+}
+
+fn parsed(changes: Value) -> Result<Spec, Error> {
+    parse(document(changes).to_string().into_bytes())
+}
+
+fn refusal(changes: Value) -> String {
+    parsed(changes).unwrap_err().to_string()
+}
+
+#[test]
+fn the_original_bytes_are_kept_with_what_the_typed_form_does_not_know() {
+    let bytes = document(json!({"future": {"field": 1}})).to_string().into_bytes();
+    let spec = parse(bytes.clone()).unwrap();
+    assert_eq!(spec.original(), bytes);
+    assert_eq!(
+        spec.oci().root().as_ref().unwrap().path().to_str(),
+        Some("rootfs")
+    );
+    assert!(spec.warnings().is_empty());
+}
+
+#[test]
+fn unknown_capabilities_are_left_out_and_told() {
+    let spec = parsed(json!({"process": {"capabilities": {
+        "bounding": ["CAP_KILL", "CAP_TIME_TRAVEL"], "ambient": ["CAP_TIME_TRAVEL", "CAP_A"],
+    }}}))
+    .unwrap();
+    assert_eq!(
+        spec.warnings(),
+        ["ignoring unknown or unavailable capabilities: [CAP_A CAP_TIME_TRAVEL]"]
+    );
+    let sets = spec
+        .oci()
+        .process()
+        .as_ref()
+        .unwrap()
+        .capabilities()
+        .clone()
+        .unwrap();
+    assert_eq!(sets.bounding().as_ref().map(|set| set.len()), Some(1));
+}
+
+#[test]
+fn null_is_as_if_it_were_not_there() {
+    let text = document(json!({}))
+        .to_string()
+        .replace(r#""cwd":"/""#, r#""cwd":"/","env":null,"rlimits":null"#);
+    let text = text.replace(
+        r#""linux":{"#,
+        r#""linux":{"resources":{"pids":{"limit":null},"memory":null},"seccomp":null,"#,
+    );
+    let spec = parse(text.into_bytes()).unwrap();
+    let linux = spec.oci().linux().as_ref().unwrap();
+    assert!(
+        linux.resources().as_ref().unwrap().pids().is_none(),
+        "no limit is not a limit of zero"
+    );
+}
+
+#[test]
+fn an_empty_seccomp_profile_is_none_and_kernel_memory_is_left_out() {
+    let spec = parsed(json!({"linux": {
+        "seccomp": {"defaultAction": ""},
+        "resources": {"memory": {"kernel": 5, "limit": 7}, "devices": [{"allow": false, "type": "", "access": "rwm"}]},
+    }}))
+    .unwrap();
+    let linux = spec.oci().linux().as_ref().unwrap();
+    assert!(linux.seccomp().is_none());
+    assert_eq!(
+        linux.resources().as_ref().unwrap().memory().unwrap().limit(),
+        Some(7)
+    );
+    assert_eq!(
+        spec.warnings(),
+        ["Kernel memory settings are ignored and will be removed"]
+    );
+}
+
+#[test]
+fn an_error_names_its_field() {
+    for (changes, expected) in [
+        (json!({"root": null}), "root: must be specified"),
+        (json!({"root": {"path": ""}}), "root.path: must not be empty"),
+        (json!({"process": null}), "process: must not be empty"),
+        (
+            json!({"process": {"args": []}}),
+            "process.args: must not be empty",
+        ),
+        (
+            json!({"process": {"args": ["a", "b\0c"]}}),
+            "process.args[1]: contains a zero byte",
+        ),
+        (json!({"process": {"cwd": ""}}), "process.cwd: must not be empty"),
+        (
+            json!({"process": {"cwd": "tmp"}}),
+            "process.cwd: must be an absolute path",
+        ),
+        (
+            json!({"process": {"env": ["A=1", "B"]}}),
+            "process.env[1]: invalid environment variable: missing '='",
+        ),
+        (
+            json!({"process": {"env": ["=1"]}}),
+            "process.env[0]: invalid environment variable: name cannot be empty",
+        ),
+        (
+            json!({"process": {"rlimits": [{"type": "RLIMIT_JOY", "hard": 1, "soft": 1}]}}),
+            "process.rlimits[0].type: wrong rlimit value: RLIMIT_JOY",
+        ),
+        (
+            json!({"linux": {"namespaces": [{"type": "pid"}, {"type": "foo"}]}}),
+            "linux.namespaces[1].type: unknown namespace \"foo\"",
+        ),
+        (
+            json!({"mounts": [{"destination": ""}]}),
+            "mounts[0].destination: must not be empty",
+        ),
+        (json!({"hostname": "a\0b"}), "hostname: contains a zero byte"),
+    ] {
+        assert_eq!(refusal(changes), expected);
+    }
+}
+
+#[test]
+fn the_typed_parsers_complaints_are_located() {
+    for (changes, field) in [
+        (json!({"process": {"terminal": "yes"}}), "process.terminal: "),
+        (json!({"process": {"user": {"uid": -1}}}), "process.user.uid: "),
+        (
+            json!({"linux": {"resources": {"memory": {"limit": "1G"}}}}),
+            "linux.resources.memory.limit: ",
+        ),
+        (
+            json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW"}, {"names": ["b"], "action": "SCMP_ACT_SING"}]}}}),
+            "linux.seccomp.syscalls[1].action: ",
+        ),
+        (json!({"annotations": {"a/b~c": 5}}), "annotations.a/b~c: "),
+        (
+            json!({"mounts": [{"source": "x"}]}),
+            "mounts[0]: missing field `destination`",
+        ),
+    ] {
+        let refusal = refusal(changes);
+        assert!(refusal.starts_with(field), "{refusal} does not name {field}");
+    }
+}
+
+#[test]
+fn what_is_no_configuration_is_refused() {
+    assert!(
+        parse(b"{".to_vec())
+            .unwrap_err()
+            .to_string()
+            .starts_with("invalid JSON: ")
+    );
+    assert_eq!(
+        parse(b"null".to_vec()).unwrap_err().to_string(),
+        "config: must be an object"
+    );
+    let deep = "[".repeat(200_000);
+    assert!(
+        parse(deep.into_bytes()).is_err(),
+        "deep nesting is refused and not followed"
+    );
+    let empty = tempfile::tempdir().unwrap();
+    let missing = load(empty.path()).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("JSON specification file ") && missing.ends_with("config.json not found"),
+        "{missing}"
+    );
+    let large = std::fs::File::create(empty.path().join(CONFIG_FILE)).unwrap();
+    large.set_len(MAX_CONFIG_BYTES + 1).unwrap();
+    assert!(matches!(load(empty.path()), Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn a_process_alone_is_checked_like_one_in_a_configuration() {
+    let parse = |json: Value| parse_process(json.to_string().as_bytes());
+    let (process, warnings) =
+        parse(json!({"cwd": "/", "args": ["id"], "capabilities": {"bounding": ["CAP_NEW"]}, "user": {"uid": 1, "gid": 2}}))
+            .unwrap();
+    assert_eq!(process.user().uid(), 1);
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(
+        parse(json!({"cwd": "/", "args": []})).unwrap_err().to_string(),
+        "process.args: must not be empty"
+    );
+}
+
+#[test]
+fn the_examples_are_usable_configurations() {
+    let rooted = parse(default(None, false).into_bytes()).unwrap();
+    assert_eq!(rooted.oci().version(), OCI_VERSION);
+    assert!(!default(None, false).contains("cgroup\"\n\t\t\t}"));
+    assert!(default(None, true).contains("\"type\": \"cgroup\"\n\t\t\t}"));
+    let text = default(Some((1000, 100)), true);
+    assert!(!text.contains('@'), "{text}");
+    let rootless = parse(text.into_bytes()).unwrap();
+    let linux = rootless.oci().linux().as_ref().unwrap();
+    assert_eq!(linux.uid_mappings().as_ref().unwrap()[0].host_id(), 1000);
+    assert_eq!(linux.gid_mappings().as_ref().unwrap()[0].host_id(), 100);
+    assert!(linux.resources().is_none());
+}

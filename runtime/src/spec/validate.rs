@@ -1,0 +1,108 @@
+//! What can be said about a configuration without knowing the host.
+//!
+//! These checks come before anything is made for a container. What depends on the host, or on how a field is
+//! carried out, is checked where that is planned.
+
+use std::path::Path;
+
+use oci_spec::runtime as oci;
+
+use super::Error;
+
+/// Checks a whole configuration.
+///
+/// # Errors
+///
+/// The first field that is not usable.
+pub fn validate(spec: &oci::Spec) -> Result<(), Error> {
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| Error::field("root", "must be specified"))?;
+    path(root.path(), "root.path")?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| Error::field("process", "must not be empty"))?;
+    validate_process(process, "process")?;
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        path(mount.destination(), &format!("mounts[{index}].destination"))?;
+        if let Some(source) = mount.source() {
+            text(&source.to_string_lossy(), &format!("mounts[{index}].source"))?;
+        }
+        for option in mount.options().iter().flatten() {
+            text(option, &format!("mounts[{index}].options"))?;
+        }
+    }
+    for (name, value) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+        if let Some(value) = value {
+            text(value, name)?;
+        }
+    }
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    for (name, paths) in [
+        ("maskedPaths", linux.masked_paths()),
+        ("readonlyPaths", linux.readonly_paths()),
+    ] {
+        for (index, path) in paths.iter().flatten().enumerate() {
+            text(path, &format!("linux.{name}[{index}]"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks a `process` object that stands at `field`.
+///
+/// # Errors
+///
+/// The first field that is not usable.
+pub fn validate_process(process: &oci::Process, field: &str) -> Result<(), Error> {
+    if process.cwd().as_os_str().is_empty() {
+        return Err(Error::field(format!("{field}.cwd"), "must not be empty"));
+    }
+    path(process.cwd(), &format!("{field}.cwd"))?;
+    if !process.cwd().is_absolute() {
+        return Err(Error::field(format!("{field}.cwd"), "must be an absolute path"));
+    }
+    let args = process.args().as_deref().unwrap_or_default();
+    if args.is_empty() {
+        return Err(Error::field(format!("{field}.args"), "must not be empty"));
+    }
+    if args[0].is_empty() {
+        return Err(Error::field(format!("{field}.args[0]"), "must not be empty"));
+    }
+    for (index, arg) in args.iter().enumerate() {
+        text(arg, &format!("{field}.args[{index}]"))?;
+    }
+    for (index, variable) in process.env().iter().flatten().enumerate() {
+        let field = format!("{field}.env[{index}]");
+        text(variable, &field)?;
+        match variable.find('=') {
+            None => return Err(Error::field(field, "invalid environment variable: missing '='")),
+            Some(0) => {
+                return Err(Error::field(
+                    field,
+                    "invalid environment variable: name cannot be empty",
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn path(path: &Path, field: &str) -> Result<(), Error> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::field(field, "must not be empty"));
+    }
+    text(&path.to_string_lossy(), field)
+}
+
+/// The kernel's strings end at the first zero byte, and what is behind it would be lost.
+fn text(text: &str, field: &str) -> Result<(), Error> {
+    if text.contains('\0') {
+        Err(Error::field(field, "contains a zero byte"))
+    } else {
+        Ok(())
+    }
+}
