@@ -34,7 +34,7 @@ const POLL: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) enum Source {
     /// A registry.
-    Registry(registry::Client),
+    Registry(Arc<registry::Client>),
     /// The content store, where an archive was read into before.
     Local,
 }

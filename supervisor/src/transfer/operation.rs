@@ -46,7 +46,7 @@ pub(crate) async fn pull(
         }
         progress.say(format!("Pulling from {from}"), "", None);
         progress.say("fetching image content", &names[0], Some(&target));
-        let source = Source::Registry(client);
+        let source = Source::Registry(Arc::new(client));
         let fetcher = Fetcher {
             daemon: Arc::clone(daemon),
             scope,
