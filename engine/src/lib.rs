@@ -24,8 +24,13 @@
 pub mod api;
 pub mod cli;
 pub mod container;
+pub mod daemon;
+pub mod engine;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod image;
+pub mod readiness;
 pub mod rootfs;
 pub mod supervisor;
+pub mod undo;

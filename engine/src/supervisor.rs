@@ -30,11 +30,11 @@ use wharf_proto::containerd::services::snapshots::v1::{
 };
 use wharf_proto::containerd::services::tasks::v1::{self as tasks, tasks_client::TasksClient};
 use wharf_proto::containerd::services::version::v1::version_client::VersionClient;
-use wharf_proto::containerd::v1::types::Status;
 
 pub use wharf_proto::containerd::services::containers::v1::Container as ContainerRow;
 pub use wharf_proto::containerd::services::images::v1::Image as ImageRow;
 pub use wharf_proto::containerd::types::{Descriptor, Mount, Platform};
+pub use wharf_proto::containerd::v1::types::Status as TaskStatus;
 
 /// The containerd namespace of everything the engine makes.
 pub const NAMESPACE: &str = "wharf";
@@ -114,7 +114,7 @@ pub struct TaskState {
     /// The pid on the host.
     pub pid: u32,
     /// Where it is in its life.
-    pub status: Status,
+    pub status: TaskStatus,
     /// How it ended, when it has.
     pub exit: Option<Exit>,
 }
@@ -181,12 +181,10 @@ impl Client {
     /// # Errors
     ///
     /// No answer in time, or the namespace cannot be made.
-    pub async fn ready(&self, limit: Duration) -> CallResult<String> {
-        let version = tokio::time::timeout(limit, VersionClient::new(self.channel.clone()).version(()))
+    pub async fn ready(&self, limit: Duration) -> CallResult<()> {
+        tokio::time::timeout(limit, self.version())
             .await
-            .map_err(|_| CallError::other("connect to", "the supervisor", "no answer in time"))?
-            .map_err(failed("connect to", "the supervisor"))?
-            .into_inner();
+            .map_err(|_| CallError::other("connect to", "the supervisor", "no answer in time"))??;
         let namespace = namespaces::Namespace {
             name: NAMESPACE.to_owned(),
             labels: Default::default(),
@@ -202,7 +200,20 @@ impl Client {
             Err(error) if error.is_already_exists() => {}
             Err(error) => return Err(error),
         }
-        Ok(version.version)
+        Ok(())
+    }
+
+    /// The version that the supervisor reports.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be reached.
+    pub async fn version(&self) -> CallResult<String> {
+        let response = VersionClient::new(self.channel.clone())
+            .version(())
+            .await
+            .map_err(failed("version of", "the supervisor"))?;
+        Ok(response.into_inner().version)
     }
 
     /// The row of an image.
@@ -444,6 +455,49 @@ impl Client {
             .collect())
     }
 
+    /// The OCI spec of a container, as it was stored.
+    ///
+    /// # Errors
+    ///
+    /// The container does not exist, or its spec is not JSON.
+    pub async fn container_spec(&self, id: &str) -> CallResult<serde_json::Value> {
+        let response = ContainersClient::new(self.channel.clone())
+            .get(containers::GetContainerRequest { id: id.to_owned() })
+            .await
+            .map_err(failed("get container", id))?;
+        let spec = response
+            .into_inner()
+            .container
+            .and_then(|row| row.spec)
+            .unwrap_or_default();
+        serde_json::from_slice(&spec.value).map_err(|error| CallError::other("read the spec of", id, error))
+    }
+
+    /// The keys of all snapshots of the engine's namespace.
+    ///
+    /// # Errors
+    ///
+    /// The call failed.
+    pub async fn snapshot_keys(&self, snapshotter: &str) -> CallResult<Vec<String>> {
+        let mut stream = SnapshotsClient::new(self.channel.clone())
+            .list(snapshots::ListSnapshotsRequest {
+                snapshotter: snapshotter.to_owned(),
+                filters: Vec::new(),
+            })
+            .await
+            .map_err(failed("list snapshots", snapshotter))?
+            .into_inner();
+        let mut keys = Vec::new();
+        while let Some(part) = stream
+            .message()
+            .await
+            .map_err(failed("list snapshots", snapshotter))?
+        {
+            keys.extend(part.info.into_iter().map(|info| info.name));
+        }
+        Ok(keys)
+    }
+
     /// Creates a container's task: its process exists and waits at the start gate. Returns the pid.
     ///
     /// # Errors
@@ -530,7 +584,7 @@ impl Client {
         Ok(process.map(|process| TaskState {
             pid: process.pid,
             status: process.status(),
-            exit: (process.status() == Status::Stopped).then(|| Exit {
+            exit: (process.status() == TaskStatus::Stopped).then(|| Exit {
                 status: process.exit_status,
                 at: time(process.exited_at),
             }),
@@ -689,6 +743,73 @@ impl Client {
             .iter()
             .map(|process| process.pid)
             .collect())
+    }
+}
+
+/// The supervisor in this process. Dropping it ends it; containers go on.
+#[derive(Debug)]
+pub struct Embedded {
+    stop: tokio_util::sync::CancellationToken,
+    served: tokio::task::JoinHandle<Result<(), wharf_supervisor::Error>>,
+    address: PathBuf,
+}
+
+impl Embedded {
+    /// Opens the supervisor's stores and serves its API on the socket `address`, for this engine and for everyone else
+    /// who speaks containerd's API.
+    ///
+    /// # Errors
+    ///
+    /// Another process has the root open, or the socket cannot be made.
+    pub async fn start(root: PathBuf, state: PathBuf, address: PathBuf) -> Result<Self, Error> {
+        let failed = |error: wharf_supervisor::Error| Error::system(format!("start the supervisor: {error}"));
+        let config = wharf_supervisor::Config {
+            root,
+            state,
+            address: address.clone(),
+            ..Default::default()
+        };
+        config.validate().map_err(failed)?;
+        let supervisor = wharf_supervisor::Supervisor::open(config).await.map_err(failed)?;
+        let listener = wharf_supervisor::Supervisor::listen(&address)
+            .await
+            .map_err(failed)?;
+        let stop = tokio_util::sync::CancellationToken::new();
+        let served = tokio::spawn(supervisor.serve(vec![listener], stop.clone().cancelled_owned()));
+        Ok(Self {
+            stop,
+            served,
+            address,
+        })
+    }
+
+    /// Completes when the supervisor ends, which it does by itself only when it fails.
+    pub async fn ended(&mut self) -> Error {
+        match (&mut self.served).await {
+            Ok(Ok(())) => Error::system("the supervisor ended"),
+            Ok(Err(error)) => Error::system(format!("the supervisor ended: {error}")),
+            Err(error) => Error::system(format!("the supervisor ended: {error}")),
+        }
+    }
+
+    /// Ends the supervisor and removes its socket.
+    ///
+    /// # Errors
+    ///
+    /// It had failed, or the socket cannot be removed.
+    pub async fn stop(self) -> Result<(), Error> {
+        self.stop.cancel();
+        let served = match self.served.await {
+            Ok(served) => served.map_err(|error| Error::system(format!("stop the supervisor: {error}"))),
+            Err(error) => Err(Error::system(format!("stop the supervisor: {error}"))),
+        };
+        let removed = match std::fs::remove_file(&self.address) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &self.address, error))
+            }
+            _ => Ok(()),
+        };
+        served.and(removed)
     }
 }
 

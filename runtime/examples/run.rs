@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use wharf_runtime::{ContainerId, CreateOptions, Runtime};
+use wharf_runtime::{Container, ContainerId, CreateOptions, Runtime};
 
 fn main() -> ExitCode {
     match run() {
@@ -22,11 +22,16 @@ fn run() -> Result<u8, Box<dyn std::error::Error>> {
     };
     let root = std::env::temp_dir().join("wharf-runtime-example");
     let container = Runtime::new(root).create(CreateOptions::new(ContainerId::new(id)?, bundle))?;
-    let ended = container.start().and_then(|()| {
-        let pidfd = container.pidfd().expect("a created container has a process");
-        let ended = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
-        Ok(ended.ok().flatten().and_then(|status| status.exit_status()))
-    });
+    let ended = run_to_end(&container);
     container.delete(true)?;
-    Ok(ended?.and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
+    ended
+}
+
+/// The program's exit code, or 128 and the signal that ended it.
+fn run_to_end(container: &Container) -> Result<u8, Box<dyn std::error::Error>> {
+    container.start()?;
+    let pidfd = container.pidfd().ok_or("the container has no process")?;
+    let status = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)?.ok_or("no status")?;
+    let code = status.exit_status().or_else(|| Some(128 + status.terminating_signal()?));
+    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
 }

@@ -29,6 +29,8 @@ mod create;
 mod delete;
 mod error;
 mod exec;
+pub mod features;
+pub mod foreground;
 mod hook;
 mod id;
 mod init;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use prost::Message;
 use rustix::io::{Errno, read, write};
@@ -16,7 +17,7 @@ use rustix::process::geteuid;
 use wharf_proto::ttrpc::{Frame, Kind, Request, Response};
 
 use crate::log::Log;
-use crate::reactor::{Interest, Reactor, Token};
+use crate::reactor::{Alarm, Interest, Reactor, Token};
 use crate::status::{Code, Refusal};
 
 /// Clients at a time.
@@ -27,6 +28,9 @@ const MOST_CALLS: usize = 4096;
 
 /// Unread answers of one client, in bytes.
 const MOST_OUTPUT: usize = 8 << 20;
+
+/// How long nobody is let in after a failure.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +65,8 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Takes the connections that wait at `listener`.
-    pub fn accept(&mut self, reactor: &Reactor, log: &Log, listener: &UnixListener) {
+    /// Takes the connections that wait at `listener`; after a failure (no descriptors left, say), not again for a while.
+    pub fn accept(&mut self, reactor: &mut Reactor, log: &Log, listener: &UnixListener) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         loop {
             let fd = match accept_with(listener, flags) {
@@ -71,6 +75,8 @@ impl Connections {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(error) => {
                     log.error(&format!("accept a connection: {error}"));
+                    reactor.remove(listener);
+                    reactor.set_alarm(Alarm::Accept, ACCEPT_PAUSE);
                     return;
                 }
             };

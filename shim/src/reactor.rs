@@ -41,6 +41,8 @@ pub enum Alarm {
     Delete(u32),
     /// A logging program that was asked to end is killed.
     Logger(u32),
+    /// Connections are taken again.
+    Accept,
     /// The shim ends even if events are unpublished.
     Exit,
 }

@@ -186,7 +186,9 @@ impl Shim {
 
     fn ready(&mut self, token: Token) {
         match token {
-            Token::Listener => self.connections.accept(&self.reactor, &self.log, &self.listener),
+            Token::Listener => self
+                .connections
+                .accept(&mut self.reactor, &self.log, &self.listener),
             Token::Connection(id) => {
                 let mut calls = Vec::new();
                 let open = self.connections.ready(&self.reactor, &self.log, id, &mut calls);
@@ -220,6 +222,12 @@ impl Shim {
                     .and_then(|process| process.logger.as_ref())
                 {
                     logger.signal(Signal::KILL);
+                }
+            }
+            Alarm::Accept => {
+                if let Err(error) = self.reactor.add(&self.listener, Token::Listener, Interest::Read) {
+                    self.log.error(&format!("watch the socket: {error}"));
+                    self.reactor.set_alarm(Alarm::Accept, Duration::from_secs(1));
                 }
             }
             Alarm::Exit => {}

@@ -5,15 +5,15 @@
 //!
 //! Refuses TCP and TLS endpoints, and knows no command line: what to print is decided in `cli/`.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::io;
-use std::os::unix::net::UnixStream as BlockingUnixStream;
+mod answer;
+mod error;
+mod path;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
@@ -23,84 +23,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{API_VERSION, ErrorResponse, decode};
+pub use answer::{Answer, Hijacked};
+pub use error::ClientError;
+pub use path::{image_path, segment};
 
-/// Largest JSON answer taken into memory, in bytes.
-const ANSWER_LIMIT: usize = 64 << 20;
-/// Largest error document taken into memory, in bytes.
-const ERROR_LIMIT: usize = 64 << 10;
+use answer::api_error;
+use path::encode;
 
-/// Why a request did not give what it was made for.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClientError {
-    /// Nothing accepted the connection.
-    #[error("connect to {}: {source}", socket.display())]
-    Connect {
-        /// The unix socket that was tried.
-        socket: PathBuf,
-        /// The system's answer to `connect(2)`.
-        source: io::Error,
-    },
-    /// The connection broke, or the daemon's answer is not HTTP.
-    #[error("{request}: {source}")]
-    Http {
-        /// Method and path.
-        request: String,
-        /// What went wrong on the connection.
-        source: hyper::Error,
-    },
-    /// The request could not be put into HTTP, for example because of a control character in a name.
-    #[error("{request}: {source}")]
-    Request {
-        /// Method and path.
-        request: String,
-        /// What is wrong with it.
-        source: hyper::http::Error,
-    },
-    /// The daemon answered with an error.
-    #[error("{message}")]
-    Api {
-        /// The HTTP status.
-        status: u16,
-        /// The daemon's own words.
-        message: String,
-    },
-    /// The answer is not the document that was expected, or exceeds the limit, or ended early.
-    #[error("{request}: the answer cannot be read: {reason}")]
-    Answer {
-        /// Method and path.
-        request: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A hijacked connection could not be taken over.
-    #[error("{request}: take over the connection: {reason}")]
-    Hijack {
-        /// Method and path.
-        request: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl ClientError {
-    /// The HTTP status, if the daemon itself answered with an error.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Api { status, .. } => Some(*status),
-            _ => None,
-        }
-    }
-
-    /// Whether nobody listens on the socket: it does not exist, or its daemon is gone.
-    #[must_use]
-    pub fn is_nobody_listening(&self) -> bool {
-        matches!(self, Self::Connect { source, .. }
-            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
-    }
-}
+use super::types::API_VERSION;
 
 /// A client of one daemon. Finished connections are kept and used again. Needs a tokio runtime around its calls.
 #[derive(Debug)]
@@ -435,238 +365,5 @@ fn minor(version: &str) -> u32 {
         .unwrap_or(0)
 }
 
-/// Reads `{"message": …}`, or whatever an intermediary said instead.
-async fn api_error(status: StatusCode, body: Incoming) -> ClientError {
-    let text = match Limited::new(body, ERROR_LIMIT).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(_) => Bytes::new(),
-    };
-    let message = match decode::<ErrorResponse>(&text) {
-        Ok(document) if !document.message.is_empty() => document.message,
-        _ => match String::from_utf8_lossy(&text).trim() {
-            "" => status.to_string(),
-            other => format!("{status}: {other}"),
-        },
-    };
-    ClientError::Api {
-        status: status.as_u16(),
-        message,
-    }
-}
-
-/// An answer whose body has not been read yet.
-#[derive(Debug)]
-pub struct Answer<'a> {
-    client: &'a Client,
-    sender: SendRequest<Full<Bytes>>,
-    request: String,
-    body: Incoming,
-}
-
-impl Answer<'_> {
-    /// Reads the rest of the answer, at most 64 MiB.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Answer`] when it is larger or the connection breaks.
-    pub async fn bytes(self) -> Result<Bytes, ClientError> {
-        let Self {
-            client,
-            sender,
-            request,
-            body,
-        } = self;
-        match Limited::new(body, ANSWER_LIMIT).collect().await {
-            Ok(collected) => {
-                client.keep(sender);
-                Ok(collected.to_bytes())
-            }
-            Err(error) => Err(ClientError::Answer {
-                request,
-                reason: error.to_string(),
-            }),
-        }
-    }
-
-    /// Reads the rest of the answer as a JSON document.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Answer`] when it is not a `T`.
-    pub async fn json<T: DeserializeOwned>(self) -> Result<T, ClientError> {
-        let request = self.request.clone();
-        let bytes = self.bytes().await?;
-        decode(&bytes).map_err(|error| ClientError::Answer {
-            request,
-            reason: error.to_string(),
-        })
-    }
-
-    /// The next piece of a streamed answer, `None` at its end.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Http`] when the connection breaks before the end.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|source| ClientError::Http {
-                request: self.request.clone(),
-                source,
-            })?;
-            if let Ok(data) = frame.into_data() {
-                return Ok(Some(data));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// A connection that was taken over: what is written goes to the process's stdin, what is read is its output,
-/// multiplexed unless it has a terminal.
-#[derive(Debug)]
-pub struct Hijacked {
-    /// The socket, in blocking mode. Shutting its write half down is the end of stdin.
-    pub stream: BlockingUnixStream,
-    /// Output that arrived together with the head of the answer: comes before anything read from `stream`.
-    pub early: Bytes,
-}
-
-/// One name as one segment of a path: nothing in it can end the segment or begin a query.
-#[must_use]
-pub fn segment(name: &str) -> String {
-    encode(name, ":@").into_owned()
-}
-
-/// An image name as the wildcard part of a path: its slashes stay.
-#[must_use]
-pub fn image_path(name: &str) -> String {
-    encode(name, ":@/").into_owned()
-}
-
-/// Percent-encodes everything but RFC 3986's unreserved characters and `keep`.
-fn encode<'a>(text: &'a str, keep: &str) -> Cow<'a, str> {
-    let plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.as_bytes().contains(&byte);
-    if text.bytes().all(plain) {
-        return Cow::Borrowed(text);
-    }
-    let mut encoded = String::with_capacity(text.len() + 16);
-    for byte in text.bytes() {
-        if plain(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("writing to a string does not fail");
-        }
-    }
-    Cow::Owned(encoded)
-}
-
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixListener;
-
-    use super::*;
-
-    #[test]
-    fn a_name_cannot_leave_its_place_in_the_path() {
-        assert_eq!(segment("web-1.a_b"), "web-1.a_b");
-        assert_eq!(segment("../x?force=1#"), "..%2Fx%3Fforce%3D1%23");
-        assert_eq!(segment("a b\nc"), "a%20b%0Ac");
-        assert_eq!(
-            image_path("localhost:5000/a/b@sha256:0"),
-            "localhost:5000/a/b@sha256:0"
-        );
-    }
-
-    /// Serves the given raw answers, one per request, each request on whatever connection it comes; returns the heads.
-    fn serve(listener: UnixListener, answers: Vec<&'static str>) -> std::thread::JoinHandle<Vec<String>> {
-        std::thread::spawn(move || {
-            let mut heads = Vec::new();
-            let mut connection = None;
-            for answer in answers {
-                let mut stream = connection
-                    .take()
-                    .unwrap_or_else(|| listener.accept().expect("accept").0);
-                let mut head = Vec::new();
-                let mut byte = [0];
-                while !head.ends_with(b"\r\n\r\n") {
-                    if stream.read(&mut byte).expect("read") == 0 {
-                        stream = listener.accept().expect("accept").0;
-                        continue;
-                    }
-                    head.push(byte[0]);
-                }
-                heads.push(String::from_utf8(head).expect("text"));
-                stream.write_all(answer.as_bytes()).expect("write");
-                connection = Some(stream);
-            }
-            heads
-        })
-    }
-
-    fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime")
-    }
-
-    #[test]
-    fn an_older_daemon_is_asked_again_in_its_own_version() {
-        let directory = tempfile::tempdir().expect("directory");
-        let socket = directory.path().join("s");
-        let server = serve(
-            UnixListener::bind(&socket).expect("bind"),
-            vec![
-                "HTTP/1.1 400 Bad Request\r\nContent-Length: 21\r\nConnection: close\r\n\r\n{\"message\":\"too new\"}",
-                "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\n\r\nOK",
-                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\": 42}",
-            ],
-        );
-        runtime().block_on(async {
-            let client = Client::new(&socket);
-            let answer: serde_json::Value = client.get("/x").query("q", "a b").json().await.expect("answer");
-            assert_eq!(answer["a"], 42);
-        });
-        let heads = server.join().expect("server");
-        assert!(
-            heads[0].starts_with("GET /v1.44/x?q=a%20b HTTP/1.1\r\n"),
-            "{}",
-            heads[0]
-        );
-        assert!(
-            heads[2].starts_with("GET /v1.41/x?q=a%20b HTTP/1.1\r\n"),
-            "{}",
-            heads[2]
-        );
-    }
-
-    #[test]
-    fn a_hijacked_connection_keeps_the_bytes_that_came_with_the_head() {
-        let directory = tempfile::tempdir().expect("directory");
-        let socket = directory.path().join("s");
-        let server = serve(
-            UnixListener::bind(&socket).expect("bind"),
-            vec!["HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nearly"],
-        );
-        let hijacked =
-            runtime().block_on(async { Client::new(&socket).post("/x").hijack().await.expect("hijack") });
-        server.join().expect("server");
-        let mut output = hijacked.early.to_vec();
-        let mut stream = &hijacked.stream;
-        stream.read_to_end(&mut output).expect("read");
-        assert_eq!(output, b"early");
-    }
-
-    #[test]
-    fn nobody_listening_is_told_from_other_failures() {
-        let directory = tempfile::tempdir().expect("directory");
-        let socket = directory.path().join("s");
-        let error = runtime().block_on(async { Client::new(&socket).ping().await.expect_err("no socket") });
-        assert!(error.is_nobody_listening(), "{error}");
-        drop(UnixListener::bind(&socket).expect("bind"));
-        let error = runtime().block_on(async { Client::new(&socket).ping().await.expect_err("no listener") });
-        assert!(error.is_nobody_listening(), "{error}");
-    }
-}
+mod tests;

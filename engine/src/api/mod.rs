@@ -4,5 +4,7 @@
 //! engine makes in its own types.
 
 pub mod client;
+pub mod refuse;
+pub mod server;
 pub mod stdcopy;
 pub mod types;

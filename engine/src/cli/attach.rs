@@ -13,14 +13,22 @@ use crate::api::types::ContainerInspect;
 /// Attach to the streams of a running container
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    wharf attach shell                     and Ctrl-P Ctrl-Q to leave it running\n  \
+    wharf attach shell                              and Ctrl-P Ctrl-Q to leave it running\n  \
     wharf attach --no-stdin --sig-proxy=false web   only look; Ctrl-C ends the looking")]
 pub(crate) struct Attach {
     /// Do not attach to stdin
     #[arg(long)]
     no_stdin: bool,
-    /// Do not forward signals to the process
-    #[arg(long = "sig-proxy", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    /// Forward signals to the process
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
     sig_proxy: bool,
     /// The keys that detach from a terminal
     #[arg(long, value_name = "KEYS")]

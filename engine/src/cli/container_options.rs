@@ -16,11 +16,9 @@ use crate::api::types::{ContainerConfig, CreateRequest, HostConfig, LogConfig};
 /// When an image is fetched before a container is made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PullPolicy {
-    /// Even when it is here
+    // No doc comments: they would make the help of all options twice as long.
     Always,
-    /// When it is not here
     Missing,
-    /// Not at all
     Never,
 }
 
@@ -42,7 +40,7 @@ pub(crate) struct ContainerOptions {
     /// Attach to these streams only
     #[arg(short, long, value_name = "STREAM", value_parser = ["stdin", "stdout", "stderr"])]
     pub(crate) attach: Vec<String>,
-    /// When to pull the image
+    /// When to pull the image: if it is missing, always, or never
     #[arg(long, value_enum, value_name = "WHEN", default_value = "missing")]
     pub(crate) pull: PullPolicy,
     /// Do not show the progress of a pull

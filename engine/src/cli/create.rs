@@ -65,14 +65,17 @@ pub(crate) async fn create(
                 && options.pull == PullPolicy::Missing
                 && matches!(image, ImageSource::Name(_)) =>
         {
-            eprintln!("Unable to find image '{}' locally", pull::tagged(image.as_str()));
+            super::notice(&format!(
+                "Unable to find image '{}' locally",
+                pull::tagged(image.as_str())
+            ));
             pull::pull(client, image.as_str(), options.quiet).await?;
             create().await?
         }
         other => other?,
     };
     for warning in &created.warnings {
-        eprintln!("WARNING: {warning}");
+        super::notice(&format!("WARNING: {warning}"));
     }
     if let Some(file) = cidfile {
         file.write(&created.id)?;

@@ -9,11 +9,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use rustix::fs::{FlockOperation, flock};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::daemon::ANOTHER_DAEMON;
 use super::failure::Failure;
 use crate::api::client::{Client, ClientError};
 
@@ -148,10 +150,10 @@ impl Globals {
             .seek(SeekFrom::End(0))
             .map_err(|error| failed("open", &log_path, error))?;
         let mut child = self.spawn(client.socket(), &log)?;
-        eprintln!(
+        super::notice(&format!(
             "wharf: started a daemon in the background, its log is {}",
             log_path.display()
-        );
+        ));
         match until_ready(client, &mut child).await {
             Ok(()) => Ok(()),
             Err(reason) => {
@@ -195,34 +197,38 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 
 /// Waits until the daemon answers, or `child` has ended without anybody else answering.
 async fn until_ready(client: &Client, child: &mut Child) -> Result<(), String> {
-    let began = Instant::now();
-    let mut ended = None;
+    let deadline = Instant::now() + READY_WITHIN;
+    let mut lost = false;
     loop {
-        match client.ping().await {
-            Ok(()) => return Ok(()),
-            Err(ClientError::Connect { .. } | ClientError::Http { .. }) => {}
-            Err(error) => return Err(format!("the daemon that was started answers wrongly: {error}")),
-        }
-        if let Some((status, since)) = ended {
-            // It may have lost to a daemon that somebody started by hand and that is not ready yet.
-            let since: Instant = since;
-            if since.elapsed() > Duration::from_millis(500) {
-                return Err(format!("the daemon that was started ended with {status}"));
+        // A daemon that listens and does not serve yet keeps the question: its answer is bounded too.
+        match timeout_at(deadline, client.ping()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(ClientError::Connect { .. } | ClientError::Http { .. })) => {}
+            Ok(Err(error)) => return Err(format!("the daemon that was started answers wrongly: {error}")),
+            Err(_) => {
+                let which = if lost {
+                    "another daemon".to_owned()
+                } else {
+                    format!("the daemon, pid {},", child.id())
+                };
+                return Err(format!(
+                    "{which} is not ready after {} seconds",
+                    READY_WITHIN.as_secs()
+                ));
             }
-        } else {
-            ended = match child.try_wait() {
-                Ok(status) => status.map(|status| (status, Instant::now())),
-                Err(error) => return Err(format!("wait for the daemon: {error}")),
-            };
         }
-        if began.elapsed() > READY_WITHIN {
-            let seconds = READY_WITHIN.as_secs();
-            return Err(format!(
-                "the daemon (pid {}) is not ready after {seconds} seconds",
-                child.id()
-            ));
+        if !lost {
+            let status = child
+                .try_wait()
+                .map_err(|error| format!("wait for the daemon: {error}"))?;
+            match status {
+                None => {}
+                // It lost to one that somebody started by hand, and that is not ready yet.
+                Some(status) if status.code() == Some(i32::from(ANOTHER_DAEMON)) => lost = true,
+                Some(status) => return Err(format!("the daemon that was started ended with {status}")),
+            }
         }
-        tokio::time::sleep(ASK_EVERY).await;
+        sleep(ASK_EVERY).await;
     }
 }
 

@@ -27,25 +27,24 @@ impl Info {
             Some(format) => Some(Template::parse(format)?),
         };
         let client = globals.connect().await?;
-        let answer = client.get("/info").send().await?.bytes().await?;
+        let answer = client.get("/info").send().await?.document().await?;
         let failed = |error: serde_json::Error| Failure::new(format!("Error: the daemon's answer: {error}"));
         let mut out = std::io::stdout().lock();
         match (template, &self.format) {
             (Some(template), _) => {
-                let document: Value = serde_json::from_slice(&answer).map_err(failed)?;
+                let document: Value = serde_json::from_str(&answer).map_err(failed)?;
                 writeln!(out, "{}", template.render(&document)?)?;
             }
             (None, Some(_)) => {
-                out.write_all(answer.trim_ascii())?;
-                writeln!(out)?;
+                writeln!(out, "{}", answer.trim_end())?;
             }
-            (None, None) => out.write_all(text(&decode(&answer).map_err(failed)?).as_bytes())?,
+            (None, None) => out.write_all(text(&decode(answer.as_bytes()).map_err(failed)?).as_bytes())?,
         }
         out.flush()?;
-        let info: types::Info = decode(&answer).map_err(failed)?;
+        let info: types::Info = decode(answer.as_bytes()).map_err(failed)?;
         if self.format.is_none() {
             for warning in info.warnings {
-                eprintln!("WARNING: {warning}");
+                super::notice(&format!("WARNING: {warning}"));
             }
         }
         Ok(0)

@@ -95,9 +95,7 @@ impl Inspect {
         for path in paths {
             match client.get(path).send().await {
                 Ok(answer) => {
-                    let text = answer.bytes().await?;
-                    return String::from_utf8(text.to_vec())
-                        .map_err(|error| Failure::new(format!("Error: the daemon's answer: {error}")));
+                    return Ok(answer.document().await?);
                 }
                 Err(error) if error.status() == Some(404) => {}
                 Err(error) => return Err(error.into()),

@@ -32,10 +32,16 @@ mod logs;
 mod man;
 mod multiple;
 mod option_values;
+mod pause;
+#[cfg(test)]
+mod properties;
 mod ps;
 mod pull;
 mod quantity;
+mod rename;
+mod restart;
 mod rm;
+mod rmi;
 mod run;
 mod session;
 mod signals;
@@ -44,6 +50,7 @@ mod stop;
 mod table;
 mod template;
 mod terminal;
+mod top;
 mod version;
 mod wait;
 
@@ -91,10 +98,16 @@ enum Verb {
     Logs(logs::Logs),
     Stop(stop::Stop),
     Kill(kill::Kill),
+    Restart(restart::Restart),
+    Pause(pause::Pause),
+    Unpause(pause::Unpause),
+    Rename(rename::Rename),
     Wait(wait::Wait),
+    Top(top::Top),
     Rm(rm::Rm),
     Pull(pull::Pull),
     Images(images::Images),
+    Rmi(rmi::Rmi),
     Inspect(inspect::Inspect),
     Version(version::Version),
     Info(info::Info),
@@ -145,10 +158,16 @@ fn dispatch(CommandLine { globals, verb }: CommandLine) -> Outcome {
             Verb::Logs(verb) => verb.run(&globals).await,
             Verb::Stop(verb) => verb.run(&globals).await,
             Verb::Kill(verb) => verb.run(&globals).await,
+            Verb::Restart(verb) => verb.run(&globals).await,
+            Verb::Pause(verb) => verb.run(&globals).await,
+            Verb::Unpause(verb) => verb.run(&globals).await,
+            Verb::Rename(verb) => verb.run(&globals).await,
             Verb::Wait(verb) => verb.run(&globals).await,
+            Verb::Top(verb) => verb.run(&globals).await,
             Verb::Rm(verb) => verb.run(&globals).await,
             Verb::Pull(verb) => verb.run(&globals).await,
             Verb::Images(verb) => verb.run(&globals).await,
+            Verb::Rmi(verb) => verb.run(&globals).await,
             Verb::Inspect(verb) => verb.run(&globals).await,
             Verb::Version(verb) => verb.run(&globals).await,
             Verb::Info(verb) => verb.run(&globals).await,
@@ -167,11 +186,15 @@ fn report(failure: &Failure, run_like: bool) -> u8 {
             .hint
             .as_ref()
             .map_or_else(String::new, |hint| format!("; {hint}"));
-        let text = format!("{prefix}{}{hint}\n", failure.message.trim_end());
-        // There is no one left to tell when stderr is closed; the exit code remains.
-        std::io::stderr().write_all(text.as_bytes()).ok();
+        notice(&format!("{prefix}{}{hint}", failure.message.trim_end()));
     }
     failure.code
+}
+
+/// Prints a line on stderr, or nothing if nobody reads it: `eprintln!` would end the command then.
+fn notice(line: &str) {
+    // In one write, so that lines of commands that share a terminal do not mix.
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }
 
 /// Flags of Docker's that mean something which is not there yet: naming them is more help than "unexpected argument".
@@ -220,8 +243,10 @@ const NOT_YET: &[&str] = &[
 /// 1 for the wrong number of arguments.
 fn usage(error: &clap::Error) -> u8 {
     let code = match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => FAILED,
+        // Of the bare program's name, too.
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 0,
         ErrorKind::MissingRequiredArgument | ErrorKind::InvalidSubcommand | ErrorKind::MissingSubcommand => {
             FAILED
         }

@@ -111,6 +111,8 @@ enum Display {
     Bars {
         all: MultiProgress,
         layers: HashMap<String, ProgressBar>,
+        /// What is about the whole image, shown below the bars when they are done.
+        result: Vec<String>,
     },
 }
 
@@ -121,6 +123,7 @@ impl Display {
             Self::Bars {
                 all,
                 layers: HashMap::new(),
+                result: Vec::new(),
             }
         } else {
             Self::Lines(HashMap::new())
@@ -151,20 +154,19 @@ impl Display {
             Self::Lines(seen) => {
                 // Bytes are of no interest in a log; changes of status are.
                 if id.is_empty() {
-                    eprintln!("{status}");
+                    super::notice(&status);
                 } else if seen.get(&id) != Some(&status) {
-                    eprintln!("{id}: {status}");
+                    super::notice(&format!("{id}: {status}"));
                     seen.insert(id, status);
                 }
             }
-            Self::Bars { all, layers } => {
-                if id.is_empty() || status.starts_with("Pulling from") {
-                    let prefix = if id.is_empty() {
-                        String::new()
-                    } else {
-                        format!("{id}: ")
-                    };
-                    all.println(format!("{prefix}{status}"))?;
+            Self::Bars { all, layers, result } => {
+                if id.is_empty() {
+                    result.push(status);
+                    return Ok(());
+                }
+                if status.starts_with("Pulling from") {
+                    all.println(format!("{id}: {status}"))?;
                     return Ok(());
                 }
                 let bar = layers.entry(id).or_insert_with_key(|id| {
@@ -188,8 +190,9 @@ impl Display {
 
     /// Leaves the bars as they are on the screen.
     fn finish(&mut self) {
-        if let Self::Bars { layers, .. } = self {
+        if let Self::Bars { layers, result, .. } = self {
             layers.values().for_each(ProgressBar::abandon);
+            result.drain(..).for_each(|line| super::notice(&line));
         }
     }
 }

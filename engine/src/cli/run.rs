@@ -24,11 +24,11 @@ use crate::api::client::{Client, segment};
     after_help = "IMAGE is a name such as alpine or registry.example.org/team/app:1.2, which is pulled when it is not \
         here, or oci:DIR, oci-archive:FILE, docker-archive:FILE, rootfs:DIR on this machine.\n\n\
         Examples:\n  \
-        wharf run -it --rm alpine sh                          a shell; Ctrl-P Ctrl-Q detaches\n  \
+        wharf run -it --rm alpine sh                            a shell; Ctrl-P Ctrl-Q detaches\n  \
         wharf run -d --name db -e PASSWORD=x -m 512m postgres   a service with limited memory\n  \
-        wharf run --rm -v ./src:/src -w /src rust cargo test  on files of this directory\n  \
-        echo hello | wharf run -i --rm alpine tr a-z A-Z      in a pipeline\n  \
-        wharf run --rm rootfs:./debian cat /etc/os-release    a directory as the image\n\n\
+        wharf run --rm -v ./src:/src -w /src rust cargo test    on files of this directory\n  \
+        echo hello | wharf run -i --rm alpine tr a-z A-Z        in a pipeline\n  \
+        wharf run --rm rootfs:./debian cat /etc/os-release      a directory as the image\n\n\
         The exit code is the command's own; 125 when it was not started, 126 when it cannot be executed, 127 when it was \
         not found."
 )]
@@ -36,8 +36,16 @@ pub(crate) struct Run {
     /// Run in the background and print the container's id
     #[arg(short, long)]
     detach: bool,
-    /// Do not forward signals to the process
-    #[arg(long = "sig-proxy", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    /// Forward signals to the process
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
     sig_proxy: bool,
     /// The keys that detach from a terminal
     #[arg(long, value_name = "KEYS")]

@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
                 answer = &mut ended => break answer,
                 () = detached.notified() => {
                     drop(raw);
-                    eprintln!("\nwharf: detached; `wharf attach {}` returns", short(container));
+                    super::notice(&format!("\nwharf: detached; `wharf attach {}` returns", short(container)));
                     return Ok(0);
                 }
                 event = signals.next() => match event {

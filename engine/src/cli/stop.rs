@@ -7,7 +7,7 @@ use super::failure::Outcome;
 use super::multiple::for_each;
 use crate::api::client::segment;
 
-/// Stop running containers: SIGTERM, or the container's stop signal, and SIGKILL after a while
+/// Stop running containers: by their stop signal, then by SIGKILL
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  wharf stop web\n  wharf stop -t 60 db    give it a minute\n  wharf stop $(wharf ps -q)"

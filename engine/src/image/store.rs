@@ -5,12 +5,13 @@
 use super::reference::{Reference, is_digest};
 use crate::api::types::{ContainerConfig, ImageDelete, ImageInspect, ImageSummary, RootFs};
 use crate::container::config::ImageDefaults;
+use crate::container::config::user::Accounts;
 use crate::error::{Error, Result};
 use crate::supervisor::{CallError, Client, Descriptor, ImageRow, Platform};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 const CACHED: usize = 512;
 const MAX_LAYERS: usize = 500;
@@ -26,6 +27,8 @@ pub struct Image {
     pub defaults: ImageDefaults,
     /// The key of its top snapshot; empty for an image without layers.
     pub chain_id: String,
+    /// Its account files, once a container needed them.
+    pub accounts: OnceLock<Accounts>,
     diff_ids: Vec<String>,
     architecture: String,
     variant: String,
@@ -258,6 +261,7 @@ impl Images {
             id: config.digest.clone(),
             defaults: ImageDefaults::read(&bytes)?,
             chain_id: chain_id(&diff_ids),
+            accounts: OnceLock::new(),
             diff_ids,
             architecture: document.architecture,
             variant: document.variant,

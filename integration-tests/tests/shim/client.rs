@@ -109,11 +109,14 @@ impl Client {
     }
 }
 
+/// Events with their topics, in order.
+type Seen = Vec<(String, Vec<u8>)>;
+
 /// The event service, as long as it lives.
 pub struct Events {
     /// Where it listens.
     pub address: PathBuf,
-    seen: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Events {
@@ -148,7 +151,7 @@ impl Events {
     }
 }
 
-fn take_events(mut socket: UnixStream, seen: &Mutex<Vec<(String, Vec<u8>)>>) {
+fn take_events(mut socket: UnixStream, seen: &Mutex<Seen>) {
     let mut input = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(count) = socket.read(&mut buffer) {

@@ -1,13 +1,20 @@
 //! From start to shutdown.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 use integration_tests::leftovers::{cgroups_named, mounts_below};
-use integration_tests::{Scratch, eventually};
+use integration_tests::{Scratch, binaries, eventually};
+use prost::Message;
 use rustix::process::{Signal, kill_process};
+use wharf_proto::any::{pack, unpack};
 use wharf_proto::containerd::events::TaskExit;
+use wharf_proto::containerd::runc::v1::Options;
+use wharf_proto::containerd::runtime::bootstrap::v1::BootstrapParams;
 use wharf_proto::containerd::task::v2;
+use wharf_proto::containerd::types::RuntimeInfo;
 use wharf_proto::containerd::v1::types::Status;
 
 use crate::client::{Client, Driver, Events, LIMIT, Shim, command, make_bundle};
@@ -17,6 +24,7 @@ crate::with_each_driver!(
     an_exec_lives_inside_and_its_exit_comes_first,
     a_created_container_can_be_deleted,
     pausing_stops_the_processes,
+    a_paused_container_can_be_killed,
     processes_are_listed_with_their_exec_ids,
     a_shared_pid_namespace_is_cleared_at_the_exit,
 );
@@ -173,6 +181,19 @@ fn pausing_stops_the_processes(driver: Driver) {
     shim.delete("").unwrap();
 }
 
+fn a_paused_container_can_be_killed(driver: Driver) {
+    let scratch = Scratch::new();
+    let mut shim = Shim::start(&scratch, driver, &["/bin/sleep", "1000"]);
+    let request = shim.create_request();
+    shim.run(&request);
+    shim.call::<()>("Pause", &v2::PauseRequest { id: shim.id.clone() })
+        .unwrap();
+    shim.kill("", 9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.delete("").unwrap();
+    assert_eq!(cgroups_named(scratch.unique()), Vec::<std::path::PathBuf>::new());
+}
+
 fn processes_are_listed_with_their_exec_ids(driver: Driver) {
     let scratch = Scratch::new();
     let mut shim = Shim::start(&scratch, driver, &["/bin/sleep", "1000"]);
@@ -315,4 +336,81 @@ fn an_idle_shim_stays_small() {
         .unwrap();
     let kilobytes: u64 = dirty.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(kilobytes < 2048, "{rollup}");
+}
+
+#[test]
+fn a_daemon_of_today_says_where_the_socket_shall_be() {
+    let scratch = Scratch::new();
+    let bundle = make_bundle(&scratch, "c1", &["/bin/true"], |_| {});
+    let sockets = scratch.join("chosen");
+    let params = BootstrapParams {
+        instance_id: "c1".to_owned(),
+        namespace: "tests".to_owned(),
+        socket_dir: Some(sockets.to_string_lossy().into_owned()),
+        ..BootstrapParams::default()
+    };
+    let mut start = command(&bundle, "c1", &scratch.join("s"), "start");
+    start
+        .env_remove("WHARF_SHIM_SOCKET_DIR")
+        .env("MAX_SHIM_VERSION", "3");
+    let mut child = start
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&params.encode_to_vec())
+        .unwrap();
+    let answer: serde_json::Value =
+        serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(
+        (answer["version"].as_u64(), answer["protocol"].as_str()),
+        (Some(3), Some("ttrpc"))
+    );
+    let address = answer["address"].as_str().unwrap();
+    assert!(
+        address.starts_with(&format!("unix://{}/", sockets.display())),
+        "{address}"
+    );
+    let mut client = Client::connect(address);
+    let connect: v2::ConnectResponse = client
+        .call("Connect", &v2::ConnectRequest { id: "c1".to_owned() })
+        .unwrap();
+    let shutdown = v2::ShutdownRequest {
+        id: "c1".to_owned(),
+        now: false,
+    };
+    client.call::<()>("Shutdown", &shutdown).unwrap();
+    let pid = rustix::process::Pid::from_raw(connect.shim_pid as i32).unwrap();
+    eventually("the shim ends", LIMIT, || {
+        (!crate::client::is_running(pid)).then_some(())
+    });
+}
+
+#[test]
+fn what_the_shim_is_can_be_asked() {
+    let options = Options {
+        binary_name: "runc".to_owned(),
+        ..Options::default()
+    };
+    let mut ask = Command::new(binaries::ours("containerd-shim-wharf-v2"));
+    let mut child = ask
+        .arg("-info")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&pack(&options).encode_to_vec())
+        .unwrap();
+    let info = RuntimeInfo::decode(child.wait_with_output().unwrap().stdout.as_slice()).unwrap();
+    assert_eq!(info.name, "io.containerd.wharf.v2");
+    assert!(!info.version.unwrap().version.is_empty());
+    assert_eq!(unpack::<Options>(&info.options.unwrap()).unwrap(), Some(options));
 }

@@ -18,6 +18,7 @@ crate::with_each_driver!(
     a_terminal_carries_both_ways,
     a_background_child_does_not_delay_the_exit,
     files_get_the_output,
+    a_background_child_on_a_terminal_does_not_delay_the_exit,
 );
 
 fn output_arrives_before_the_exit_is_told(driver: Driver) {
@@ -78,7 +79,8 @@ fn input_ends_when_it_is_closed(driver: Driver) {
 
 fn the_log_is_complete_without_any_reader(driver: Driver) {
     let scratch = Scratch::new();
-    let script = "seq 1 30000; echo last >&2; sleep 0.2; echo tapped; printf unfinished";
+    let script =
+        "seq 1 30000; echo last >&2; until test -e /go; do sleep 0.01; done; echo tapped; printf unfinished";
     let mut shim = Shim::start(&scratch, driver, &["/bin/sh", "-c", script]);
     let log = scratch.join("c.log");
     let tap = make_fifo(&scratch.join("tap"));
@@ -106,6 +108,7 @@ fn the_log_is_complete_without_any_reader(driver: Driver) {
         text().contains("30000\\n").then_some(())
     });
     let mut follower = open_reader(&tap);
+    fs::write(shim.bundle.join("rootfs/go"), "").unwrap();
     assert_eq!(shim.wait(""), 0);
     let mut followed = String::new();
     eventually("the follower sees the end", LIMIT, || {
@@ -184,6 +187,28 @@ fn a_background_child_does_not_delay_the_exit(driver: Driver) {
         before.elapsed()
     );
     assert_eq!(reader.read(&mut text).unwrap(), 0);
+}
+
+fn a_background_child_on_a_terminal_does_not_delay_the_exit(driver: Driver) {
+    let scratch = Scratch::new();
+    let mut shim = Shim::start(&scratch, driver, &["/bin/sleep", "1000"]);
+    let request = shim.create_request();
+    shim.run(&request);
+    let script = "trap '' HUP; sleep 1000 & echo first; exit 6";
+    let mut request = shim.exec_request("e", &["/bin/sh", "-c", script]);
+    request.terminal = true;
+    request.stdout = make_fifo(&scratch.join("out"));
+    let out = read_all(&request.stdout);
+    let before = Instant::now();
+    shim.exec(&request);
+    assert_eq!(shim.wait("e"), 6);
+    assert_eq!(out.join().unwrap(), "first\r\n");
+    shim.delete("e").unwrap();
+    assert!(
+        before.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        before.elapsed()
+    );
 }
 
 fn files_get_the_output(driver: Driver) {

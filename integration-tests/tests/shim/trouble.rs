@@ -218,3 +218,16 @@ fn a_slow_runtime_does_not_stop_the_copying() {
     assert_eq!(shim.wait(""), 0);
     assert_eq!(fs::metadata(out).unwrap().len(), 300_000);
 }
+
+#[test]
+fn the_host_binary_cannot_be_written_through_a_process_of_it() {
+    // CVE-2019-5736: a container reaches the file behind /proc/<pid>/exe of what enters it.
+    let scratch = Scratch::new();
+    let shim = Shim::start(&scratch, "", &["/bin/true"]);
+    let exe = fs::File::open(format!("/proc/{}/exe", shim.pid().as_raw_nonzero())).unwrap();
+    let mounted = rustix::fs::fstatvfs(&exe).unwrap();
+    assert!(
+        mounted.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+        "the mount of the shim's binary is writable"
+    );
+}

@@ -86,7 +86,7 @@ fn limit(plan: &ProcessPlan) -> Result<(), Failure> {
 }
 
 fn is_nofile((resource, ..): &(u32, u64, u64)) -> bool {
-    *resource == libc::RLIMIT_NOFILE as u32
+    *resource == libc::RLIMIT_NOFILE
 }
 
 /// Lets the user open `/dev/stdout` and its likes again. Devices that many share stay as they are.

@@ -21,7 +21,9 @@ pub(super) fn compile(capabilities: Option<&oci::LinuxCapabilities>) -> Capabili
         inheritable: bits(capabilities.inheritable()),
         // The kernel raises only what is permitted and inheritable. Configurations in use ask for more (`runc spec` does),
         // and get less privilege, not more, by this.
-        ambient: bits(capabilities.ambient()) & bits(capabilities.inheritable()) & bits(capabilities.permitted()),
+        ambient: bits(capabilities.ambient())
+            & bits(capabilities.inheritable())
+            & bits(capabilities.permitted()),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn rlimits(limits: &[oci::PosixRlimit]) -> Result<Vec<(u32, u64, u64)
 }
 
 fn resource(kind: R) -> u32 {
-    let number = match kind {
+    match kind {
         R::RlimitCpu => libc::RLIMIT_CPU,
         R::RlimitFsize => libc::RLIMIT_FSIZE,
         R::RlimitData => libc::RLIMIT_DATA,
@@ -41,8 +41,7 @@ fn resource(kind: R) -> u32 {
         R::RlimitNice => libc::RLIMIT_NICE,
         R::RlimitRtprio => libc::RLIMIT_RTPRIO,
         R::RlimitRttime => libc::RLIMIT_RTTIME,
-    };
-    number as u32
+    }
 }
 
 /// Class and level as `ioprio_set(2)` packs them.

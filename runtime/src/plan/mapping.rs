@@ -21,7 +21,8 @@ pub(super) fn compile(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Opt
     let gid = linux.gid_mappings().as_deref().unwrap_or_default();
     if !namespaces.makes(libc::CLONE_NEWUSER) {
         // With a joined user namespace the mappings only repeat what it has.
-        if !(uid.is_empty() && gid.is_empty()) && !namespaces.joins(libc::CLONE_NEWUSER) {
+        let given = !uid.is_empty() || !gid.is_empty();
+        if given && !namespaces.joins(libc::CLONE_NEWUSER) {
             return Err(Error::field("linux.uidMappings", "need a user namespace"));
         }
         return Ok(None);

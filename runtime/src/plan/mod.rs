@@ -30,6 +30,7 @@ pub use mapping::Mappings;
 pub(crate) use mount::extent;
 pub use mount::{Mount, Operation, OverProc, Source};
 pub use namespace::{Join, Namespaces, Opened, name as namespace_name};
+pub(crate) use options::words as mount_option_words;
 pub use process::{Label, ProcessPlan};
 pub use rootfs::RootfsPlan;
 pub use text::Target;

@@ -111,6 +111,23 @@ const REFUSED: [&str; 7] = [
     "iversion",
 ];
 
+/// Every word that is known by name, sorted; others are passed to the file system.
+pub(crate) fn words() -> Vec<String> {
+    let plain = WORDS.iter().map(|word| word.name.to_owned());
+    let recursive = WORDS.iter().map(|word| format!("r{}", word.name));
+    let superblock = SUPERBLOCK.iter().map(|(name, _)| (*name).to_owned());
+    let propagation = PROPAGATION.iter().map(|(name, ..)| (*name).to_owned());
+    let bind = ["bind", "rbind"].map(str::to_owned);
+    let mut words: Vec<String> = plain
+        .chain(recursive)
+        .chain(superblock)
+        .chain(propagation)
+        .chain(bind)
+        .collect();
+    words.sort_unstable();
+    words
+}
+
 /// Sorts out the options of a mount; `field` is its place in the document.
 pub(super) fn parse(field: &str, words: &[String]) -> Result<Options, Error> {
     let mut options = Options::default();

@@ -70,7 +70,10 @@ fn unknown_capabilities_are_left_out_and_told() {
         .capabilities()
         .clone()
         .unwrap();
-    assert_eq!(sets.bounding().as_ref().map(|set| set.len()), Some(1));
+    assert_eq!(
+        sets.bounding().as_ref().map(std::collections::HashSet::len),
+        Some(1)
+    );
 }
 
 #[test]

@@ -11,8 +11,6 @@ use super::{Errno, raw};
 pub(crate) struct Fd(RawFd);
 
 impl Fd {
-    /// Standard input.
-    pub(crate) const STDIN: Self = Self(0);
     /// The working directory, for the `*at` calls.
     pub(crate) const CWD: Self = Self(libc::AT_FDCWD);
 

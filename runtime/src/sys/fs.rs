@@ -160,10 +160,6 @@ pub(crate) struct Stat {
     pub(crate) uid: u32,
     /// The device it is, when it is one.
     pub(crate) rdev: u64,
-    /// The file system it is on.
-    pub(crate) dev: u64,
-    /// Its number there.
-    pub(crate) ino: u64,
 }
 
 impl Stat {
@@ -201,8 +197,6 @@ pub(crate) fn stat(directory: Fd, name: &CStr) -> Result<Stat, Errno> {
         mode: stat.st_mode,
         uid: stat.st_uid,
         rdev: stat.st_rdev,
-        dev: stat.st_dev,
-        ino: stat.st_ino,
     })
 }
 
@@ -212,7 +206,7 @@ pub(crate) fn filesystem(fd: Fd) -> Result<i64, Errno> {
     // SAFETY: `buffer` outlives the call and has the layout of the kernel's `struct statfs`.
     unsafe { raw(libc::SYS_fstatfs, [fd.arg(), buffer.as_mut_ptr() as usize])? };
     // SAFETY: the call succeeded and filled the buffer.
-    Ok(unsafe { buffer.assume_init() }.f_type as i64)
+    Ok(unsafe { buffer.assume_init() }.f_type)
 }
 
 /// Reads once.

@@ -70,7 +70,7 @@ where
         )?
     };
     if pid == 0 {
-        match body() {}
+        body();
     }
     Ok(Child {
         pid: pid as i32,

@@ -1,6 +1,7 @@
 //! Sending a signal by its number, which may be a realtime one.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Sends `signal` to process `pid`, one process only: `pid` is greater than zero.
 ///
@@ -15,4 +16,65 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// A thread's set of blocked signals, as the kernel has it: bit 0 is signal 1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Mask(u64);
+
+impl Mask {
+    /// Every signal but those that a fault of this thread raises, which cannot wait.
+    pub(crate) fn all_but_faults() -> Self {
+        let faults = [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGABRT,
+            libc::SIGSYS,
+        ];
+        Self(!faults.iter().fold(0, |bits, signal| bits | 1 << (signal - 1)))
+    }
+}
+
+/// Sets the calling thread's blocked signals; answers those of before.
+pub(crate) fn set_mask(mask: Mask) -> io::Result<Mask> {
+    let mut before = Mask(0);
+    // SAFETY: both sets are live and have the eight bytes that the kernel is told of.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask.0,
+            &raw mut before.0,
+            size_of::<u64>(),
+        )
+    };
+    if answer == 0 {
+        Ok(before)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// A descriptor (close-on-exec, does not block) that delivers the blocked signals of `mask` as
+/// `signalfd_siginfo` records of 128 bytes, the signal's number first.
+pub(crate) fn signalfd(mask: Mask) -> io::Result<OwnedFd> {
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the set is live and has the eight bytes that the kernel is told of.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_signalfd4,
+            -1,
+            &raw const mask.0,
+            size_of::<u64>(),
+            flags,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }

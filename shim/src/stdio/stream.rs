@@ -208,6 +208,14 @@ impl Streams {
             .all(|stream| stream.owner != owner || stream.is_settled())
     }
 
+    /// Whether no output waits for a client to read it; what a terminal may still bring does not count.
+    pub fn is_handed_on(&self, owner: u32) -> bool {
+        self.streams
+            .values()
+            .filter(|stream| stream.owner == owner && stream.is_output)
+            .all(|stream| stream.pending.is_empty() && (stream.is_terminal || stream.left.unwrap_or(0) == 0))
+    }
+
     /// The client may be gone: output that only a dead client would read is given up.
     pub fn release(&mut self, reactor: &Reactor, owner: u32) {
         for id in self.of(owner) {

@@ -101,10 +101,10 @@ impl Shim {
     }
 
     fn delete_when_settled(&mut self, reply: Reply, key: u32) {
-        if !self.streams.is_settled(key) {
+        if !self.streams.is_handed_on(key) {
             self.streams.release(&self.reactor, key);
         }
-        if self.streams.is_settled(key) {
+        if self.streams.is_handed_on(key) {
             return self.delete_settled(reply, key);
         }
         if let Some(process) = self.processes.get_mut(&key) {
@@ -115,7 +115,7 @@ impl Shim {
 
     /// A stream of the process has settled, and a delete may have waited for it.
     pub fn continue_delete(&mut self, key: u32) {
-        if self.streams.is_settled(key) {
+        if self.streams.is_handed_on(key) {
             self.delete_overdue(key);
         }
     }

@@ -22,6 +22,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// The same for a terminal, whose end only its last user brings.
 const TERMINAL_DRAIN: Duration = Duration::from_millis(250);
 
+/// Unknown children that are remembered while a program is at work, one of which may be its process.
+const MOST_EARLY: usize = 4096;
+
 fn exit_of(status: WaitStatus) -> Exit {
     let signal = status.terminating_signal();
     let code = status.exit_status().unwrap_or(255);
@@ -71,7 +74,7 @@ impl Shim {
                         .as_ref()
                         .is_some_and(|(_, operation)| operation.makes_process())
                 });
-                if is_expected {
+                if is_expected && self.early.len() < MOST_EARLY {
                     self.early.insert(raw, status);
                 }
             }
@@ -172,7 +175,10 @@ impl Shim {
         };
         let Some(exit) = process.exit.clone() else { return };
         process.stage = Stage::Stopped;
-        process.console = None;
+        if process.console.take().is_some() && self.streams.is_handed_on(key) {
+            // A background process that still has the terminal loses it, as it does with containerd's shim.
+            self.streams.close_all(&self.reactor, key);
+        }
         if is_init {
             container.is_paused = false;
         }

@@ -12,6 +12,7 @@ use super::{
     descriptor::{Descriptor, labels},
     document::{self, Document},
     progress::{Blob, Progress},
+    slot,
 };
 use crate::{
     Kind,
@@ -127,6 +128,7 @@ impl Fetcher {
                 "content {digest}: it is not in the archive"
             )));
         };
+        let _slot = slot(&self.daemon.transfer.downloading).await?;
         let offset = writer.status().offset;
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         let store = self.store(writer, receiver, digest.clone(), size, progress.clone());

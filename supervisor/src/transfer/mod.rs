@@ -33,7 +33,9 @@ mod unpack;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Result};
 
 pub(crate) use destination::{Destination, Name};
 pub(crate) use operation::{import, pull, tag};
@@ -45,6 +47,11 @@ pub(crate) use unpack::Unpack;
 /// Layers that are applied at the same time in one instance: two already keep inflating and writing apart.
 const APPLYING: usize = 2;
 
+/// Blobs that are downloaded, and archives that are read, at the same time in one instance. Each holds a thread of the
+/// blocking pool while its peer sends, so that no peer may take the pool from the other calls.
+const DOWNLOADING: usize = 12;
+const IMPORTING: usize = 4;
+
 /// What the transfers of one instance share.
 pub(crate) struct Shared {
     /// The open streams of all clients.
@@ -52,6 +59,13 @@ pub(crate) struct Shared {
     /// Which layers are being applied, by namespace, snapshotter and ChainID.
     locks: lock::Locks,
     applying: Arc<Semaphore>,
+    downloading: Arc<Semaphore>,
+    importing: Arc<Semaphore>,
+}
+
+/// Waits for a slot; it is held until the guard is dropped.
+async fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(slots).acquire_owned().await.map_err(|closed| Error::unknown("wait for a slot", closed))
 }
 
 impl Default for Shared {
@@ -60,6 +74,8 @@ impl Default for Shared {
             streams: Streams::default(),
             locks: lock::Locks::default(),
             applying: Arc::new(Semaphore::new(APPLYING)),
+            downloading: Arc::new(Semaphore::new(DOWNLOADING)),
+            importing: Arc::new(Semaphore::new(IMPORTING)),
         }
     }
 }

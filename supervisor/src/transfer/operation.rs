@@ -9,7 +9,7 @@ use super::{
     descriptor::Descriptor,
     document::Document,
     fetch::{Fetcher, Source},
-    graph, import as archive,
+    graph, import as archive, slot,
     unpack::{self, Outcome},
 };
 use crate::{
@@ -80,9 +80,11 @@ pub(crate) async fn import(
     leased(daemon, scope, cancelled, |scope| async move {
         progress.say("Importing", "", None);
         let reading = scope.clone();
+        let importing = slot(&daemon.transfer.importing).await?;
         let index = daemon
             .blocking(move |daemon| archive::read(daemon, &reading, input))
             .await?;
+        drop(importing);
         let fetcher = Fetcher {
             daemon: Arc::clone(daemon),
             scope,

@@ -10,6 +10,7 @@ use super::{
     fetch::Fetcher,
     graph::Image,
     platform::Platform,
+    slot,
 };
 use crate::{
     error::{Error, Result},
@@ -43,10 +44,7 @@ pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]
             Arc::clone(&permits),
         );
         downloads.push(AbortOnDropHandle::new(tokio::spawn(async move {
-            let _permit = permits
-                .acquire_owned()
-                .await
-                .map_err(|closed| Error::unknown("wait for a download slot", closed))?;
+            let _slot = slot(&permits).await?;
             fetcher.blob(&layer, &parent).await
         })));
     }
@@ -146,10 +144,7 @@ async fn layer(fetcher: &Fetcher, plan: &Plan, number: usize, blob: &Descriptor,
     let shared = &fetcher.daemon.transfer;
     let name = format!("{}/{}/{chain_id}", fetcher.scope.namespace, plan.snapshotter);
     let _locked = shared.locks.lock(&name).await;
-    let _permit = Arc::clone(&shared.applying)
-        .acquire_owned()
-        .await
-        .map_err(|closed| Error::unknown("wait for a slot to unpack", closed))?;
+    let _slot = slot(&shared.applying).await?;
     let layer = Layer {
         snapshotter: plan.snapshotter.clone(),
         blob: blob.digest()?,

@@ -1,0 +1,68 @@
+//! `create`: a container whose program waits for `start`.
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use wharf_runtime::{CreateOptions, Stdio, spec};
+
+use super::process::{ContainerFlags, check_terminal};
+use super::{Environment, PROGRAM, parse_id};
+
+/// What is created, and how.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    flags: ContainerFlags,
+    /// The container's name
+    id: String,
+}
+
+pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { flags, id } = arguments;
+    let mut options = options(environment, &flags, &id, true).with_context(failed)?;
+    if options.console_socket.is_some() {
+        options.stdio = Stdio::Terminal;
+    }
+    environment.runtime.create(options).with_context(failed)?;
+    Ok(())
+}
+
+fn failed() -> String {
+    format!("{PROGRAM} create failed")
+}
+
+/// The options that `create` and `run` share. The configuration's warnings are logged on the way.
+pub(super) fn options(
+    environment: &Environment<'_>,
+    flags: &ContainerFlags,
+    id: &str,
+    detach: bool,
+) -> anyhow::Result<CreateOptions> {
+    flags.check()?;
+    let bundle = flags.bundle();
+    if !bundle.is_dir() {
+        bail!("bundle {}: no such directory", bundle.display());
+    }
+    let spec = spec::load(&bundle)?;
+    let id = parse_id(id)?;
+    spec.warnings()
+        .iter()
+        .for_each(|warning| environment.log.warning(warning));
+    let terminal = spec
+        .oci()
+        .process()
+        .as_ref()
+        .and_then(oci_spec::runtime::Process::terminal)
+        .unwrap_or(false);
+    check_terminal(detach, terminal, flags.console_socket.is_some())?;
+    let mut options = CreateOptions::new(id, bundle);
+    options.pid_file.clone_from(&flags.pid_file);
+    options.preserve_fds = flags.preserve_fds;
+    options.no_pivot = flags.no_pivot;
+    options.no_new_keyring = flags.no_new_keyring;
+    options.systemd_cgroup = environment.systemd_cgroup;
+    options.console_socket.clone_from(&flags.console_socket);
+    if terminal && !detach {
+        options.stdio = Stdio::Terminal;
+    }
+    Ok(options)
+}

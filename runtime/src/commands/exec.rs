@@ -1,0 +1,251 @@
+//! `exec`: another program in a running container.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
+use wharf_runtime::foreground::Foreground;
+use wharf_runtime::{ExecOptions, Status, Stdio, spec};
+
+use super::Environment;
+use super::process::{check_preserved, check_terminal};
+
+/// What is executed where, and how.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// A unix socket that receives the master of the terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// A unix socket that receives a pidfd of the process; not supported yet
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// The working directory in the container
+    #[arg(long, value_name = "PATH")]
+    cwd: Option<PathBuf>,
+    /// Set an environment variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// The ids to run with
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Another group id
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// A file with the OCI process object to use
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Do not wait for the process
+    #[arg(short, long)]
+    detach: bool,
+    /// Where to write the pid
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// The SELinux label to run with
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// The AppArmor profile to run with
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Never gain privileges by executing a program
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "true|false")]
+    no_new_privs: Option<bool>,
+    /// Add a capability
+    #[arg(short, long, value_name = "NAME")]
+    cap: Vec<String>,
+    /// How many more descriptors to pass, from 3 on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// A sub-group to run in; not supported yet
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    cgroup: Vec<String>,
+    /// Also in a paused container
+    #[arg(long)]
+    ignore_paused: bool,
+    /// The container's name, then the command
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["ID", "COMMAND"])]
+    arguments: Vec<OsString>,
+}
+
+pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    execute(environment, arguments).context("exec failed")
+}
+
+fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    for (asked, flag) in [
+        (arguments.pidfd_socket.is_some(), "--pidfd-socket"),
+        (!arguments.cgroup.is_empty(), "--cgroup"),
+    ] {
+        if asked {
+            bail!("{flag} is not supported yet");
+        }
+    }
+    let (id, command) = arguments
+        .arguments
+        .split_first()
+        .context("container id cannot be empty")?;
+    let container = environment.load(&id.to_string_lossy())?;
+    let state = container.state()?;
+    match state.status {
+        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Paused if !arguments.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => {}
+    }
+    let process = process(environment, &arguments, &state.bundle, command)?;
+    let terminal = process.terminal().unwrap_or(false);
+    check_terminal(arguments.detach, terminal, arguments.console_socket.is_some())?;
+    check_preserved(arguments.preserve_fds)?;
+    let mut options = ExecOptions::new(process);
+    options.pid_file.clone_from(&arguments.pid_file);
+    options.preserve_fds = arguments.preserve_fds;
+    options.console_socket.clone_from(&arguments.console_socket);
+    if arguments.detach {
+        if terminal {
+            options.stdio = Stdio::Terminal;
+        }
+        container.exec(options)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut foreground = Foreground::new(false)?;
+    options.stdio = foreground.stdio(terminal)?;
+    let mut process = container.exec(options)?;
+    if let Some(console) = process.take_console() {
+        foreground.attach(console)?;
+    }
+    Ok(ExitCode::from(
+        foreground.wait(process.pid(), process.pidfd().as_fd())? as u8,
+    ))
+}
+
+/// The process to execute: that of the file, or that of the container's configuration with the changes that the
+/// flags ask for.
+fn process(
+    environment: &Environment<'_>,
+    arguments: &Arguments,
+    bundle: &Path,
+    command: &[OsString],
+) -> anyhow::Result<Process> {
+    if let Some(path) = &arguments.process {
+        let (process, warnings) = spec::parse_process(&read(path)?)?;
+        warnings
+            .iter()
+            .for_each(|warning| environment.log.warning(warning));
+        return Ok(process);
+    }
+    if command.is_empty() {
+        bail!("exec args cannot be empty");
+    }
+    let spec = spec::load(bundle)?;
+    let mut process = spec
+        .oci()
+        .process()
+        .clone()
+        .context("process property must not be empty")?;
+    let command = command.iter().map(|arg| {
+        arg.to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| anyhow!("{} is not UTF-8", arg.to_string_lossy()))
+    });
+    process.set_args(Some(command.collect::<anyhow::Result<_>>()?));
+    // The configuration's terminal is that of the first process.
+    process.set_terminal(Some(arguments.tty));
+    if let Some(cwd) = &arguments.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    if let Some(profile) = &arguments.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &arguments.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    if let Some(value) = arguments.no_new_privs {
+        process.set_no_new_privileges(Some(value));
+    }
+    if !arguments.env.is_empty() {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(arguments.env.iter().cloned());
+        process.set_env(Some(env));
+    }
+    add_capabilities(&mut process, &arguments.cap)?;
+    set_user(process.user_mut(), arguments)?;
+    spec::validate_process(&process, "process")?;
+    Ok(process)
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut bytes = Vec::new();
+    file.take(spec::MAX_CONFIG_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("read {}", path.display()))?;
+    if bytes.len() as u64 > spec::MAX_CONFIG_BYTES {
+        bail!(
+            "{} is larger than {} bytes",
+            path.display(),
+            spec::MAX_CONFIG_BYTES
+        );
+    }
+    Ok(bytes)
+}
+
+/// Adds capabilities to what the process may have and has. They are ambient only where the configuration lets
+/// processes inherit some, because nothing else can become ambient.
+fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let added: Vec<Capability> = names
+        .iter()
+        .map(|name| {
+            let known = serde_json::from_value(serde_json::Value::String(name.clone()));
+            known.map_err(|_| anyhow!("unknown capability {name:?}"))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let mut sets: LinuxCapabilities = process.capabilities().clone().unwrap_or_default();
+    let with = |set: &Option<oci_spec::runtime::Capabilities>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.extend(added.iter().copied());
+        Some(set)
+    };
+    sets.set_bounding(with(sets.bounding()));
+    sets.set_effective(with(sets.effective()));
+    sets.set_permitted(with(sets.permitted()));
+    if sets.inheritable().is_some() {
+        sets.set_ambient(with(sets.ambient()));
+    }
+    process.set_capabilities(Some(sets));
+    Ok(())
+}
+
+fn set_user(user: &mut User, arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(ids) = &arguments.user {
+        // Only numbers that fit: a name, or a number that wraps to 0, must never become root.
+        let number = |text: &str, what: &str| {
+            text.parse::<u32>()
+                .map_err(|error| anyhow!("bad {what}: {text:?}: {error}"))
+        };
+        let (uid, gid) = match ids.split_once(':') {
+            Some((uid, gid)) => (uid, Some(number(gid, "gid")?)),
+            None => (ids.as_str(), None),
+        };
+        user.set_uid(number(uid, "uid")?);
+        if let Some(gid) = gid {
+            user.set_gid(gid);
+        }
+    }
+    if !arguments.additional_gids.is_empty() {
+        let mut gids = user.additional_gids().clone().unwrap_or_default();
+        gids.extend(&arguments.additional_gids);
+        user.set_additional_gids(Some(gids));
+    }
+    Ok(())
+}

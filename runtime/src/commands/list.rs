@@ -1,0 +1,118 @@
+//! `list`: the containers below the root.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use wharf_runtime::State;
+
+use super::Environment;
+
+/// How to list.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    format: Format,
+    /// Print names only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// How lists are printed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Format {
+    /// In columns.
+    Table,
+    /// As one JSON value.
+    Json,
+}
+
+pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<()> {
+    if environment.root_is_given {
+        let root = environment.runtime.root();
+        std::fs::read_dir(root).with_context(|| format!("open {}", root.display()))?;
+    }
+    let states = environment.runtime.list()?;
+    let text = match (arguments.quiet, arguments.format) {
+        (true, _) => states.iter().map(|state| format!("{}\n", state.id)).collect(),
+        (false, Format::Table) => table(&states),
+        (false, Format::Json) => json(&states)?,
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("write to standard output")
+}
+
+/// No containers are `null`, as Go writes an empty list that was never filled.
+fn json(states: &[State]) -> anyhow::Result<String> {
+    let text = if states.is_empty() {
+        "null".to_owned()
+    } else {
+        serde_json::to_string(states)?
+    };
+    Ok(text + "\n")
+}
+
+/// Columns of at least twelve characters, three blanks apart; the last is not filled up.
+fn table(states: &[State]) -> String {
+    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+    rows.extend(states.iter().map(|state| {
+        [
+            state.id.clone(),
+            state.pid.to_string(),
+            state.status.to_string(),
+            state.bundle.display().to_string(),
+            state.created.clone(),
+            state.owner.clone(),
+        ]
+    }));
+    let mut widths = [12; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count() + 3);
+        }
+    }
+    let mut text = String::new();
+    for [cells @ .., last] in &rows {
+        for (cell, width) in cells.iter().zip(widths) {
+            write!(text, "{cell:width$}").unwrap_or_default();
+        }
+        text.push_str(last);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use wharf_runtime::Status;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_wide_enough_for_their_longest_cell() {
+        let state = State {
+            oci_version: "1.0.2".into(),
+            id: "a-rather-long-name".into(),
+            pid: 7,
+            status: Status::Running,
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: "2026-01-01T00:00:00Z".into(),
+            annotations: Default::default(),
+            owner: "root".into(),
+        };
+        assert_eq!(
+            table(&[state]),
+            "ID                   PID         STATUS      BUNDLE      CREATED                OWNER\n\
+             a-rather-long-name   7           running     /b          2026-01-01T00:00:00Z   root\n"
+        );
+        assert_eq!(
+            table(&[]),
+            "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
+        );
+        assert_eq!(json(&[]).unwrap(), "null\n");
+    }
+}

@@ -1,0 +1,264 @@
+//! The subcommands, one file each, and the arguments that are before them.
+//!
+//! Flags, output and the phrases of errors are runc's: programs that drive a runtime were written for them.
+
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod kill;
+mod list;
+pub(crate) mod log;
+mod pause;
+mod phrase;
+mod process;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use wharf_runtime::{Container, ContainerId, Runtime};
+
+use log::Log;
+
+/// The program's name in its own messages.
+pub(crate) const PROGRAM: &str = "wharf-runtime";
+
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
+/// Runs containers as the Open Container Initiative's runtime specification says.
+///
+/// A container is configured by a bundle: a directory with a file "config.json" and a root file system.
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version = VERSION, disable_version_flag = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What is said before the subcommand.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Also log what helps to find a fault
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Where to write the log [default: standard error]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// How to write the log
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: Format,
+    /// The directory of the containers' state, on a tmpfs [default: /run/wharf-runtime]
+    #[arg(long, value_name = "DIRECTORY")]
+    root: Option<PathBuf>,
+    /// The criu program; checkpoints are not supported yet, so nothing runs it
+    #[arg(long, value_name = "PATH", default_value = "criu")]
+    criu: PathBuf,
+    /// Let systemd make the control groups; not supported yet
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Whether to do without control groups that may not be made
+    #[arg(long, value_name = "true|false|auto", default_value = "auto")]
+    rootless: Rootless,
+    /// Print the version
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// `time="…" level=error msg="…"`
+    Text,
+    /// `{"level":"error","msg":"…","time":"…"}`
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Rootless {
+    True,
+    False,
+    Auto,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a container
+    Create(create::Arguments),
+    /// Run the program of a created container
+    Start(start::Arguments),
+    /// Create and start a container
+    Run(run::Arguments),
+    /// Run another program in a running container
+    Exec(exec::Arguments),
+    /// Send a signal to a container's first process
+    Kill(kill::Arguments),
+    /// Remove what a container left
+    Delete(delete::Arguments),
+    /// Print a container's state
+    State(state::Arguments),
+    /// List containers
+    List(list::Arguments),
+    /// List the processes in a container
+    Ps(ps::Arguments),
+    /// Stop all processes of a container for a while
+    Pause(pause::Arguments),
+    /// Let the processes of a paused container run again
+    Resume(pause::Arguments),
+    /// Write an example configuration
+    Spec(spec::Arguments),
+    /// Print what this runtime can do
+    Features,
+    /// Not supported yet
+    Checkpoint(Unsupported),
+    /// Not supported yet
+    Restore(Unsupported),
+    /// Not supported yet
+    Events(Unsupported),
+    /// Not supported yet
+    Update(Unsupported),
+}
+
+#[derive(Args, Debug)]
+struct Unsupported {
+    /// Whatever the command would take
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<std::ffi::OsString>,
+}
+
+/// A command that failed: what to print, and the exit code.
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    pub(crate) code: ExitCode,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self {
+            message: phrase::of(&error),
+            code: ExitCode::FAILURE,
+        }
+    }
+}
+
+/// What every command has at hand.
+struct Environment<'a> {
+    runtime: Runtime,
+    root_is_given: bool,
+    systemd_cgroup: bool,
+    log: &'a Log,
+}
+
+impl Environment<'_> {
+    fn load(&self, id: &str) -> anyhow::Result<Container> {
+        Ok(self.runtime.load(&parse_id(id)?)?)
+    }
+}
+
+/// Performs the command; answers the exit code.
+pub(crate) fn perform(arguments: Arguments, log: &Log) -> Result<ExitCode, Failure> {
+    let Arguments { global, command } = arguments;
+    let environment = environment(&global, log)?;
+    let done = |result: anyhow::Result<()>| Ok(result.map(|()| ExitCode::SUCCESS)?);
+    match command {
+        Command::Create(arguments) => done(create::perform(&environment, arguments)),
+        Command::Start(arguments) => done(start::perform(&environment, &arguments)),
+        Command::Run(arguments) => Ok(run::perform(&environment, arguments)?),
+        Command::Exec(arguments) => exec::perform(&environment, arguments)
+            // A program's own exit code is passed on, so that of a failure to run it is one that is seldom used.
+            .map_err(|error| Failure {
+                message: phrase::of(&error),
+                code: ExitCode::from(255),
+            }),
+        Command::Kill(arguments) => done(kill::perform(&environment, &arguments)),
+        Command::Delete(arguments) => done(delete::perform(&environment, &arguments)),
+        Command::State(arguments) => done(state::perform(&environment, &arguments)),
+        Command::List(arguments) => done(list::perform(&environment, &arguments)),
+        Command::Ps(arguments) => done(ps::perform(&environment, &arguments)),
+        Command::Pause(arguments) => done(pause::pause(&environment, &arguments)),
+        Command::Resume(arguments) => done(pause::resume(&environment, &arguments)),
+        Command::Spec(arguments) => done(spec::perform(&arguments)),
+        Command::Features => done(features::perform()),
+        Command::Checkpoint(arguments) => Err(unsupported("checkpoint", &arguments)),
+        Command::Restore(arguments) => Err(unsupported("restore", &arguments)),
+        Command::Events(arguments) => Err(unsupported("events", &arguments)),
+        Command::Update(arguments) => Err(unsupported("update", &arguments)),
+    }
+}
+
+fn unsupported(command: &str, asked: &Unsupported) -> Failure {
+    let message = match asked.arguments.is_empty() {
+        true => format!("{command} is not supported yet"),
+        false => format!(
+            "{command} is not supported yet (asked with {} arguments)",
+            asked.arguments.len()
+        ),
+    };
+    Failure {
+        message,
+        code: ExitCode::FAILURE,
+    }
+}
+
+fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<'a>> {
+    // The library decides by the caller's ids; forcing it either way would need its consent.
+    if global.rootless != Rootless::Auto {
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root != (global.rootless == Rootless::False) {
+            bail!("--rootless other than it is by the caller's ids is not supported yet");
+        }
+    }
+    log.debug(|| format!("criu would be {}", global.criu.display()));
+    let root = match &global.root {
+        Some(root) => {
+            let root = std::path::absolute(root).context("--root")?;
+            if clean_is_root(&root) {
+                bail!("Option --root argument should not be set to /");
+            }
+            root
+        }
+        None => default_root(),
+    };
+    Ok(Environment {
+        runtime: Runtime::new(root),
+        root_is_given: global.root.is_some(),
+        systemd_cgroup: global.systemd_cgroup,
+        log,
+    })
+}
+
+/// Users without privileges have their own directory for such things.
+fn default_root() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()) {
+        Some(directory) if !rustix::process::geteuid().is_root() => PathBuf::from(directory).join(PROGRAM),
+        _ => PathBuf::from(Runtime::DEFAULT_ROOT),
+    }
+}
+
+/// Whether nothing is left of the path when `..` is resolved by name.
+fn clean_is_root(path: &std::path::Path) -> bool {
+    let mut depth = 0usize;
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(_) => depth += 1,
+            std::path::Component::ParentDir => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    depth == 0
+}
+
+fn parse_id(id: &str) -> anyhow::Result<ContainerId> {
+    if id.is_empty() {
+        return Err(anyhow!("container id cannot be empty"));
+    }
+    ContainerId::new(id).map_err(|_| anyhow!("invalid container ID format: {id:?}"))
+}

@@ -1,0 +1,43 @@
+//! The words that callers look for in errors, which are runc's.
+
+use wharf_runtime::Error;
+
+/// The message of an error; where the library's own words differ from the ones looked for, those.
+pub(super) fn of(error: &anyhow::Error) -> String {
+    let Some(known) = error.chain().find_map(|cause| cause.downcast_ref::<Error>()) else {
+        return format!("{error:#}");
+    };
+    let phrase = match known {
+        Error::NotFound(_) => "container does not exist",
+        Error::Exists(_) => "container with given ID already exists",
+        _ => return format!("{error:#}"),
+    };
+    // What stands before it, such as "run failed", stays.
+    let before: Vec<String> = error
+        .chain()
+        .take_while(|cause| cause.downcast_ref::<Error>().is_none())
+        .map(|cause| format!("{cause}: "))
+        .collect();
+    format!("{}{phrase}", before.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+    use wharf_runtime::ContainerId;
+
+    use super::*;
+
+    #[test]
+    fn known_errors_have_the_phrases_that_callers_look_for() {
+        let id = || ContainerId::new("box").unwrap();
+        assert_eq!(of(&Error::NotFound(id()).into()), "container does not exist");
+        let nested: anyhow::Result<()> = Err(Error::Exists(id())).context("run failed");
+        assert_eq!(
+            of(&nested.unwrap_err()),
+            "run failed: container with given ID already exists"
+        );
+        let other: anyhow::Result<()> = Err(Error::Unsupported("flying".into())).context("run failed");
+        assert_eq!(of(&other.unwrap_err()), "run failed: flying is not supported yet");
+    }
+}

@@ -1,0 +1,80 @@
+//! `run`: create and start; in the foreground, also wait and remove.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use wharf_runtime::foreground::Foreground;
+use wharf_runtime::{Container, Stdio};
+
+use super::process::ContainerFlags;
+use super::{Environment, PROGRAM, create};
+
+/// What is run, and how.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    flags: ContainerFlags,
+    /// Do not wait for the container
+    #[arg(short, long)]
+    detach: bool,
+    /// Do not remove the container when it ended
+    #[arg(long)]
+    keep: bool,
+    /// Do not adopt the processes that the container leaves behind
+    #[arg(long)]
+    no_subreaper: bool,
+    /// The container's name
+    id: String,
+}
+
+pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    run(environment, &arguments).with_context(|| format!("{PROGRAM} run failed"))
+}
+
+fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut options = create::options(environment, &arguments.flags, &arguments.id, arguments.detach)?;
+    if arguments.detach {
+        if options.console_socket.is_some() {
+            options.stdio = Stdio::Terminal;
+        }
+        let container = environment.runtime.create(options)?;
+        start(environment, &container, false)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut foreground = Foreground::new(!arguments.no_subreaper)?;
+    options.stdio = foreground.stdio(matches!(options.stdio, Stdio::Terminal))?;
+    let mut container = environment.runtime.create(options)?;
+    let (Some(pid), Some(pidfd)) = (container.init_pid(), container.pidfd()) else {
+        anyhow::bail!("the container ended before it was started");
+    };
+    let pidfd = pidfd.try_clone_to_owned().context("duplicate a pidfd")?;
+    if let Some(console) = container.take_console() {
+        foreground
+            .attach(console)
+            .or_else(|error| undo(environment, &container, error.into()))?;
+    }
+    start(environment, &container, arguments.keep)?;
+    let waited = foreground.wait(pid, std::os::fd::AsFd::as_fd(&pidfd));
+    if !arguments.keep {
+        container.delete(true)?;
+    }
+    Ok(ExitCode::from(waited? as u8))
+}
+
+fn start(environment: &Environment<'_>, container: &Container, keep: bool) -> anyhow::Result<()> {
+    match container.start() {
+        Err(error) if !keep => undo(environment, container, error.into()),
+        result => Ok(result?),
+    }
+}
+
+/// Removes the container that could not be started; the first error is the one to know.
+fn undo(environment: &Environment<'_>, container: &Container, error: anyhow::Error) -> anyhow::Result<()> {
+    if let Err(second) = container.delete(true) {
+        environment
+            .log
+            .warning(&format!("removing the container: {second}"));
+    }
+    Err(error)
+}
