@@ -1,4 +1,4 @@
-//! What all services share: the stores, the event log and the configuration of one instance.
+//! What all services share: the stores, the tasks and the event log of one instance.
 //!
 //! Stores block; services reach them through [`Daemon::blocking`].
 
@@ -15,8 +15,6 @@ use crate::{
 
 /// One open instance. Cheap to share as `Arc<Daemon>`.
 pub struct Daemon {
-    /// The configuration the instance was opened with.
-    pub config: Config,
     /// The instance's name for itself, made once for a root.
     pub uuid: String,
     /// Rows, in transactions.
@@ -41,7 +39,7 @@ impl Daemon {
     /// # Errors
     ///
     /// `Unknown` from the disk; `FailedPrecondition` when the root is of another version.
-    pub fn open(config: Config) -> Result<Self> {
+    pub fn open(config: &Config) -> Result<Self> {
         let root = &config.root;
         let metadata = metadata::Store::open(root)?;
         let events = Arc::new(event::Exchange::new());
@@ -53,10 +51,9 @@ impl Daemon {
             Arc::new(overlay) as Arc<dyn Snapshotter>,
         )]);
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), snapshotters)?;
-        let tasks = task::Tasks::new(&config, Arc::clone(&events))?;
+        let tasks = task::Tasks::new(config, Arc::clone(&events))?;
         let uuid = uuid(&metadata)?;
         Ok(Self {
-            config,
             uuid,
             metadata,
             content,

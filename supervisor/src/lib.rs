@@ -24,12 +24,6 @@
 //! - No store knows tonic; no service opens a file. Errors become gRPC codes in one table, in [`error`].
 //! - Nothing here knows Docker's names, ports or restart policy.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "removed with the last piece of the store's surface"
-)]
-
 mod api;
 mod config;
 mod container;

@@ -29,6 +29,7 @@ pub struct Scope {
 
 impl Scope {
     /// A scope without a lease.
+    #[cfg(test)]
     pub fn new(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),

@@ -48,7 +48,9 @@ impl Supervisor {
             directory(&config.root, 0o711)?;
             directory(&config.state, 0o711)?;
             let lock = lock(&config.root)?;
-            let daemon = Arc::new(Daemon::open(config)?);
+            let daemon = Arc::new(Daemon::open(&config)?);
+            // What the daemon before this one had no time for. Not later: nobody expects it without a deletion.
+            gc::collect(&daemon)?;
             Ok(Self { daemon, _lock: lock })
         })
         .await
@@ -149,9 +151,8 @@ impl Supervisor {
     }
 }
 
-/// Collects garbage a while after something may have become it, and once after the start.
+/// Collects garbage a while after something may have become it.
 async fn collect_garbage(daemon: Arc<Daemon>) {
-    daemon.garbage.notify_one();
     loop {
         daemon.garbage.notified().await;
         tokio::time::sleep(GARBAGE_DELAY).await;

@@ -20,39 +20,62 @@ use crate::{
 /// The service.
 pub struct Introspection(pub Arc<Daemon>);
 
-/// The gRPC services, by the names of containerd's plugins for them.
-const SERVICES: [&str; 8] = [
-    "containers",
-    "content",
-    "healthcheck",
-    "images",
-    "introspection",
-    "leases",
-    "namespaces",
-    "snapshots",
+/// Everything but the snapshotters, under the types and names that clients look for.
+const PARTS: [(&str, &[&str]); 9] = [
+    ("io.containerd.content.v1", &["content"]),
+    ("io.containerd.metadata.v1", &["bolt"]),
+    ("io.containerd.gc.v1", &["scheduler"]),
+    ("io.containerd.event.v1", &["exchange"]),
+    ("io.containerd.differ.v1", &["walking"]),
+    ("io.containerd.runtime.v2", &["task"]),
+    ("io.containerd.streaming.v1", &["manager"]),
+    ("io.containerd.transfer.v1", &["local"]),
+    (
+        "io.containerd.grpc.v1",
+        &[
+            "containers",
+            "content",
+            "diff",
+            "events",
+            "healthcheck",
+            "images",
+            "introspection",
+            "leases",
+            "namespaces",
+            "snapshots",
+            "streaming",
+            "tasks",
+            "transfer",
+            "version",
+        ],
+    ),
+];
+/// The types of parts that exist for one platform.
+const PLATFORM_BOUND: [&str; 3] = [
+    "io.containerd.differ.v1",
+    "io.containerd.runtime.v2",
+    "io.containerd.snapshotter.v1",
 ];
 
 impl Introspection {
     fn plugins(&self) -> Vec<Plugin> {
-        let plugin = |kind: &str, id: &str, platforms: Vec<Platform>| Plugin {
-            r#type: format!("io.containerd.{kind}.v1"),
-            id: id.to_owned(),
-            platforms,
-            ..Plugin::default()
-        };
-        let mut plugins = vec![
-            plugin("content", "content", Vec::new()),
-            plugin("metadata", "bolt", Vec::new()),
-            plugin("gc", "scheduler", Vec::new()),
-        ];
-        plugins.extend(
-            self.0
-                .snapshots
-                .snapshotters()
-                .map(|name| plugin("snapshotter", name, vec![platform()])),
-        );
-        plugins.extend(SERVICES.map(|name| plugin("grpc", name, Vec::new())));
-        plugins
+        let snapshotters: Vec<&str> = self.0.snapshots.snapshotters().collect();
+        let parts = [("io.containerd.snapshotter.v1", snapshotters.as_slice())]
+            .into_iter()
+            .chain(PARTS);
+        parts
+            .flat_map(|(kind, ids)| ids.iter().map(move |id| (kind, *id)))
+            .map(|(kind, id)| Plugin {
+                r#type: kind.to_owned(),
+                id: id.to_owned(),
+                platforms: if PLATFORM_BOUND.contains(&kind) {
+                    vec![platform()]
+                } else {
+                    Vec::new()
+                },
+                ..Plugin::default()
+            })
+            .collect()
     }
 }
 

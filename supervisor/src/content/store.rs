@@ -117,7 +117,7 @@ impl Store {
         let row = self.shared.metadata.write(Commit::Durable, |txn| {
             let mut row = txn.get(CONTENT, &key)?.ok_or_else(|| missing(digest))?;
             change(&mut row.labels)?;
-            identifier::validate_labels(&row.labels)?;
+            identifier::validate_labels(&row.labels).map_err(|error| error.context("info.Labels"))?;
             identifier::drop_empty(&mut row.labels);
             row.updated_at = Some(time::now());
             txn.put(CONTENT, &key, &row)?;

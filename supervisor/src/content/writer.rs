@@ -102,7 +102,7 @@ impl Writer {
     /// `FailedPrecondition` on a mismatch (the ingest stays); `AlreadyExists` when the namespace has the blob (the
     /// ingest ends).
     pub fn commit(self, size: Option<u64>, expected: Option<&Digest>, mut labels: Labels) -> Result<Digest> {
-        identifier::validate_labels(&labels)?;
+        identifier::validate_labels(&labels).map_err(|error| error.context("info.Labels"))?;
         identifier::drop_empty(&mut labels);
         let digest = self.verify(size, expected)?;
         self.file

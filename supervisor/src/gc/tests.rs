@@ -26,7 +26,7 @@ fn fixture() -> Fixture {
     std::fs::create_dir(&config.root).unwrap();
     std::fs::create_dir(&config.state).unwrap();
     Fixture {
-        daemon: Daemon::open(config).unwrap(),
+        daemon: Daemon::open(&config).unwrap(),
         _directory: directory,
     }
 }

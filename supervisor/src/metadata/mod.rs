@@ -33,4 +33,4 @@ mod transaction;
 pub use key::Key;
 pub use store::{Commit, Store};
 pub use table::*;
-pub use transaction::{Read, ReadTxn, WriteTxn};
+pub use transaction::{Read, WriteTxn};

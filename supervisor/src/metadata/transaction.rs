@@ -166,11 +166,13 @@ impl WriteTxn {
 }
 
 type Rows<'a> = &'a dyn RowsOf;
+/// Takes key and row; says whether to go on.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<bool>;
 
 /// The two calls on a redb table that are needed here, whichever kind of transaction it belongs to.
 trait RowsOf {
     fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
-    fn each(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()>;
+    fn each(&self, prefix: &[u8], visit: Visit<'_>) -> Result<()>;
 }
 
 impl<T: ReadableTable<&'static [u8], &'static [u8]>> RowsOf for T {
@@ -181,7 +183,7 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> RowsOf for T {
             .map(|row| row.value().to_vec()))
     }
 
-    fn each(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+    fn each(&self, prefix: &[u8], visit: Visit<'_>) -> Result<()> {
         for entry in self.range(prefix..).map_err(failed("read"))? {
             let (key, row) = entry.map_err(failed("read"))?;
             if !key.value().starts_with(prefix) || !visit(key.value(), row.value())? {

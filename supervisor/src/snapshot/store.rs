@@ -378,18 +378,6 @@ impl Store {
         Ok(info(key, row))
     }
 
-    /// Sets (non-empty value) and removes (empty value) the given labels, and keeps the others. Durable.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound`, `InvalidArgument` for a label that is too long.
-    pub fn label(&self, scope: &Scope, snapshotter: &str, key: &str, labels: &Labels) -> Result<Info> {
-        self.update(scope, snapshotter, key, |present| {
-            present.extend(labels.iter().map(|(key, value)| (key.clone(), value.clone())));
-            Ok(())
-        })
-    }
-
     /// All snapshots of the namespace, by name.
     ///
     /// # Errors

@@ -101,15 +101,24 @@ impl Fetcher {
 
     /// Writes a small blob, or labels the one that is there.
     async fn write(&self, digest: &Digest, bytes: Vec<u8>, labels: Labels) -> Result<()> {
-        let (scope, digest) = (self.scope.clone(), digest.clone());
-        let origin = self.origin();
-        self.daemon
-            .blocking(move |daemon| {
-                // Also when it is there: the lease must hold it.
-                daemon.content.write(&scope, &bytes, Labels::new())?;
-                label(daemon, &scope, &digest, labels, origin.as_ref())
-            })
-            .await
+        let bytes = Bytes::from(bytes);
+        loop {
+            let (scope, digest, origin) = (self.scope.clone(), digest.clone(), self.origin());
+            let (bytes, labels) = (bytes.clone(), labels.clone());
+            let written = self
+                .daemon
+                .blocking(move |daemon| {
+                    // Also when it is there: the lease must hold it.
+                    daemon.content.write(&scope, &bytes, Labels::new())?;
+                    label(daemon, &scope, &digest, labels, origin.as_ref())
+                })
+                .await;
+            match written {
+                // Somebody else is writing the same bytes.
+                Err(error) if error.kind() == Kind::Unavailable => tokio::time::sleep(POLL).await,
+                written => return written,
+            }
+        }
     }
 
     /// Gets any other blob into the store.

@@ -65,7 +65,10 @@ pub(crate) struct Shared {
 
 /// Waits for a slot; it is held until the guard is dropped.
 async fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
-    Arc::clone(slots).acquire_owned().await.map_err(|closed| Error::unknown("wait for a slot", closed))
+    Arc::clone(slots)
+        .acquire_owned()
+        .await
+        .map_err(|closed| Error::unknown("wait for a slot", closed))
 }
 
 impl Default for Shared {
