@@ -124,9 +124,9 @@ impl Task {
         }
     }
 
-    /// What a client hears about a task that is no more.
+    /// What a client hears about a task that is no more, in containerd's own words.
     pub fn not_found(id: &str) -> Error {
-        Error::not_found(format!("task {id}"))
+        Error::not_found(format!("task {id} not found"))
     }
 
     /// Calls a method of the shim.

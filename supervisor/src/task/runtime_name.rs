@@ -7,7 +7,7 @@ use std::env;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// The executable of Wharf's own shim.
 const OWN: &str = "containerd-shim-wharf-v2";
@@ -24,16 +24,16 @@ const SERVED: [&str; 4] = [
 ///
 /// # Errors
 ///
-/// `InvalidArgument`: not the name of a runtime. `Unknown`: there is no such executable.
+/// `Unknown`, as containerd has it: not the name of a runtime, or there is no such executable.
 pub fn shim(runtime: &str, own: Option<&Path>) -> Result<PathBuf> {
     if runtime.is_empty() {
-        return Err(Error::invalid("no runtime name"));
+        return Err(unusable("no runtime name".to_owned()));
     }
     if Path::new(runtime).is_absolute() {
         return if executable(Path::new(runtime)) {
             Ok(runtime.into())
         } else {
-            Err(Error::invalid(format!(
+            Err(unusable(format!(
                 "invalid custom binary path: {runtime} is not an executable"
             )))
         };
@@ -46,7 +46,7 @@ pub fn shim(runtime: &str, own: Option<&Path>) -> Result<PathBuf> {
         return search(OWN, beside().into_iter().chain(path())).ok_or_else(|| missing(runtime, OWN));
     }
     let name = binary(runtime).ok_or_else(|| {
-        Error::invalid(format!(
+        unusable(format!(
             "invalid runtime name {runtime}, correct runtime name should be either format like \
              `io.containerd.runc.v2` or a full path to the binary"
         ))
@@ -54,12 +54,14 @@ pub fn shim(runtime: &str, own: Option<&Path>) -> Result<PathBuf> {
     search(&name, path().chain(beside())).ok_or_else(|| missing(runtime, &name))
 }
 
+fn unusable(what: String) -> Error {
+    Error::new(Kind::Unknown, what)
+}
+
 fn missing(runtime: &str, name: &str) -> Error {
-    let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-    Error::io(
-        format!("runtime {runtime:?} binary not installed {name:?}"),
-        error,
-    )
+    unusable(format!(
+        "runtime {runtime:?} binary not installed {name:?}: file does not exist"
+    ))
 }
 
 /// The executable's name for a runtime's.
