@@ -93,6 +93,7 @@ impl Daemon {
         let client = Client::new(&address);
         client.ready(SUPERVISOR_PATIENCE).await?;
         let engine = Arc::new(Engine::new(id, config.root, config.state, client));
+        engine.watch_memory();
         engine.reconcile().await?;
         let listener = listen(&config.socket)?;
         Ok(Self {

@@ -83,6 +83,9 @@ pub struct State {
     pub exit_code: i64,
     /// Why it could not be started.
     pub error: String,
+    /// Whether the kernel killed in its last run for want of memory.
+    #[serde(default)]
+    pub oom_killed: bool,
     /// When it was last started.
     pub started: Option<jiff::Timestamp>,
     /// When it last ended.
@@ -107,6 +110,7 @@ impl Record {
                 pid: 0,
                 exit_code: 0,
                 error: String::new(),
+                oom_killed: false,
                 started: None,
                 finished: None,
             },

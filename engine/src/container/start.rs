@@ -39,6 +39,10 @@ impl Engine {
             }
             Phase::Created | Phase::Exited => {}
         }
+        // Before the start, since the notice may come at once.
+        if container.with_record(|record| record.state.oom_killed) {
+            container.update(|record| record.state.oom_killed = false)?;
+        }
         let mut undo = Undo::default();
         match self.launch(container, &mut undo).await {
             Ok(pid) => {
@@ -138,6 +142,33 @@ impl Engine {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+    }
+
+    /// Listens in the background for containers that run out of memory. A hint for people: an exit does not wait for it.
+    pub fn watch_memory(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            loop {
+                let notice = |id: &str| {
+                    let Some(engine) = engine.upgrade() else { return };
+                    let Ok(container) = engine.containers.find(id) else {
+                        return;
+                    };
+                    if let Err(error) = container.update(|record| record.state.oom_killed = true) {
+                        tracing::warn!(container_id = container.id, %error, "lack of memory not recorded");
+                    }
+                    engine.publish(&container, "oom", &[]);
+                };
+                if let Err(error) = client.out_of_memory(notice).await {
+                    tracing::debug!(%error, "listening again for memory notices");
+                }
+                if engine.strong_count() == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
     }
 
     /// Takes note of an exit; `None` when nobody knows how it ended.

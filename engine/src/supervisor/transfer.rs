@@ -178,6 +178,16 @@ async fn send_bytes(
     mut windows: Streaming<Any>,
     mut archive: Box<dyn AsyncRead + Send + Unpin>,
 ) {
+    send_pieces(sender, &mut windows, &mut archive).await;
+    // Dropping our half of the call before the other side has ended its own would take back what it has not read yet.
+    while let Ok(Some(_)) = windows.message().await {}
+}
+
+async fn send_pieces(
+    sender: mpsc::Sender<Any>,
+    windows: &mut Streaming<Any>,
+    archive: &mut (dyn AsyncRead + Send + Unpin),
+) {
     let mut window: usize = 0;
     let mut buffer = vec![0; PIECE];
     loop {

@@ -5,8 +5,11 @@ use super::hijack::{Hijack, Input};
 use super::query::Query;
 use super::reply::{Reply, body, to_the_end};
 use crate::api::refuse;
+use crate::api::stdcopy::Stream;
 use crate::api::types::{ExecConfig, ExecInspect, ExecProcessConfig, ExecStart, IdResponse};
 use crate::container::exec::Exec;
+use crate::container::stdio::Piece;
+use crate::container::store::Container;
 use crate::engine::Engine;
 use crate::error::Error;
 use axum::Json;
@@ -14,8 +17,10 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 
 /// Prepares an exec.
 pub async fn create(
@@ -52,27 +57,54 @@ pub async fn start(
         return Err(Error::invalid("Tty differs from what the exec was created with").into());
     }
     hijack.check(config.attach_stdin)?;
-    let pieces = exec.stdio.attach(config.attach_stdout, config.attach_stderr)?;
-    {
-        let (engine, container, exec) = (Arc::clone(&engine), Arc::clone(&container), Arc::clone(&exec));
-        to_the_end(async move { engine.start_exec(&container, &exec, true).await }).await?;
-    }
-    if let (true, Some([height, width])) = (config.tty, asked.console_size) {
-        // The process may have ended already.
-        engine
-            .client
-            .resize(&container.id, &exec.id, u32::from(width), u32::from(height))
-            .await
-            .ok();
-    }
+    let output = exec.stdio.attach(config.attach_stdout, config.attach_stderr)?;
     let (terminal, stdin) = (config.tty, config.attach_stdin);
+    let pieces = {
+        let (engine, container, exec) = (Arc::clone(&engine), Arc::clone(&container), Arc::clone(&exec));
+        started(engine, container, exec, asked.console_size, output)
+    };
     Ok(hijack.stream(pieces, terminal, move |input| async move {
         if stdin {
-            feed(&engine, &exec, input).await
+            feed(&engine, &exec, input).await;
         } else {
-            discard(input).await
+            discard(input).await;
         }
     }))
+}
+
+// As dockerd, a start that fails is told in the stream: clients take any other answer than a stream for a broken daemon,
+// and ask for the exit status to learn what happened.
+fn started(
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    exec: Arc<Exec>,
+    console_size: Option<[u16; 2]>,
+    mut output: mpsc::Receiver<Piece>,
+) -> mpsc::Receiver<Piece> {
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::spawn(async move {
+        if let Err(error) = engine.start_exec(&container, &exec, true).await {
+            let line = Bytes::from(format!("{error}\r\n"));
+            // The client may have left already.
+            sender.send((Stream::Stdout, line)).await.ok();
+            return;
+        }
+        if let (true, Some([height, width])) = (exec.config.tty, console_size) {
+            let (width, height) = (u32::from(width), u32::from(height));
+            // The process may have ended already.
+            engine
+                .client
+                .resize(&container.id, &exec.id, width, height)
+                .await
+                .ok();
+        }
+        while let Some(piece) = output.recv().await {
+            if sender.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 async fn feed(engine: &Engine, exec: &Exec, mut input: Input) {

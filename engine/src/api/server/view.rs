@@ -107,8 +107,7 @@ fn state(record: &Record) -> ContainerState {
         running: matches!(phase, Phase::Running | Phase::Paused),
         paused: phase == Phase::Paused,
         restarting: false,
-        // The exit tells only the signal; who sent it is the kernel's memory notice, which nobody listens to yet.
-        oom_killed: false,
+        oom_killed: record.state.oom_killed,
         dead: phase == Phase::Dead,
         pid: record.state.pid,
         exit_code: record.state.exit_code,
