@@ -21,6 +21,8 @@ pub const DEFAULT_DIRECTORY: &str = "/run/containerd/s";
 
 /// The longest path of a socket that containerd accepts.
 const LONGEST: usize = 106;
+/// The fewest digits of a socket's name.
+const SHORTEST_NAME: usize = 32;
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +54,10 @@ pub fn socket_path(directory: &Path, daemon: &str, namespace: &str, group: &str)
         .collect::<Vec<_>>()
         .join("/");
     let digest = Sha256::digest(clean(&joined).as_bytes());
-    let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    // Nobody else computes the name, and half a digest is still unique: a deep directory may have a shorter one.
+    let room = LONGEST.saturating_sub(directory.as_os_str().len() + 1);
+    name.truncate(room.max(SHORTEST_NAME));
     directory.join(name)
 }
 
@@ -194,6 +199,18 @@ mod tests {
         let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(path, Path::new("/s").join(name));
         assert_eq!(clean("/a//b/./c/../d/"), "/a/b/d");
+    }
+
+    #[test]
+    fn a_deep_directory_shortens_the_name_up_to_a_bound() {
+        let length = |directory: usize| {
+            let directory = PathBuf::from(format!("/{}", "d".repeat(directory - 1)));
+            socket_path(&directory, "a", "b", "c").as_os_str().len()
+        };
+        assert_eq!(length(41), 106);
+        assert_eq!(length(42), 106);
+        assert_eq!(length(73), 106);
+        assert_eq!(length(74), 107);
     }
 
     #[test]
