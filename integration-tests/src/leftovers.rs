@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The mount points at and below `directory`, in the order in which they were made.
 ///
@@ -23,6 +24,50 @@ pub fn cgroups_named(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     collect(Path::new("/sys/fs/cgroup"), name, 6, &mut found);
     found
+}
+
+/// Ends the processes of the cgroups whose path contains `name`, and removes those cgroups.
+///
+/// For tests that failed half-way: what they left would stay on the machine for good.
+pub fn remove_cgroups_named(name: &str) {
+    let mut found = cgroups_named(name);
+    let mut inner: Vec<PathBuf> = found.iter().flat_map(|top| cgroups_below(top)).collect();
+    found.append(&mut inner);
+    // The deepest first: a cgroup with children cannot be removed.
+    found.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    for group in &found {
+        let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        for pid in processes
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .filter_map(rustix::process::Pid::from_raw)
+        {
+            // One that has ended meanwhile is what is wanted.
+            drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    for group in &found {
+        while fs::remove_dir(group).is_err() && group.exists() {
+            if Instant::now() > deadline {
+                eprintln!("cannot remove {}", group.display());
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn cgroups_below(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let children = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    children
+        .flat_map(|child| [vec![child.path()], cgroups_below(&child.path())].concat())
+        .collect()
 }
 
 /// The pids of live processes with `text` in their command line, this process excepted.

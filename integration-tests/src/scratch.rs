@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::leftovers;
 
-/// A fresh directory below `/var/tmp` (a real filesystem, so that overlay works on it), removed on drop with every mount below it.
+/// A fresh directory below `/var/tmp` (a real filesystem, so that overlay works on it), removed on drop
+/// with every mount below it and every cgroup that bears its name.
 #[derive(Debug)]
 pub struct Scratch {
     directory: Option<tempfile::TempDir>,
@@ -68,6 +69,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        leftovers::remove_cgroups_named(self.unique());
         // Podman's clean-up may mount its storage once more while this runs: a second look is needed.
         for mount in (0..2).flat_map(|_| leftovers::mounts_below(self.path()).into_iter().rev()) {
             if let Err(error) = rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH) {

@@ -235,7 +235,7 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
             let name = crate::plan::namespace_name(join.kind);
             format!("join the {name} namespace {}", join.path.display())
         }
-        Step::Root => format!("open the root file system {}", text(&rootfs.path)),
+        Step::Root => format!("open the root file system (root.path) {}", text(&rootfs.path)),
         Step::Operation => match rootfs.operations.get(index)? {
             Operation::Mount(mount) => {
                 let from = match &mount.source {

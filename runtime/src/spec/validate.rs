@@ -15,6 +15,7 @@ use super::Error;
 ///
 /// The first field that is not usable.
 pub fn validate(spec: &oci::Spec) -> Result<(), Error> {
+    version(spec.version())?;
     let root = spec
         .root()
         .as_ref()
@@ -89,6 +90,23 @@ pub fn validate_process(process: &oci::Process, field: &str) -> Result<(), Error
         }
     }
     Ok(())
+}
+
+/// The specification demands SemVer 2.0.0, and this runtime follows its major version 1.
+fn version(version: &str) -> Result<(), Error> {
+    let numbers = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Option<Vec<u32>> = numbers.split('.').map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([1, _, _]) => Ok(()),
+        Some([major, _, _]) => Err(Error::field(
+            "ociVersion",
+            format!("major version {major} is not supported"),
+        )),
+        _ => Err(Error::field(
+            "ociVersion",
+            format!("{version:?} is not a semantic version"),
+        )),
+    }
 }
 
 fn path(path: &Path, field: &str) -> Result<(), Error> {
