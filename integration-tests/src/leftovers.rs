@@ -43,7 +43,7 @@ pub fn remove_cgroups_named(name: &str) {
             .filter_map(rustix::process::Pid::from_raw)
         {
             // One that has ended meanwhile is what is wanted.
-            drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
     let deadline = Instant::now() + Duration::from_secs(5);
