@@ -1,1 +1,36 @@
-//! Placeholder, replaced by the first commit of the crate.
+//! The engine: what people use. Containers, images and the Docker REST API on top of containerd's gRPC API.
+//!
+//! ```text
+//! docker, wharf, SDKs ── REST ──► api::server ──► container::*  ──┐
+//!                                      │          image::*      ──┤
+//!                                      │                          ▼
+//!                                      └─ hijacked streams   supervisor (gRPC on a unix socket, or in process)
+//! ```
+//!
+//! - [`api`]: Docker's JSON, the framing of its streams, the server and the client. Nothing else derives those shapes.
+//!
+//! # Invariants
+//!
+//! - A container that was started does not depend on the daemon's life. The shim writes its log, and its exit is
+//!   asked for when the daemon comes back.
+//! - A container's record in the engine's root is before or after each change, never between, and outlives `kill -9`.
+//! - Image data is never control input: an image fills only the fields of `container::config::ImageDefaults`, and the
+//!   OCI spec is made from those and the request alone.
+//! - A request member that means something we do not do is refused by its name, never ignored.
+//! - Every step of create and start has an undo, run in reverse; the first error is the one reported.
+//!
+//! Deliberately absent: knowledge of overlayfs, of `clone`, and of shim sockets.
+
+pub mod api;
+pub mod cli;
+pub mod container;
+pub mod daemon;
+pub mod engine;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod image;
+pub mod readiness;
+pub mod rootfs;
+pub mod supervisor;
+pub mod undo;

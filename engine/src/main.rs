@@ -1,3 +1,7 @@
-//! Placeholder, replaced by the first commit of the crate.
+//! `wharf`: the command line and the daemon in one program. Everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wharf_engine::cli::main()
+}

@@ -145,6 +145,18 @@ fn a_failed_creation_leaves_nothing() {
 }
 
 #[test]
+fn a_group_that_was_left_frozen_is_not_joined() {
+    let group = Group::new("frozen", "{}");
+    group.cgroup.freeze().unwrap();
+    let refused = plan("frozen", "{}").create().unwrap_err().to_string();
+    assert!(
+        refused.starts_with("container's cgroup unexpectedly frozen: /"),
+        "{refused}"
+    );
+    group.cgroup.thaw().unwrap();
+}
+
+#[test]
 fn running_out_of_memory_is_told() {
     let mut group = Group::new("oom", r#"{"memory": {"limit": 8000000, "swap": 8000000}}"#);
     let mut watch = group.cgroup.oom_watch().unwrap().expect("a memory controller");

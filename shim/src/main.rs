@@ -1,3 +1,7 @@
-//! Placeholder, replaced by the first commit of the crate.
+//! The program `containerd-shim-wharf-v2`: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wharf_shim::run(std::env::args_os().skip(1))
+}

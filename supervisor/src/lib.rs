@@ -1,1 +1,52 @@
-//! Placeholder, replaced by the first commit of the crate.
+//! The supervisor of Wharf: containerd's gRPC API over content, snapshots, images, leases, tasks and events.
+//!
+//! A request enters through one of the services in [`api`], which reads the namespace and lease of the call
+//! ([`namespace::Scope`]), checks the arguments and calls exactly one store; the stores are synchronous and run on the
+//! blocking pool. [`daemon::Daemon`] is the one value that all services share.
+//!
+//! ```text
+//! api/*  ──►  namespace::Scope + identifier, filter
+//!   │
+//!   ├─► content/   blobs by digest, resumable ingests     ─┐
+//!   ├─► snapshot/  namespaced snapshots over snapshotters  ├─►  metadata/  one redb file
+//!   ├─► image/ container/ lease/ (rows)                   ─┘
+//!   ├─► layer/ registry/ transfer/   image bytes in and out
+//!   ├─► task/     shims                         (no metadata commit)
+//!   └─► event/    the ordered log that every change is published to
+//! ```
+//!
+//! Architecture invariants:
+//!
+//! - What a response acknowledged survives kill -9; what is not tied to the boot (content, images, containers, leases,
+//!   committed snapshots) survives power loss as well. See [`metadata`] for the two kinds of commit.
+//! - A blob is visible only when its digest was verified and its bytes are durable.
+//! - Creating and starting a task commits no metadata and waits for no disk flush.
+//! - No store knows tonic; no service opens a file. Errors become gRPC codes in one table, in [`error`].
+//! - Nothing here knows Docker's names, ports or restart policy.
+
+mod api;
+mod config;
+mod container;
+mod content;
+mod daemon;
+mod digest;
+mod error;
+mod event;
+mod filter;
+mod gc;
+mod identifier;
+mod image;
+mod layer;
+mod lease;
+mod metadata;
+mod namespace;
+mod registry;
+mod server;
+mod snapshot;
+mod task;
+mod time;
+mod transfer;
+
+pub use config::{Config, File as ConfigFile};
+pub use error::{Error, Kind};
+pub use server::Supervisor;

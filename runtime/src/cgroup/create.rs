@@ -91,6 +91,7 @@ fn make(directory: &Directory, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Error
         .map_err(|errno| Error::io("open", &directory.path, errno))?;
     if !is_new && directory.kind != Kind::Tracking {
         refuse_occupied(&fd, &directory.path)?;
+        refuse_frozen(&fd, &directory.path)?;
     }
     write_all(&fd, &directory.path, &directory.writes)?;
     if let Some(rules) = &directory.filter {
@@ -109,6 +110,19 @@ fn refuse_occupied(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
             count,
         }),
     }
+}
+
+/// A process that joins a frozen group stops before it does anything, and whoever waits for it waits for ever.
+fn refuse_frozen(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
+    for name in ["freezer.self_freezing", "cgroup.freeze"] {
+        let state = file::read_if_present(fd.as_fd(), path, name)?;
+        if state.is_some_and(|state| state.trim() == "1") {
+            return Err(Error::Frozen {
+                path: path.to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Enables the controllers of `ancestor` for its children.

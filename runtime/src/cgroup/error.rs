@@ -41,6 +41,12 @@ pub enum Error {
         /// How many processes are in it.
         count: usize,
     },
+    /// The group was left frozen.
+    #[error("container's cgroup unexpectedly frozen: {}", path.display())]
+    Frozen {
+        /// The group's directory.
+        path: PathBuf,
+    },
     /// An operation did not come to its end in the time it was given.
     #[error("{operation} {}: not done after {seconds} s", path.display())]
     Timeout {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -34,7 +35,15 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
         let root = environment.runtime.root();
         std::fs::read_dir(root).with_context(|| format!("open {}", root.display()))?;
     }
-    let states = environment.runtime.list()?;
+    let mut states = environment.runtime.list()?;
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    for state in &mut states {
+        let directory = environment.runtime.root().join(&state.id);
+        // One that is gone by now was there when it was listed.
+        if let Ok(directory) = std::fs::metadata(directory) {
+            state.owner = user_name(&users, directory.uid());
+        }
+    }
     let text = match (arguments.quiet, arguments.format) {
         (true, _) => states.iter().map(|state| format!("{}\n", state.id)).collect(),
         (false, Format::Table) => table(&states),
@@ -43,6 +52,17 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("write to standard output")
+}
+
+/// The user's name by the host's `/etc/passwd`, else `#` and the id.
+fn user_name(users: &str, uid: u32) -> String {
+    let id = uid.to_string();
+    let mut names = users.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == id).then(|| name.to_owned())
+    });
+    names.next().unwrap_or_else(|| format!("#{id}"))
 }
 
 /// No containers are `null`, as Go writes an empty list that was never filled.
@@ -114,5 +134,13 @@ mod tests {
             "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
         );
         assert_eq!(json(&[]).unwrap(), "null\n");
+    }
+
+    #[test]
+    fn an_owner_without_a_name_is_a_number() {
+        let users = "root:x:0:0::/root:/bin/sh\nbroken\nme:x:1000:1000::/:/bin/sh\n";
+        assert_eq!(user_name(users, 0), "root");
+        assert_eq!(user_name(users, 1000), "me");
+        assert_eq!(user_name(users, 7), "#7");
     }
 }

@@ -2,9 +2,16 @@
 //!
 //! One file a task. A task is plain Rust that runs the same on every machine, so that no shell script has to.
 
+mod bench;
+mod install;
+mod peers;
 mod proto;
+mod shell;
+mod test;
+mod tidy;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -24,11 +31,33 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Check what no compiler checks: the arrows between crates, the heads of files, where `unsafe` stands
+    Tidy,
+    /// Build everything and run every test, as root, with real peers
+    Test(test::Arguments),
+    /// Compare with the peers that are installed, interleaved, and print medians, ratios and peak memory
+    Bench(bench::Arguments),
+    /// Build the release binaries and copy them to PREFIX/bin
+    Install(install::Arguments),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::Proto { check } => proto::run(check),
+        Task::Tidy => tidy::run(),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Install(arguments) => install::run(&arguments),
     }
 }
 
@@ -38,4 +67,15 @@ fn workspace() -> PathBuf {
         .parent()
         .expect("the crate lies in the workspace")
         .to_path_buf()
+}
+
+/// Where cargo puts the programs of a profile (`debug` or `release`).
+fn programs(profile: &str) -> Result<PathBuf> {
+    let executable = std::env::current_exe()?;
+    // This program runs from <target>/<triple>/<profile>/xtask.
+    let triple = executable
+        .ancestors()
+        .nth(2)
+        .ok_or_else(|| anyhow::anyhow!("{} has no target directory", executable.display()))?;
+    Ok(triple.join(profile))
 }

@@ -1,0 +1,41 @@
+//! `cargo xtask bench`: our programs and the installed peers, interleaved on the same machine in the same minutes.
+//!
+//! Absolute figures differ from machine to machine; what counts is the ratio to the peer. A peer that is not installed is
+//! left out and said to be. Nothing here is a test: figures are printed, not judged.
+
+mod engine;
+mod measure;
+mod runtime;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{install, programs};
+
+/// What to compare.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Rounds of each candidate, after three that do not count
+    #[arg(long, default_value_t = 50)]
+    rounds: usize,
+    /// Only this comparison
+    #[arg(value_parser = ["runtime", "engine"])]
+    only: Option<String>,
+}
+
+/// Builds the release programs and runs the comparisons.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("containers are started for real: run the benches as root");
+    }
+    install::build()?;
+    integration_tests::binaries::use_directory(programs("release")?);
+    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+    if wanted("runtime") {
+        runtime::compare_runtimes(arguments.rounds)?;
+    }
+    if wanted("engine") {
+        engine::compare_engines(arguments.rounds)?;
+    }
+    Ok(())
+}

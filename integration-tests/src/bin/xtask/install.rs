@@ -1,0 +1,42 @@
+//! `cargo xtask install`: the release binaries, where a system looks for them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{programs, shell};
+
+/// The programs that an installation consists of.
+pub(crate) const PROGRAMS: [&str; 4] = ["wharf", "wharfd", "containerd-shim-wharf-v2", "wharf-runtime"];
+
+/// Where to install.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The directory whose `bin/` takes the programs
+    #[arg(long, default_value = "/usr/local")]
+    prefix: PathBuf,
+}
+
+/// Builds with the release profile and copies each program by a rename, so that running ones are not disturbed.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    build()?;
+    let target = arguments.prefix.join("bin");
+    fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
+    for program in PROGRAMS {
+        let source = programs("release")?.join(program);
+        let temporary = target.join(format!(".{program}.new"));
+        let place = target.join(program);
+        fs::copy(&source, &temporary)
+            .with_context(|| format!("copy {} to {}", source.display(), temporary.display()))?;
+        fs::rename(&temporary, &place).with_context(|| format!("move {} into place", place.display()))?;
+        println!("{}", place.display());
+    }
+    Ok(())
+}
+
+/// Builds the release binaries.
+pub(crate) fn build() -> Result<()> {
+    shell::run(&mut shell::command("cargo", ["build", "--release"]))
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask test`: every test of the project, those that need root and real peers included.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{peers, shell};
+
+/// What to test.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// First install what the tests need: Debian's packages of the peers, and cargo-nextest
+    #[arg(long)]
+    install: bool,
+    /// Passed on to cargo-nextest: names of tests, `-p CRATE`, `--no-fail-fast`, …
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// Builds the programs, then runs the tests with nextest and the examples in the documentation with rustdoc.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the tests make namespaces, mounts and cgroups: run them as root");
+    }
+    if arguments.install {
+        peers::install()?;
+    }
+    if shell::command("cargo", ["nextest", "--version"])
+        .output()
+        .is_ok_and(|output| !output.status.success())
+    {
+        if !arguments.install {
+            bail!("cargo-nextest is missing; `cargo xtask test --install` installs it");
+        }
+        shell::run(&mut shell::command(
+            "cargo",
+            ["install", "--locked", "--target", "host-tuple", "cargo-nextest"],
+        ))?;
+    }
+    // The programs are run by the tests; `--workspace` also builds the in-container probe.
+    shell::run(&mut shell::command(
+        "cargo",
+        ["build", "--workspace", "--bins", "--examples"],
+    ))?;
+    let mut nextest = shell::command("cargo", ["nextest", "run", "--workspace"]);
+    shell::run(nextest.args(&arguments.rest))?;
+    if arguments.rest.is_empty() {
+        shell::run(&mut shell::command("cargo", ["test", "--workspace", "--doc"]))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! `wharf-runtime` beside runc: what a process inside sees, what the commands print, how they fail.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use integration_tests::{Finished, Scratch, binaries, bundle, eventually, leftovers, run};
+use serde_json::{Value, json};
+
+/// An OCI runtime with a state root of the test's own.
+struct Runtime {
+    program: PathBuf,
+    root: PathBuf,
+}
+
+impl Runtime {
+    fn ours(scratch: &Scratch) -> Runtime {
+        Runtime {
+            program: binaries::ours("wharf-runtime"),
+            root: scratch.join("wharf-runtime"),
+        }
+    }
+
+    fn runc(scratch: &Scratch) -> Runtime {
+        Runtime {
+            program: binaries::peer("runc"),
+            root: scratch.join("runc"),
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(&self.root).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Finished {
+        run(&mut self.command(arguments))
+    }
+
+    fn run_bundle(&self, bundle: &Path, id: &str) -> Finished {
+        run(self.command(&["run", "--bundle"]).arg(bundle).arg(id))
+    }
+
+    /// `run --detach`: with files, not pipes, as the container's output, or the caller would wait for the container.
+    fn run_detached(&self, bundle: &Path, id: &str) {
+        let mut command = self.command(&["run", "--detach", "--bundle"]);
+        command.arg(bundle).arg(id);
+        let output = fs::File::create(bundle.join("output")).expect("the container's output file");
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(output.try_clone().expect("dup"))
+            .stderr(output);
+        let status = command.status().expect("start the runtime");
+        let said = fs::read_to_string(bundle.join("output")).unwrap_or_default();
+        assert!(status.success(), "{command:?} ended with {status}: {said}");
+    }
+}
+
+#[test]
+fn a_process_inside_sees_what_it_sees_under_runc() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    bundle::bundle(&directory, &["/bin/probe", "identity"], |_| {});
+    let id = scratch.unique();
+    let report = |runtime: &Runtime| -> Value {
+        serde_json::from_str(&runtime.run_bundle(&directory, id).ok()).expect("the probe prints JSON")
+    };
+    let (ours, theirs) = (report(&Runtime::ours(&scratch)), report(&Runtime::runc(&scratch)));
+    for field in ["status", "environment", "cwd"] {
+        assert_eq!(ours[field], theirs[field], "{field}");
+    }
+    let descriptors = |report: &Value| {
+        report["descriptors"]
+            .as_object()
+            .expect("object")
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(descriptors(&ours), ["0", "1", "2"]);
+    assert_eq!(descriptors(&theirs), descriptors(&ours));
+    let host = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).expect("own namespace");
+    for name in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
+        // Which are the host's depends on its cgroup version; it must be the same ones.
+        let is_host = |report: &Value| report["namespaces"][name] == host(name).to_string_lossy().as_ref();
+        assert_eq!(is_host(&ours), is_host(&theirs), "{name}");
+    }
+    assert_ne!(ours["namespaces"]["pid"], host("pid").to_string_lossy().as_ref());
+    // The root's own source differs by name only; everything below must be the same, in the same order.
+    let mounts = |report: &Value| -> Vec<String> {
+        let list = report["mounts"].as_array().expect("array");
+        list.iter()
+            .skip(1)
+            .map(|line| line.as_str().expect("string").to_string())
+            .collect()
+    };
+    let (ours, theirs) = (mounts(&ours), mounts(&theirs));
+    for line in &theirs {
+        let point = line.split(' ').next().unwrap_or_default();
+        let same: Vec<&String> = ours
+            .iter()
+            .filter(|other| other.split(' ').next() == Some(point))
+            .collect();
+        assert!(
+            !same.is_empty(),
+            "runc mounts {line}; we mount nothing at {point}: {ours:#?}"
+        );
+    }
+    assert_eq!(ours.len(), theirs.len(), "ours {ours:#?}\nrunc's {theirs:#?}");
+}
+
+#[test]
+fn the_life_of_a_container_by_command_line() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    bundle::bundle(&directory, &["/bin/sleep", "1000"], |_| {});
+    let (runtime, id) = (Runtime::ours(&scratch), scratch.unique());
+    let state =
+        || -> Value { serde_json::from_str(&runtime.run(&["state", id]).ok()).expect("state prints JSON") };
+
+    let pid_file = scratch.join("pid");
+    let output = fs::File::create(scratch.join("output")).expect("output file");
+    let mut create = runtime.command(&["create", "--bundle"]);
+    create.arg(&directory).arg("--pid-file").arg(&pid_file).arg(id);
+    create
+        .stdin(std::process::Stdio::null())
+        .stdout(output.try_clone().expect("dup"))
+        .stderr(output);
+    assert!(create.status().expect("start the runtime").success());
+    let pid: i32 = fs::read_to_string(&pid_file)
+        .expect("the pid file")
+        .trim()
+        .parse()
+        .expect("a pid");
+    assert_eq!(state()["status"], "created");
+    assert_eq!(state()["pid"], pid);
+
+    runtime.run(&["start", id]).ok();
+    assert_eq!(state()["status"], "running");
+    let list = runtime.run(&["list"]).ok();
+    assert!(list.starts_with("ID"), "{list}");
+    assert!(
+        list.lines()
+            .any(|line| line.starts_with(id) && line.contains("running")),
+        "{list}"
+    );
+    let list: Value = serde_json::from_str(&runtime.run(&["list", "--format", "json"]).ok()).expect("JSON");
+    assert_eq!(list[0]["id"], id);
+
+    assert_eq!(runtime.run(&["exec", id, "/bin/echo", "inside"]).ok(), "inside\n");
+    runtime
+        .run(&["exec", id, "/bin/sh", "-c", "exit 7"])
+        .fails_with(7);
+    let processes: Value =
+        serde_json::from_str(&runtime.run(&["ps", "--format", "json", id]).ok()).expect("JSON");
+    assert_eq!(processes, json!([pid]));
+
+    let refusal = runtime.run(&["delete", id]).one_line_error();
+    assert!(refusal.contains("not stopped"), "{refusal}");
+    runtime.run(&["kill", id, "KILL"]).ok();
+    eventually("the container stops", Duration::from_secs(10), || {
+        (state()["status"] == "stopped").then_some(())
+    });
+    runtime.run(&["delete", id]).ok();
+    let gone = runtime.run(&["state", id]).one_line_error();
+    assert!(gone.contains("container does not exist"), "{gone}");
+    assert_eq!(leftovers::cgroups_named(id), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn exit_codes_are_those_of_the_process() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    bundle::bundle(&directory, &["/bin/sh", "-c", "exit 42"], |_| {});
+    let runtime = Runtime::ours(&scratch);
+    runtime.run_bundle(&directory, scratch.unique()).fails_with(42);
+    // A signal that the process sends itself would not reach it: it is its namespace's init.
+    bundle::configure(&directory, &["/bin/sleep", "1000"], |_| {});
+    let id = scratch.unique();
+    let mut child = runtime
+        .command(&["run", "--bundle"])
+        .arg(&directory)
+        .arg(id)
+        .spawn()
+        .expect("start the runtime");
+    eventually("the container runs", Duration::from_secs(10), || {
+        let state = runtime.run(&["state", id]);
+        (state.code == 0 && state.stdout.contains("\"running\"")).then_some(())
+    });
+    runtime.run(&["kill", id, "KILL"]).ok();
+    assert_eq!(child.wait().expect("wait for the runtime").code(), Some(137));
+}
+
+#[test]
+fn limits_are_set_in_the_cgroups_and_seen_from_inside() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    let id = scratch.unique();
+    bundle::bundle(&directory, &["/bin/sleep", "1000"], |spec| {
+        spec["linux"]["cgroupsPath"] = format!("/wharf-tests/{id}").into();
+        spec["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+        spec["linux"]["resources"]["cpu"] = json!({"quota": 50_000, "period": 100_000, "shares": 512});
+        spec["linux"]["resources"]["pids"] = json!({"limit": 16});
+    });
+    let runtime = Runtime::ours(&scratch);
+    runtime.run_detached(&directory, id);
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let limit = |controller: &str, file: &str| {
+        read(&format!("/sys/fs/cgroup/{controller}/wharf-tests/{id}/{file}"))
+            .trim()
+            .to_string()
+    };
+    assert_eq!(limit("memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    assert_eq!(limit("cpu", "cpu.cfs_quota_us"), "50000");
+    assert_eq!(limit("cpu", "cpu.shares"), "512");
+    assert_eq!(limit("pids", "pids.max"), "16");
+    assert!(
+        limit("devices", "devices.list")
+            .lines()
+            .all(|line| line != "a *:* rwm"),
+        "all devices are allowed"
+    );
+    // Seventeen processes are more than the limit: the shell's own fork fails.
+    let forks = "for i in $(/bin/busybox seq 20); do /bin/sleep 5 & done; exit 0";
+    let storm = runtime.run(&["exec", id, "/bin/sh", "-c", forks]);
+    assert!(storm.stderr.contains("fork"), "{storm}");
+    runtime.run(&["delete", "--force", id]).ok();
+    assert_eq!(leftovers::cgroups_named(id), Vec::<PathBuf>::new());
+    for parent in leftovers::cgroups_named("wharf-tests") {
+        // Other tests may have theirs there: only an empty one goes.
+        drop(fs::remove_dir(parent));
+    }
+}
+
+#[test]
+fn a_wrong_config_is_refused_by_the_name_of_its_field() {
+    let scratch = Scratch::new();
+    let runtime = Runtime::ours(&scratch);
+    // The field that the error must name, where the wrong value goes, and the value.
+    let cases = [
+        ("ociVersion", "/ociVersion", json!("not a version")),
+        ("process.args", "/process/args", json!([])),
+        ("process.cwd", "/process/cwd", json!("relative")),
+        ("root.path", "/root/path", json!("no-such-directory")),
+        ("linux.namespaces", "/linux/namespaces/0/type", json!("bogus")),
+        ("mounts", "/mounts/0/destination", json!(7)),
+        (
+            "linux.resources",
+            "/linux/resources",
+            json!({"memory": {"limit": "much"}}),
+        ),
+        ("process.user.uid", "/process/user/uid", json!("root")),
+    ];
+    bundle::bundle(&scratch.join("bundle"), &["/bin/true"], |_| {});
+    for (field, pointer, value) in cases {
+        let directory = scratch.join("bundle");
+        fs::remove_file(directory.join("config.json")).expect("remove the last config");
+        bundle::configure(&directory, &["/bin/true"], |spec| {
+            *spec.pointer_mut(pointer).expect(pointer) = value;
+        });
+        let error = runtime.run_bundle(&directory, scratch.unique()).one_line_error();
+        assert!(error.contains(field), "the field {field} is not named: {error}");
+        assert_nothing_left(&scratch, &runtime);
+    }
+    fs::write(scratch.join("bundle/config.json"), "{\"ociVersion\": ").expect("write half a config");
+    let error = runtime
+        .run_bundle(&scratch.join("bundle"), scratch.unique())
+        .one_line_error();
+    assert!(error.contains("config.json"), "{error}");
+    assert_nothing_left(&scratch, &runtime);
+}
+
+#[test]
+fn a_command_that_is_not_there_is_named_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let runtime = Runtime::ours(&scratch);
+    let directory = scratch.join("bundle");
+    bundle::bundle(&directory, &["no-such-program"], |_| {});
+    let error = runtime.run_bundle(&directory, scratch.unique()).one_line_error();
+    assert!(
+        error.contains("no-such-program") && error.contains("executable file not found in $PATH"),
+        "{error}"
+    );
+    assert_nothing_left(&scratch, &runtime);
+}
+
+fn assert_nothing_left(scratch: &Scratch, runtime: &Runtime) {
+    assert_eq!(leftovers::mounts_below(scratch.path()), Vec::<PathBuf>::new());
+    assert_eq!(leftovers::cgroups_named(scratch.unique()), Vec::<PathBuf>::new());
+    let states: Vec<_> = fs::read_dir(&runtime.root)
+        .map(|list| list.flatten().collect())
+        .unwrap_or_default();
+    assert!(states.is_empty(), "{states:?}");
+}
+
+#[test]
+fn a_tokio_program_with_busy_threads_embeds_the_runtime() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    bundle::bundle(&directory, &["/bin/true"], |_| {});
+    let example = binaries::directory().join("examples/embed");
+    let report = run(Command::new(&example).arg(&directory).arg("1000")).ok();
+    assert!(report.contains("1000"), "{report}");
+    assert_nothing_left(
+        &scratch,
+        &Runtime {
+            program: example,
+            root: scratch.join("state"),
+        },
+    );
+}

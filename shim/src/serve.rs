@@ -1,0 +1,288 @@
+//! The serving process: one loop over descriptors, deadlines and children.
+//!
+//! Owns the process's surroundings (session, subreaper, signals) and the dispatch of what happens; what calls mean is in
+//! [`crate::tasks`]. Ends when the containers are gone and it was shut down, or by SIGTERM; removes its socket then.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper, setsid, wait};
+use rustix::stdio::{dup2_stdin, dup2_stdout, stdin};
+
+use crate::address;
+use crate::connection::{Call, Connections};
+use crate::flags::Flags;
+use crate::log::Log;
+use crate::publisher::Publisher;
+use crate::reactor::{Alarm, Happening, Interest, Reactor, Token};
+use crate::stdio::stream::{Change, Streams};
+use crate::sys::{self, Signals};
+use crate::tasks::{Container, Process};
+
+/// Names the socket's path for the serving process.
+pub const SOCKET_VARIABLE: &str = "WHARF_SHIM_SOCKET";
+
+/// What the serving process says when it serves.
+pub const READY: &str = "ready";
+
+/// How long unpublished events, and logging programs that were asked to end, may delay the end.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Why the serving process ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It was not started by `start`.
+    #[error("serve is run by start, with the socket as its standard input")]
+    NotStarted,
+    /// A step failed.
+    #[error("{operation}: {source}")]
+    System {
+        /// The step.
+        operation: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn system<E: Into<io::Error>>(operation: &'static str) -> impl FnOnce(E) -> ServeError {
+    move |source| ServeError::System {
+        operation,
+        source: source.into(),
+    }
+}
+
+/// The state of a serving shim.
+pub struct Shim {
+    /// The namespace of all its containers.
+    pub namespace: String,
+    /// Where lines for people go.
+    pub log: Log,
+    /// What waits.
+    pub reactor: Reactor,
+    /// The clients.
+    pub connections: Connections,
+    /// The copying.
+    pub streams: Streams,
+    /// The events.
+    pub publisher: Publisher,
+    /// By container id.
+    pub containers: BTreeMap<String, Container>,
+    /// By key.
+    pub processes: BTreeMap<u32, Process>,
+    /// The last key that was given out.
+    pub last_key: u32,
+    /// Processes that ended while a program was at work whose process they may be.
+    pub early: BTreeMap<i32, WaitStatus>,
+    /// Whether it was shut down.
+    pub stopping: bool,
+    signals: Signals,
+    listener: UnixListener,
+    socket: PathBuf,
+}
+
+/// Serves until the end.
+///
+/// # Errors
+///
+/// The surroundings could not be set up, or the loop itself failed; the socket is removed.
+pub fn serve(flags: &Flags) -> Result<(), ServeError> {
+    // The runtime enters containers from this process.
+    if let Err(error) = wharf_runtime::host_binary::protect() {
+        tell(&error.to_string());
+        return Err(ServeError::System {
+            operation: "protect the shim's binary",
+            source: io::Error::other(error),
+        });
+    }
+    let socket = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+    let socket = PathBuf::from(socket.ok_or(ServeError::NotStarted)?);
+    let mut shim = Shim::set_up(flags, socket.clone()).inspect_err(|error| tell(&error.to_string()))?;
+    tell(READY);
+    let outcome = dup2_stdout(stdin())
+        .map_err(system("replace standard output"))
+        .and_then(|()| shim.run());
+    let removed = address::remove(&socket);
+    outcome?;
+    removed
+        .map_err(io::Error::other)
+        .map_err(system("remove the socket"))
+}
+
+/// Says a word to the process that started this one; if that is gone, nobody misses it.
+fn tell(word: &str) {
+    let mut output = io::stdout();
+    let _ = output.write_all(word.as_bytes()).and_then(|()| output.flush());
+}
+
+impl Shim {
+    fn set_up(flags: &Flags, socket: PathBuf) -> Result<Shim, ServeError> {
+        // A pipe of the daemon's caller, held open here, would keep that caller waiting.
+        sys::close_inherited().map_err(system("close inherited descriptors"))?;
+        let listener: OwnedFd = fcntl_dupfd_cloexec(stdin(), 3).map_err(system("take the socket"))?;
+        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        dup2_stdin(null.map_err(system("open /dev/null"))?).map_err(system("replace standard input"))?;
+        setsid().map_err(system("start a session"))?;
+        set_child_subreaper(Some(getpid())).map_err(system("become a subreaper"))?;
+        rustix::thread::set_name(c"containerd-shim").map_err(system("set the process's name"))?;
+        let signals =
+            Signals::open(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT]).map_err(system("open signals"))?;
+        let listener = UnixListener::from(listener);
+        listener
+            .set_nonblocking(true)
+            .map_err(system("make the socket non-blocking"))?;
+        let reactor = Reactor::new().map_err(system("make an epoll"))?;
+        reactor
+            .add(&listener, Token::Listener, Interest::Read)
+            .and_then(|()| reactor.add(signals.as_fd(), Token::Signals, Interest::Read))
+            .map_err(system("watch the socket"))?;
+        let here = std::env::current_dir().map_err(system("find the bundle"))?;
+        Ok(Shim {
+            namespace: flags.namespace.clone(),
+            log: Log::new(here.join("log"), flags.debug),
+            reactor,
+            connections: Connections::default(),
+            streams: Streams::default(),
+            publisher: Publisher::new(
+                std::env::var_os("TTRPC_ADDRESS").and_then(|address: OsString| address.into_string().ok()),
+                flags.namespace.clone(),
+            ),
+            containers: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            last_key: 0,
+            early: BTreeMap::new(),
+            stopping: false,
+            signals,
+            listener,
+            socket,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), ServeError> {
+        self.log.debug(&format!("serving on {}", self.socket.display()));
+        let mut happenings = Vec::new();
+        loop {
+            self.reactor
+                .wait(&mut happenings)
+                .map_err(system("wait for events"))?;
+            for happening in happenings.drain(..) {
+                match happening {
+                    Happening::Ready(Token::Signals) => {
+                        if self.take_signals()? {
+                            return Ok(());
+                        }
+                    }
+                    Happening::Ready(token) => self.ready(token),
+                    Happening::Due(Alarm::Exit) => return Ok(()),
+                    Happening::Due(alarm) => self.due(alarm),
+                }
+            }
+            if let Some(error) = self.streams.take_trouble() {
+                self.log.error(&format!("output was lost: {error}"));
+            }
+            if self.stopping && self.may_end() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn ready(&mut self, token: Token) {
+        match token {
+            Token::Listener => self
+                .connections
+                .accept(&mut self.reactor, &self.log, &self.listener),
+            Token::Connection(id) => {
+                let mut calls = Vec::new();
+                let open = self.connections.ready(&self.reactor, &self.log, id, &mut calls);
+                for Call { reply, request } in calls {
+                    self.call(reply, &request);
+                }
+                if !open {
+                    self.forget_client(id);
+                }
+            }
+            Token::Publisher => self.publisher.ready(&mut self.reactor, &self.log),
+            Token::Source(id) | Token::Sink(id) => {
+                if let Change::Settled { owner } = self.streams.advance(&self.reactor, id) {
+                    self.output_settled(owner);
+                }
+            }
+            Token::Oom(key) => self.out_of_memory(key),
+            Token::Signals => {}
+        }
+    }
+
+    fn due(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::Publish => self.publisher.due(&mut self.reactor, &self.log),
+            Alarm::Drain(key) => self.drain_over(key),
+            Alarm::Delete(key) => self.delete_overdue(key),
+            Alarm::Logger(key) => {
+                if let Some(logger) = self
+                    .processes
+                    .get(&key)
+                    .and_then(|process| process.logger.as_ref())
+                {
+                    logger.signal(Signal::KILL);
+                }
+            }
+            Alarm::Accept => {
+                if let Err(error) = self.reactor.add(&self.listener, Token::Listener, Interest::Read) {
+                    self.log.error(&format!("watch the socket: {error}"));
+                    self.reactor.set_alarm(Alarm::Accept, Duration::from_secs(1));
+                }
+            }
+            Alarm::Exit => {}
+        }
+    }
+
+    /// Handles pending signals; whether one of them ends the shim.
+    fn take_signals(&mut self) -> Result<bool, ServeError> {
+        while let Some(signal) = self.signals.next().map_err(system("read signals"))? {
+            if signal != libc::SIGCHLD {
+                return Ok(true);
+            }
+        }
+        // One SIGCHLD may stand for many children.
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.reaped(pid, status),
+                Ok(None) | Err(Errno::CHILD) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(system("reap children")(error)),
+            }
+        }
+    }
+
+    /// The shim was shut down: it ends when nothing is left to tell, or after a while.
+    pub fn stop(&mut self) {
+        if !self.stopping {
+            self.stopping = true;
+            self.reactor.set_alarm(Alarm::Exit, LINGER);
+        }
+    }
+
+    fn may_end(&self) -> bool {
+        self.containers.is_empty()
+            && self.publisher.is_idle()
+            && self.connections.is_flushed()
+            && self.processes.values().all(|process| process.logger.is_none())
+    }
+
+    /// A key for a new process.
+    pub fn new_key(&mut self) -> u32 {
+        self.last_key = self.last_key.wrapping_add(1);
+        self.last_key
+    }
+
+    /// Whether `pid` is a program at work for a container.
+    pub fn is_at_work(&self, pid: Pid) -> bool {
+        self.containers.values().any(|container| container.works_on(pid))
+    }
+}

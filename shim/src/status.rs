@@ -1,0 +1,73 @@
+//! Why a request was refused, in the codes that containerd's clients tell apart.
+//!
+//! Owns the one table from this crate's and the runtime's errors to gRPC codes.
+
+use wharf_proto::google::rpc::Status;
+
+/// The gRPC codes the shim answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The request itself is wrong.
+    InvalidArgument = 3,
+    /// No such container or process.
+    NotFound = 5,
+    /// The id is taken.
+    AlreadyExists = 6,
+    /// A bound was reached.
+    ResourceExhausted = 8,
+    /// The container's or process's state forbids it.
+    FailedPrecondition = 9,
+    /// Not supported, by name.
+    Unimplemented = 12,
+    /// The system failed.
+    Internal = 13,
+    /// The shim is going away.
+    Unavailable = 14,
+}
+
+/// A refused or failed request.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The class, for programs.
+    pub code: Code,
+    /// Operation, object, cause; one line, for people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with the class `code`.
+    pub fn new(code: Code, message: impl Into<String>) -> Refusal {
+        let message = message.into();
+        Refusal { code, message }
+    }
+
+    /// A failed system operation: `operation` with its object, and the cause.
+    pub fn system(operation: impl std::fmt::Display, cause: impl std::fmt::Display) -> Refusal {
+        Refusal::new(Code::Internal, format!("{operation}: {cause}"))
+    }
+
+    /// The answer on the wire.
+    pub fn into_status(self) -> Status {
+        Status {
+            code: self.code as i32,
+            message: self.message,
+            details: Vec::new(),
+        }
+    }
+}
+
+impl From<wharf_runtime::Error> for Refusal {
+    fn from(error: wharf_runtime::Error) -> Refusal {
+        use wharf_runtime::ErrorKind;
+        let code = match error.kind() {
+            ErrorKind::NotFound => Code::NotFound,
+            ErrorKind::AlreadyExists => Code::AlreadyExists,
+            ErrorKind::WrongStatus => Code::FailedPrecondition,
+            ErrorKind::InvalidInput => Code::InvalidArgument,
+            ErrorKind::Unsupported => Code::Unimplemented,
+            ErrorKind::System => Code::Internal,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,153 @@
+//! The Introspection service: which parts there are, and which instance this is.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use wharf_proto::containerd::{
+    services::introspection::v1::{
+        Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,
+        introspection_server,
+    },
+    types::Platform,
+};
+
+use crate::{
+    daemon::Daemon,
+    error::{Error, Result as StoreResult},
+    filter::{Fields, Filters},
+};
+
+/// The service.
+pub struct Introspection(pub Arc<Daemon>);
+
+/// Everything but the snapshotters, under the types and names that clients look for.
+const PARTS: [(&str, &[&str]); 9] = [
+    ("io.containerd.content.v1", &["content"]),
+    ("io.containerd.metadata.v1", &["bolt"]),
+    ("io.containerd.gc.v1", &["scheduler"]),
+    ("io.containerd.event.v1", &["exchange"]),
+    ("io.containerd.differ.v1", &["walking"]),
+    ("io.containerd.runtime.v2", &["task"]),
+    ("io.containerd.streaming.v1", &["manager"]),
+    ("io.containerd.transfer.v1", &["local"]),
+    (
+        "io.containerd.grpc.v1",
+        &[
+            "containers",
+            "content",
+            "diff",
+            "events",
+            "healthcheck",
+            "images",
+            "introspection",
+            "leases",
+            "namespaces",
+            "snapshots",
+            "streaming",
+            "tasks",
+            "transfer",
+            "version",
+        ],
+    ),
+];
+/// The types of parts that exist for one platform.
+const PLATFORM_BOUND: [&str; 3] = [
+    "io.containerd.differ.v1",
+    "io.containerd.runtime.v2",
+    "io.containerd.snapshotter.v1",
+];
+
+impl Introspection {
+    fn plugins(&self) -> Vec<Plugin> {
+        let snapshotters: Vec<&str> = self.0.snapshots.snapshotters().collect();
+        let parts = [("io.containerd.snapshotter.v1", snapshotters.as_slice())]
+            .into_iter()
+            .chain(PARTS);
+        parts
+            .flat_map(|(kind, ids)| ids.iter().map(move |id| (kind, *id)))
+            .map(|(kind, id)| Plugin {
+                r#type: kind.to_owned(),
+                id: id.to_owned(),
+                platforms: if PLATFORM_BOUND.contains(&kind) {
+                    vec![platform()]
+                } else {
+                    Vec::new()
+                },
+                ..Plugin::default()
+            })
+            .collect()
+    }
+}
+
+/// The host's platform, in Go's words.
+fn platform() -> Platform {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Platform {
+        os: "linux".into(),
+        architecture: architecture.into(),
+        ..Platform::default()
+    }
+}
+
+impl Fields for Plugin {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["type"] => Some(self.r#type.clone()),
+            ["id"] => Some(self.id.clone()),
+            ["capabilities", name] => self.capabilities.iter().find(|known| known == name).cloned(),
+            _ => None,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl introspection_server::Introspection for Introspection {
+    async fn plugins(&self, request: Request<PluginsRequest>) -> Result<Response<PluginsResponse>, Status> {
+        let filters = Filters::parse(&request.into_inner().filters)?;
+        let mut plugins = self.plugins();
+        plugins.retain(|plugin| filters.matches(plugin));
+        Ok(Response::new(PluginsResponse { plugins }))
+    }
+
+    async fn server(&self, _request: Request<()>) -> Result<Response<ServerResponse>, Status> {
+        let pidns = pid_namespace()?;
+        Ok(Response::new(ServerResponse {
+            uuid: self.0.uuid.clone(),
+            pid: std::process::id().into(),
+            pidns,
+            deprecations: Vec::new(),
+        }))
+    }
+
+    async fn plugin_info(
+        &self,
+        request: Request<PluginInfoRequest>,
+    ) -> Result<Response<PluginInfoResponse>, Status> {
+        let request = request.into_inner();
+        if request.options.is_some() {
+            return Err(Error::unimplemented("plugin info with options").into());
+        }
+        let found = self
+            .plugins()
+            .into_iter()
+            .find(|plugin| plugin.r#type == request.r#type && plugin.id == request.id)
+            .ok_or_else(|| Error::not_found(format!("plugin {}.{}", request.r#type, request.id)))?;
+        Ok(Response::new(PluginInfoResponse {
+            plugin: Some(found),
+            extra: None,
+        }))
+    }
+}
+
+/// The inode of the daemon's pid namespace.
+fn pid_namespace() -> StoreResult<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let path = "/proc/self/ns/pid";
+    Ok(std::fs::metadata(path)
+        .map_err(|source| Error::io(format!("stat {path}"), source))?
+        .ino())
+}

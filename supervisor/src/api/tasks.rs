@@ -1,0 +1,402 @@
+//! The Tasks service.
+//!
+//! Refused by name: restoring from a checkpoint image, and storing a checkpoint as one. Both go through a directory named
+//! in the runc options, if the shim can do them.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use prost_types::Any;
+use tonic::{Request, Response, Status};
+use wharf_proto::any;
+use wharf_proto::containerd::runc::v1::{CheckpointOptions, Options};
+use wharf_proto::containerd::services::tasks::v1::tasks_server::{Tasks, TasksServer};
+use wharf_proto::containerd::services::tasks::v1::*;
+use wharf_proto::containerd::task::v2 as shim;
+use wharf_proto::containerd::types::Metric;
+use wharf_proto::containerd::v1::types::Process;
+
+use super::MAX_MESSAGE;
+use crate::container;
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+use crate::filter::{Fields, Filters};
+use crate::identifier;
+use crate::namespace::Scope;
+use crate::task::{Create, STATE_TIMEOUT, Task};
+
+/// How many shims a listing asks side by side.
+const PARALLEL: usize = 64;
+
+/// The service over one daemon.
+pub fn service(daemon: Arc<Daemon>) -> TasksServer<Service> {
+    TasksServer::new(Service { daemon })
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
+}
+
+/// See the module.
+pub struct Service {
+    daemon: Arc<Daemon>,
+}
+
+impl Service {
+    /// The task a request is about. Without one, a missing container is reported before a missing task.
+    async fn task<T>(&self, request: &Request<T>, id: &str) -> Result<Arc<Task>> {
+        let scope = Scope::of(request)?;
+        match self.daemon.tasks.get(&scope.namespace, id) {
+            Ok(task) => Ok(task),
+            Err(missing) => {
+                self.container(&scope, id).await?;
+                Err(missing)
+            }
+        }
+    }
+
+    async fn container(&self, scope: &Scope, id: &str) -> Result<container::Container> {
+        let (scope, id) = (scope.clone(), id.to_owned());
+        self.daemon
+            .blocking(move |daemon| container::get(daemon, &scope, &id))
+            .await
+    }
+}
+
+#[tonic::async_trait]
+impl Tasks for Service {
+    async fn create(
+        &self,
+        request: Request<CreateTaskRequest>,
+    ) -> Result<Response<CreateTaskResponse>, Status> {
+        let scope = Scope::of(&request)?;
+        let request = request.into_inner();
+        let container = self.container(&scope, &request.container_id).await?;
+        let runtime = container.runtime.unwrap_or_default();
+        let checkpoint = restore_from(&request)?;
+        let create = Create {
+            id: container.id,
+            runtime: if request.runtime_path.is_empty() {
+                runtime.name
+            } else {
+                request.runtime_path
+            },
+            spec: container.spec.unwrap_or_default().value,
+            options: request
+                .options
+                .filter(|options| !options.value.is_empty())
+                .or(runtime.options),
+            rootfs: request.rootfs,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+            checkpoint,
+        };
+        let pid = self.daemon.tasks.create(&scope.namespace, create).await?;
+        Ok(Response::new(CreateTaskResponse {
+            container_id: request.container_id,
+            pid,
+        }))
+    }
+
+    async fn start(&self, request: Request<StartRequest>) -> Result<Response<StartResponse>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let request = request.into_inner();
+        let start = shim::StartRequest {
+            id: request.container_id,
+            exec_id: request.exec_id,
+        };
+        let started: shim::StartResponse = task.call("Start", &start, None).await?;
+        Ok(Response::new(StartResponse { pid: started.pid }))
+    }
+
+    async fn delete(&self, request: Request<DeleteTaskRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let exit = self.daemon.tasks.delete(&task.namespace, &task.id).await?;
+        Ok(Response::new(DeleteResponse {
+            id: String::new(),
+            pid: exit.pid,
+            exit_status: exit.status,
+            exited_at: exit.at,
+        }))
+    }
+
+    async fn delete_process(
+        &self,
+        request: Request<DeleteProcessRequest>,
+    ) -> Result<Response<DeleteResponse>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let request = request.into_inner();
+        if request.exec_id.is_empty() {
+            // To a shim it would mean the task itself.
+            return Err(Error::invalid("exec id cannot be empty").into());
+        }
+        let delete = shim::DeleteRequest {
+            id: request.container_id,
+            exec_id: request.exec_id.clone(),
+        };
+        let deleted: shim::DeleteResponse = task.call("Delete", &delete, None).await?;
+        task.exec_deleted(&request.exec_id);
+        self.daemon.tasks.forget_exec(&task, &request.exec_id);
+        Ok(Response::new(DeleteResponse {
+            id: request.exec_id,
+            pid: deleted.pid,
+            exit_status: deleted.exit_status,
+            exited_at: deleted.exited_at,
+        }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let state = task.state(&request.get_ref().exec_id).await?;
+        let process = process(state, &task.id, &request.get_ref().exec_id);
+        Ok(Response::new(GetResponse {
+            process: Some(process),
+        }))
+    }
+
+    async fn list(&self, request: Request<ListTasksRequest>) -> Result<Response<ListTasksResponse>, Status> {
+        let scope = Scope::of(&request)?;
+        // The request's filter is one that containerd ignores.
+        let states = futures_util::stream::iter(self.daemon.tasks.list(&scope.namespace))
+            .map(|task| async move { (task.state("").await, task) })
+            .buffered(PARALLEL);
+        let tasks = states.filter_map(|(state, task)| async move {
+            match state {
+                Ok(state) => Some(process(state, &task.id, "")),
+                Err(error) => {
+                    if !error.is_not_found() {
+                        tracing::warn!(namespace = task.namespace, container_id = task.id, %error, "task not listed");
+                    }
+                    None
+                }
+            }
+        });
+        Ok(Response::new(ListTasksResponse {
+            tasks: tasks.collect().await,
+        }))
+    }
+
+    async fn kill(&self, request: Request<KillRequest>) -> Result<Response<()>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let request = request.into_inner();
+        let kill = shim::KillRequest {
+            id: request.container_id,
+            exec_id: request.exec_id,
+            signal: request.signal,
+            all: request.all,
+        };
+        task.call::<_, ()>("Kill", &kill, None).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn exec(&self, request: Request<ExecProcessRequest>) -> Result<Response<()>, Status> {
+        if request.get_ref().exec_id.is_empty() {
+            return Err(Status::invalid_argument("exec id cannot be empty"));
+        }
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let request = request.into_inner();
+        identifier::validate(&request.exec_id)
+            .map_err(|error| error.context(format!("invalid exec id {}", request.exec_id)))?;
+        let exec = shim::ExecProcessRequest {
+            id: request.container_id,
+            exec_id: request.exec_id,
+            terminal: request.terminal,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            spec: request.spec,
+        };
+        task.call::<_, ()>("Exec", &exec, None).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn resize_pty(&self, request: Request<ResizePtyRequest>) -> Result<Response<()>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let request = request.into_inner();
+        let resize = shim::ResizePtyRequest {
+            id: request.container_id,
+            exec_id: request.exec_id,
+            width: request.width,
+            height: request.height,
+        };
+        task.call::<_, ()>("ResizePty", &resize, None).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn close_io(&self, request: Request<CloseIoRequest>) -> Result<Response<()>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let request = request.into_inner();
+        if request.stdin {
+            let close = shim::CloseIoRequest {
+                id: request.container_id,
+                exec_id: request.exec_id,
+                stdin: true,
+            };
+            task.call::<_, ()>("CloseIO", &close, None).await?;
+        }
+        Ok(Response::new(()))
+    }
+
+    async fn pause(&self, request: Request<PauseTaskRequest>) -> Result<Response<()>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let pause = shim::PauseRequest { id: task.id.clone() };
+        task.call::<_, ()>("Pause", &pause, None).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn resume(&self, request: Request<ResumeTaskRequest>) -> Result<Response<()>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let resume = shim::ResumeRequest { id: task.id.clone() };
+        task.call::<_, ()>("Resume", &resume, None).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn list_pids(
+        &self,
+        request: Request<ListPidsRequest>,
+    ) -> Result<Response<ListPidsResponse>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let pids = shim::PidsRequest { id: task.id.clone() };
+        let pids: shim::PidsResponse = task.call("Pids", &pids, None).await?;
+        Ok(Response::new(ListPidsResponse {
+            processes: pids.processes,
+        }))
+    }
+
+    async fn checkpoint(
+        &self,
+        request: Request<CheckpointTaskRequest>,
+    ) -> Result<Response<CheckpointTaskResponse>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let request = request.into_inner();
+        let directory = match &request.options {
+            None => String::new(),
+            Some(options) => {
+                unpack::<CheckpointOptions>(options, "invalid task checkpoint option")?.image_path
+            }
+        };
+        if directory.is_empty() {
+            return Err(
+                Error::unimplemented("checkpoint into the content store is not supported yet").into(),
+            );
+        }
+        let checkpoint = shim::CheckpointTaskRequest {
+            id: task.id.clone(),
+            path: directory,
+            options: request.options,
+        };
+        task.call::<_, ()>("Checkpoint", &checkpoint, None).await?;
+        Ok(Response::new(CheckpointTaskResponse {
+            descriptors: Vec::new(),
+        }))
+    }
+
+    async fn update(&self, request: Request<UpdateTaskRequest>) -> Result<Response<()>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let request = request.into_inner();
+        let update = shim::UpdateTaskRequest {
+            id: request.container_id,
+            resources: request.resources,
+            annotations: request.annotations,
+        };
+        task.call::<_, ()>("Update", &update, None).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn metrics(&self, request: Request<MetricsRequest>) -> Result<Response<MetricsResponse>, Status> {
+        let scope = Scope::of(&request)?;
+        let filters = Filters::parse(&request.get_ref().filters)?;
+        let mut tasks = self.daemon.tasks.list(&scope.namespace);
+        tasks.retain(|task| filters.matches(&**task));
+        let metrics = futures_util::stream::iter(tasks)
+            .map(|task| async move {
+                let stats = shim::StatsRequest { id: task.id.clone() };
+                let timestamp = Some(crate::time::now());
+                let stats = task.call::<_, shim::StatsResponse>("Stats", &stats, Some(STATE_TIMEOUT)).await;
+                match stats {
+                    Ok(stats) => Some(Metric {
+                        timestamp,
+                        id: task.id.clone(),
+                        data: stats.stats,
+                    }),
+                    Err(error) => {
+                        if !error.is_not_found() {
+                            tracing::warn!(namespace = task.namespace, container_id = task.id, %error, "no metrics");
+                        }
+                        None
+                    }
+                }
+            })
+            .buffered(PARALLEL)
+            .filter_map(std::future::ready);
+        Ok(Response::new(MetricsResponse {
+            metrics: metrics.collect().await,
+        }))
+    }
+
+    async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
+        let task = self.task(&request, &request.get_ref().container_id).await?;
+        let exec_id = &request.get_ref().exec_id;
+        let exit = if exec_id.is_empty() {
+            task.wait().await?
+        } else {
+            task.wait_exec(exec_id).await?
+        };
+        Ok(Response::new(WaitResponse {
+            exit_status: exit.status,
+            exited_at: exit.at,
+        }))
+    }
+}
+
+impl Fields for Task {
+    fn field(&self, path: &[&str]) -> Option<String> {
+        match path {
+            ["id"] => Some(self.id.clone()),
+            ["namespace"] => Some(self.namespace.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// The directory to restore a new task from, or nothing.
+fn restore_from(request: &CreateTaskRequest) -> Result<String> {
+    let directory = match &request.options {
+        None => String::new(),
+        // Other shims have options of their own.
+        Some(options) => {
+            any::unpack::<Options>(options)
+                .map_err(|error| Error::invalid("invalid task create option").caused_by(error))?
+                .unwrap_or_default()
+                .criu_image_path
+        }
+    };
+    if directory.is_empty() && request.checkpoint.is_some() {
+        return Err(Error::unimplemented(
+            "restoring a task from a checkpoint image is not supported yet",
+        ));
+    }
+    Ok(directory)
+}
+
+fn unpack<M: prost::Message + prost::Name + Default>(options: &Any, what: &str) -> Result<M> {
+    any::unpack(options)
+        .map_err(|error| Error::invalid(what).caused_by(error))?
+        .ok_or_else(|| Error::invalid(format!("{what} {:?}", options.type_url)))
+}
+
+/// A shim's state in the words of the service.
+fn process(state: shim::StateResponse, id: &str, exec_id: &str) -> Process {
+    Process {
+        container_id: String::new(),
+        id: if exec_id.is_empty() { id } else { exec_id }.to_owned(),
+        pid: state.pid,
+        status: state.status,
+        stdin: state.stdin,
+        stdout: state.stdout,
+        stderr: state.stderr,
+        terminal: state.terminal,
+        exit_status: state.exit_status,
+        exited_at: state.exited_at,
+    }
+}

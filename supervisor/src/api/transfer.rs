@@ -1,0 +1,283 @@
+//! The Transfer service: registry or archive into the image store, and names onto names.
+//!
+//! The operation is a task of its own that is told when the caller goes away, so that it ends in order and gives its
+//! lease back. Refuses push, export, and options that are not here yet, by name.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use hyper::{
+    HeaderMap,
+    header::{HeaderName, HeaderValue},
+};
+use prost::Name as _;
+use prost_types::Any;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use wharf_proto::{
+    any,
+    containerd::{
+        services::transfer::v1::{TransferRequest, transfer_server},
+        types::transfer::{
+            AuthRequest, AuthResponse, AuthType, HttpDebug, ImageExportStream, ImageImportStream, ImageStore,
+            OciRegistry, RegistryResolver,
+        },
+    },
+};
+
+use super::required;
+use crate::{
+    daemon::Daemon,
+    error::{Error, Kind, Result},
+    namespace::Scope,
+    registry::{self, CredentialSource, Credentials, NoCredentials},
+    transfer::{self, Destination, Name, Platform, Progress, Stream, Unpack},
+};
+
+/// Progress that waits for a slow reader.
+const PROGRESS: usize = 1024;
+/// How long the last progress may take to reach the client.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// The service.
+pub struct Transfer(pub Arc<Daemon>);
+
+#[tonic::async_trait]
+impl transfer_server::Transfer for Transfer {
+    async fn transfer(&self, request: Request<TransferRequest>) -> Result<Response<()>, Status> {
+        let scope = Scope::of(&request)?;
+        let request = request.into_inner();
+        let source = required(request.source, "source")?;
+        let destination = required(request.destination, "destination")?;
+        let stream = request.options.unwrap_or_default().progress_stream;
+        let (progress, flushed) = match stream.as_str() {
+            "" => (Progress::default(), None),
+            id => {
+                let (progress, task) = report(self.0.transfer.streams.take(&scope, id)?);
+                (progress, Some(task))
+            }
+        };
+        let operation = operation(&self.0, scope, &source, &destination, progress)?;
+        let cancelled = CancellationToken::new();
+        let _guard = cancelled.clone().drop_guard();
+        let task = tokio::spawn(async move { operation.run(cancelled).await });
+        let outcome = task.await.map_err(|error| Error::unknown("transfer", error));
+        if let Some(flushed) = flushed {
+            // A client that does not read its progress still gets its answer.
+            drop(tokio::time::timeout(FLUSH, flushed).await);
+        }
+        outcome??;
+        Ok(Response::new(()))
+    }
+}
+
+/// Forwards progress to the client until all senders are gone.
+fn report(mut stream: Stream) -> (Progress, tokio::task::JoinHandle<()>) {
+    let (sender, mut receiver) = mpsc::channel(PROGRESS);
+    let task = tokio::spawn(async move {
+        while let Some(progress) = receiver.recv().await {
+            if stream.send(any::pack(&progress)).await.is_err() {
+                return;
+            }
+        }
+    });
+    (Progress::to(sender), task)
+}
+
+/// What a request asks for, decoded and checked.
+enum Work {
+    Pull(Box<registry::Client>),
+    Import(Stream),
+    Tag(String),
+}
+
+struct Operation {
+    daemon: Arc<Daemon>,
+    scope: Scope,
+    work: Work,
+    destination: Destination,
+    progress: Progress,
+}
+
+impl Operation {
+    /// Runs it to its end, or drops it where it stands when the caller is gone: each step cleans up behind itself.
+    async fn run(self, cancelled: CancellationToken) -> Result<()> {
+        let Self {
+            daemon,
+            scope,
+            work,
+            destination,
+            progress,
+        } = self;
+        match work {
+            Work::Pull(client) => {
+                transfer::pull(&daemon, &scope, *client, destination, progress, &cancelled).await?;
+            }
+            Work::Import(stream) => {
+                let input = transfer::read_bytes(stream);
+                transfer::import(&daemon, &scope, input, destination, progress, &cancelled).await?;
+            }
+            Work::Tag(name) => {
+                transfer::tag(&daemon, &scope, name, destination).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn operation(
+    daemon: &Arc<Daemon>,
+    scope: Scope,
+    source: &Any,
+    destination: &Any,
+    progress: Progress,
+) -> Result<Operation> {
+    let refused = |what: &str| {
+        Err(Error::unimplemented(format!(
+            "{what} is not supported yet: transfer"
+        )))
+    };
+    let work = if let Some(registry) = unpack::<OciRegistry>(source)? {
+        Work::Pull(Box::new(client(daemon, &scope, registry)?))
+    } else if let Some(archive) = unpack::<ImageImportStream>(source)? {
+        if archive.force_compress {
+            return refused("compressing layers on import");
+        }
+        Work::Import(daemon.transfer.streams.take(&scope, &archive.stream)?)
+    } else if let Some(store) = unpack::<ImageStore>(source)? {
+        if unpack::<OciRegistry>(destination)?.is_some() {
+            return refused("pushing an image");
+        }
+        if unpack::<ImageExportStream>(destination)?.is_some() {
+            return refused("exporting an image");
+        }
+        Work::Tag(store.name)
+    } else {
+        return refused(&format!("the source {:?}", source.type_url));
+    };
+    let Some(store) = unpack::<ImageStore>(destination)? else {
+        return refused(&format!("{:?} to {:?}", source.type_url, destination.type_url));
+    };
+    if store.all_metadata {
+        return refused("fetching the metadata of all platforms");
+    }
+    Ok(Operation {
+        daemon: Arc::clone(daemon),
+        scope,
+        work,
+        destination: decode(store),
+        progress,
+    })
+}
+
+fn unpack<M: prost::Message + prost::Name + Default>(message: &Any) -> Result<Option<M>> {
+    any::unpack(message)
+        .map_err(|error| Error::invalid(format!("malformed {}", M::full_name())).caused_by(error))
+}
+
+fn decode(store: ImageStore) -> Destination {
+    Destination {
+        name: store.name,
+        labels: store.labels,
+        platforms: store.platforms.into_iter().map(Platform::from).collect(),
+        manifest_limit: store.manifest_limit as usize,
+        names: store
+            .extra_references
+            .into_iter()
+            .map(|reference| Name {
+                name: reference.name,
+                is_prefix: reference.is_prefix,
+                allow_overwrite: reference.allow_overwrite,
+                add_digest: reference.add_digest,
+                skip_named_digest: reference.skip_named_digest,
+            })
+            .collect(),
+        unpacks: store
+            .unpacks
+            .into_iter()
+            .map(|wish| Unpack {
+                platform: wish.platform.map_or_else(Platform::host, Platform::from),
+                snapshotter: wish.snapshotter,
+            })
+            .collect(),
+    }
+}
+
+fn client(daemon: &Daemon, scope: &Scope, registry: OciRegistry) -> Result<registry::Client> {
+    let reference: registry::Reference = registry.reference.parse()?;
+    let resolver: RegistryResolver = registry.resolver.unwrap_or_default();
+    if !resolver.host_dir.is_empty() {
+        return Err(Error::unimplemented(
+            "a directory of registry hosts is not supported yet: host_dir",
+        ));
+    }
+    if resolver.http_debug() != HttpDebug::Disabled || !resolver.logs_stream.is_empty() {
+        return Err(Error::unimplemented(
+            "logging of requests to registries is not supported yet: http_debug",
+        ));
+    }
+    let plain_http = match resolver.default_scheme.as_str() {
+        "" => None,
+        "http" => Some(true),
+        "https" => Some(false),
+        other => return Err(Error::invalid(format!("default scheme {other:?}"))),
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in &resolver.headers {
+        let malformed = || Error::invalid(format!("header {name:?}"));
+        let mut value = HeaderValue::try_from(value).map_err(|_malformed| malformed())?;
+        value.set_sensitive(true);
+        headers.insert(
+            HeaderName::try_from(name).map_err(|_malformed| malformed())?,
+            value,
+        );
+    }
+    let source: Arc<dyn CredentialSource> = match resolver.auth_stream.as_str() {
+        "" => Arc::new(NoCredentials),
+        id => Arc::new(Asked {
+            stream: Mutex::new(daemon.transfer.streams.take(scope, id)?),
+            reference: registry.reference.clone(),
+        }),
+    };
+    registry::Client::new(reference, registry::Options { plain_http, headers }, source)
+}
+
+/// Credentials that the client is asked for over its stream.
+struct Asked {
+    stream: Mutex<Stream>,
+    reference: String,
+}
+
+#[async_trait]
+impl CredentialSource for Asked {
+    async fn credentials(&self, host: &str) -> Result<Credentials> {
+        let mut stream = self.stream.lock().await;
+        let request = AuthRequest {
+            host: host.to_owned(),
+            reference: self.reference.clone(),
+            ..AuthRequest::default()
+        };
+        stream.send(any::pack(&request)).await?;
+        let answer = stream.receive().await?.ok_or_else(|| {
+            Error::new(
+                Kind::Unauthenticated,
+                format!("{host}: the client closed its credentials"),
+            )
+        })?;
+        let answer = unpack::<AuthResponse>(&answer)?
+            .ok_or_else(|| Error::invalid(format!("expected an AuthResponse, not {:?}", answer.type_url)))?;
+        Ok(match answer.auth_type() {
+            AuthType::None => Credentials::Anonymous,
+            AuthType::Credentials if answer.username.is_empty() => Credentials::Anonymous,
+            AuthType::Credentials => Credentials::Basic {
+                username: answer.username,
+                password: answer.secret,
+            },
+            // containerd's clients answer so when they know nothing.
+            AuthType::Refresh if answer.secret.is_empty() => Credentials::Anonymous,
+            AuthType::Refresh => Credentials::Refresh(answer.secret),
+            AuthType::Header => Credentials::Header(answer.secret),
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! What one instance of the supervisor needs to know, and the file it can be told in.
+//!
+//! ```toml
+//! root = "/var/lib/wharf/supervisor"
+//! state = "/run/wharf/supervisor"
+//! address = "/run/wharf/wharfd.sock"
+//! log_level = "info"
+//! shim = "/usr/libexec/wharf/containerd-shim-wharf-v2"
+//! ```
+//!
+//! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// The configuration of one instance. Instances with their own root, state and address run side by side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Persistent state: metadata, content, snapshots. Default `/var/lib/wharf/supervisor`.
+    pub root: PathBuf,
+    /// State of this boot: bundles of tasks. Default `/run/wharf/supervisor`.
+    pub state: PathBuf,
+    /// The unix socket the gRPC API is served on, also given to shims. Default `/run/wharf/wharfd.sock`.
+    pub address: PathBuf,
+    /// The executable to start for the runtimes of Wharf and runc. Default: `containerd-shim-wharf-v2` beside the
+    /// daemon's executable, then on `$PATH`.
+    pub shim: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/wharf/supervisor".into(),
+            state: "/run/wharf/supervisor".into(),
+            address: "/run/wharf/wharfd.sock".into(),
+            shim: None,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what the services rely on: all three are absolute paths, and root and state are not the same.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        for (name, path) in [
+            ("root", &self.root),
+            ("state", &self.state),
+            ("address", &self.address),
+        ] {
+            if !path.is_absolute() {
+                return Err(Error::invalid(format!(
+                    "{name} {} must be an absolute path",
+                    path.display()
+                )));
+            }
+            // Paths are joined by `:` and `,` in the options of an overlay mount.
+            let text = path.to_string_lossy();
+            if text.contains([':', ',', '\\']) || path.to_str().is_none() {
+                return Err(Error::invalid(format!(
+                    "{name} {} must be UTF-8 without colon, comma and backslash",
+                    path.display()
+                )));
+            }
+        }
+        if self.root == self.state {
+            return Err(Error::invalid("root and state must be different directories"));
+        }
+        Ok(())
+    }
+}
+
+/// The configuration file.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// See [`Config::root`].
+    pub root: Option<PathBuf>,
+    /// See [`Config::state`].
+    pub state: Option<PathBuf>,
+    /// See [`Config::address`].
+    pub address: Option<PathBuf>,
+    /// See [`Config::shim`].
+    pub shim: Option<PathBuf>,
+    /// How much is logged: `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: Option<String>,
+}
+
+impl File {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is none; `InvalidArgument` when it is not TOML or has an unknown key.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => Error::not_found(format!("configuration {}", path.display())),
+            _ => Error::io(format!("read {}", path.display()), source),
+        })?;
+        toml::from_str(&text)
+            .map_err(|error| Error::invalid(format!("configuration {}: {}", path.display(), error.message())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "root = \"/x\"\n").unwrap();
+        assert_eq!(File::read(file.path()).unwrap().root, Some("/x".into()));
+        std::fs::write(file.path(), "rooot = \"/x\"\n").unwrap();
+        let error = File::read(file.path()).unwrap_err().to_string();
+        assert!(error.contains("rooot"), "{error}");
+    }
+
+    #[test]
+    fn paths_that_mount_options_cannot_carry_are_refused() {
+        let with_root = |root: &str| {
+            Config {
+                root: root.into(),
+                ..Config::default()
+            }
+            .validate()
+        };
+        with_root("/a/b").unwrap();
+        for bad in ["a/b", "/a:b", "/a,b", "/a\\b", "/run/wharf/supervisor"] {
+            assert!(with_root(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+}

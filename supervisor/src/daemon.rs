@@ -1,0 +1,105 @@
+//! What all services share: the stores, the tasks and the event log of one instance.
+//!
+//! Stores block; services reach them through [`Daemon::blocking`].
+
+use std::{collections::BTreeMap, fs, sync::Arc};
+
+use crate::{
+    Config, content,
+    error::{Error, Result},
+    event,
+    metadata::{self, Commit, Key, META, Meta, Read as _},
+    snapshot::{self, Snapshotter},
+    task, transfer,
+};
+
+/// One open instance. Cheap to share as `Arc<Daemon>`.
+pub struct Daemon {
+    /// The instance's name for itself, made once for a root.
+    pub uuid: String,
+    /// Rows, in transactions.
+    pub metadata: Arc<metadata::Store>,
+    /// Blobs and ingests.
+    pub content: content::Store,
+    /// Snapshots, by namespace and snapshotter.
+    pub snapshots: snapshot::Store,
+    /// The event log.
+    pub events: Arc<event::Exchange>,
+    /// The running containers.
+    pub tasks: Arc<task::Tasks>,
+    /// What transfers share.
+    pub transfer: transfer::Shared,
+    /// Told when something may have become garbage.
+    pub garbage: tokio::sync::Notify,
+}
+
+impl Daemon {
+    /// Opens all stores, recovering what a crash left. Blocks. The caller holds the root's lock.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk; `FailedPrecondition` when the root is of another version.
+    pub fn open(config: &Config) -> Result<Self> {
+        let root = &config.root;
+        let metadata = metadata::Store::open(root)?;
+        let events = Arc::new(event::Exchange::new());
+        let content =
+            content::Store::open(&root.join("content"), Arc::clone(&metadata), Arc::clone(&events))?;
+        let overlay = snapshot::overlay::Overlay::open(&root.join("snapshots/overlay"))?;
+        let snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::from([(
+            snapshot::DEFAULT.to_owned(),
+            Arc::new(overlay) as Arc<dyn Snapshotter>,
+        )]);
+        let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), snapshotters)?;
+        let tasks = task::Tasks::new(config, Arc::clone(&events))?;
+        let uuid = uuid(&metadata)?;
+        Ok(Self {
+            uuid,
+            metadata,
+            content,
+            snapshots,
+            events,
+            tasks,
+            transfer: transfer::Shared::default(),
+            garbage: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// Runs `work` on the blocking pool and waits for it. A caller that goes away does not interrupt the work.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`; `Unknown` when it panicked.
+    pub async fn blocking<T, F>(self: &Arc<Self>, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Self) -> Result<T> + Send + 'static,
+    {
+        let daemon = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&daemon))
+            .await
+            .map_err(|error| Error::unknown("run on the blocking pool", error))?
+    }
+}
+
+/// The instance's UUID, made by the kernel at first use.
+fn uuid(metadata: &metadata::Store) -> Result<String> {
+    let key = Key::new(&["uuid"])?;
+    metadata.write(Commit::Durable, |txn| {
+        if let Some(row) = txn.get(META, &key)? {
+            return Ok(row.text);
+        }
+        let path = "/proc/sys/kernel/random/uuid";
+        let text = fs::read_to_string(path).map_err(|source| Error::io(format!("read {path}"), source))?;
+        let text = text.trim().to_owned();
+        txn.put(
+            META,
+            &key,
+            &Meta {
+                text: text.clone(),
+                ..Meta::default()
+            },
+        )?;
+        Ok(text)
+    })
+}

@@ -1,0 +1,36 @@
+//! Layers: compressed tar streams applied to a directory.
+//!
+//! ```text
+//! blob ──► compression (gzip, zstd, plain) ──► DiffID ──► archive (tar, PAX, GNU, sparse) ──► apply (on dirfds)
+//!          └────────── one thread ──────────┘  bounded    └───────────── the caller's thread ─────────────┘
+//! ```
+//!
+//! Everything that a layer says is hostile input. The invariants:
+//!
+//! - No path of a layer is ever given to the kernel as such: parents are resolved inside the target's root
+//!   (`openat2(RESOLVE_IN_ROOT)` or the walk in [`tree`]), the last component is never followed.
+//! - Memory is bounded whatever the archive says: see [`Limits`](apply::Limits).
+//! - A failed apply leaves a partial tree in the target, which the caller removes: it must not have been published.
+//!
+//! Computing a layer from two trees is not here yet; the Diff service refuses it by name.
+
+mod apply;
+mod archive;
+mod compression;
+mod entry;
+mod metadata;
+mod mounts;
+mod number;
+mod path;
+mod pax;
+mod pipeline;
+mod sparse;
+mod tree;
+
+pub(crate) use apply::{Applied, Limits, Target, apply};
+pub(crate) use archive::{Archive, Entry, EntryKind};
+pub(crate) use compression::{Decompressor, is_layer};
+pub(crate) use mounts::{Prepared, prepare};
+
+#[cfg(test)]
+mod tests;

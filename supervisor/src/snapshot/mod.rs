@@ -1,0 +1,115 @@
+//! Snapshots: layered filesystems, handed out as mounts.
+//!
+//! ```text
+//!  prepare(parent) ──► active ──commit──► committed ◄──parent── active, view, committed …
+//!  view(parent)    ──► view                    │
+//!                remove ◄──────────────────────┘   (no children)
+//! ```
+//!
+//! [`Store`] owns everything that is a fact: keys, namespaces, kinds, parents, labels, in one row a snapshot, so every
+//! call is one transaction. A [`Snapshotter`] owns only the bytes, under numbers that are never used twice: it can be
+//! asked which numbers it keeps, and what no row names is removed. So nothing half-made is ever visible, and a crash
+//! leaves at most a number to clean up.
+//!
+//! All calls block. Mounts are descriptions: nobody here mounts anything.
+
+pub mod overlay;
+mod place;
+mod store;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+use std::collections::BTreeSet;
+
+use prost_types::Timestamp;
+
+pub use store::Store;
+pub use wharf_proto::containerd::{services::snapshots::v1::Kind, types::Mount};
+
+use crate::{error::Result, identifier::Labels};
+
+/// The name of the default snapshotter.
+pub const DEFAULT: &str = "overlayfs";
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Info {
+    /// Key of an active snapshot or view, name of a committed one.
+    pub name: String,
+    /// The parent's name, or empty.
+    pub parent: String,
+    /// Active, view or committed.
+    pub kind: Kind,
+    /// When it was made; of a committed one, when it was committed.
+    pub created_at: Timestamp,
+    /// When its labels last changed.
+    pub updated_at: Timestamp,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// What a snapshot takes, its parents not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes on disk.
+    pub size: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+/// A snapshot as a snapshotter sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stack<'a> {
+    /// Its number.
+    pub number: u64,
+    /// The numbers of its ancestors, parent first, all committed.
+    pub parents: &'a [u64],
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// An implementation: bytes under numbers.
+pub trait Snapshotter: Send + Sync {
+    /// Makes room for a new snapshot. Waits for no disk flush.
+    ///
+    /// # Errors
+    ///
+    /// `ResourceExhausted` or `Unknown` from the disk; nothing is left then.
+    fn create(&self, stack: Stack<'_>) -> Result<()>;
+
+    /// How to mount an active snapshot or a view.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` from an external snapshotter.
+    fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>>;
+
+    /// Makes an active snapshot durable and says what it takes. Blocks for the disk.
+    ///
+    /// # Errors
+    ///
+    /// `ResourceExhausted` or `Unknown` from the disk.
+    fn seal(&self, number: u64) -> Result<Usage>;
+
+    /// What a snapshot takes now; walks its tree.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk.
+    fn usage(&self, number: u64) -> Result<Usage>;
+
+    /// Removes a snapshot; one that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk.
+    fn remove(&self, number: u64) -> Result<()>;
+
+    /// All numbers it keeps, finished or not.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk.
+    fn numbers(&self) -> Result<BTreeSet<u64>>;
+}

@@ -1,0 +1,237 @@
+//! The overlay snapshotter: a directory a snapshot, stacked by overlayfs.
+//!
+//! ```text
+//! <root>/snapshots/overlay/<number>/fs     the snapshot's own files (upperdir; lowerdir of its children), mode 0755
+//! <root>/snapshots/overlay/<number>/work   overlayfs's scratch, active snapshots only, mode 0711
+//! ```
+//!
+//! A snapshot without parent is a bind mount of `fs`; a view on one layer is a read-only bind mount of that layer; all
+//! else is an overlay. Refuses a filesystem whose directories do not tell file types.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::{Kind, Mount, Snapshotter, Stack, Usage, usage};
+use crate::error::{Error, Result};
+
+/// The overlay snapshotter of one instance.
+#[derive(Debug)]
+pub struct Overlay {
+    root: PathBuf,
+    /// Options that every overlay gets.
+    options: Vec<String>,
+}
+
+impl Overlay {
+    /// Opens the snapshotter below `root`, creating it.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk; `FailedPrecondition` when the filesystem cannot carry overlays.
+    pub fn open(root: &Path) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(|source| Error::io(format!("create {}", root.display()), source))?;
+        require_file_types(root)?;
+        // With `index` on, a lower directory could not be shared by mounts that were made in another order.
+        let index = Path::new("/sys/module/overlay/parameters/index").exists();
+        let options = if index {
+            vec!["index=off".to_owned()]
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            root: root.to_owned(),
+            options,
+        })
+    }
+
+    fn directory(&self, number: u64) -> PathBuf {
+        self.root.join(number.to_string())
+    }
+
+    fn path(&self, number: u64, name: &str) -> String {
+        self.directory(number).join(name).to_string_lossy().into_owned()
+    }
+
+    fn make(&self, stack: Stack<'_>) -> io::Result<()> {
+        let directory = self.directory(stack.number);
+        make_dir(&directory, 0o700)?;
+        let files = directory.join("fs");
+        make_dir(&files, 0o755)?;
+        if let Some(parent) = stack.parents.first() {
+            // The root of the stack is the topmost layer's: it must look as the parent's does.
+            let parent = fs::metadata(self.directory(*parent).join("fs"))?;
+            std::os::unix::fs::lchown(&files, Some(parent.uid()), Some(parent.gid()))?;
+            fs::set_permissions(&files, fs::Permissions::from_mode(parent.mode() & 0o7777))?;
+        }
+        if stack.kind == Kind::Active {
+            make_dir(&directory.join("work"), 0o711)?;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshotter for Overlay {
+    fn create(&self, stack: Stack<'_>) -> Result<()> {
+        self.make(stack).map_err(|source| {
+            let error = Error::io(
+                format!("create snapshot {}", self.directory(stack.number).display()),
+                source,
+            );
+            match self.remove(stack.number) {
+                Ok(()) => error,
+                Err(second) => error.context(second),
+            }
+        })
+    }
+
+    fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>> {
+        let bind = |number, mode: &str| Mount {
+            r#type: "bind".into(),
+            source: self.path(number, "fs"),
+            options: vec![mode.into(), "rbind".into()],
+            ..Mount::default()
+        };
+        let writable = stack.kind == Kind::Active;
+        let mut options = match stack.parents {
+            [] => return Ok(vec![bind(stack.number, if writable { "rw" } else { "ro" })]),
+            [only] if !writable => return Ok(vec![bind(*only, "ro")]),
+            _ => self.options.clone(),
+        };
+        if writable {
+            options.push(format!("workdir={}", self.path(stack.number, "work")));
+            options.push(format!("upperdir={}", self.path(stack.number, "fs")));
+        }
+        let lower: Vec<_> = stack
+            .parents
+            .iter()
+            .map(|number| self.path(*number, "fs"))
+            .collect();
+        options.push(format!("lowerdir={}", lower.join(":")));
+        Ok(vec![Mount {
+            r#type: "overlay".into(),
+            source: "overlay".into(),
+            options,
+            ..Mount::default()
+        }])
+    }
+
+    fn seal(&self, number: u64) -> Result<Usage> {
+        let path = self.directory(number);
+        // The layer was written by whoever mounted it: only flushing the filesystem covers all of its files.
+        let directory =
+            fs::File::open(&path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
+        rustix::fs::syncfs(&directory)
+            .map_err(|source| Error::io(format!("flush the filesystem of {}", path.display()), source))?;
+        self.usage(number)
+    }
+
+    fn usage(&self, number: u64) -> Result<Usage> {
+        let path = self.directory(number).join("fs");
+        usage::of(&path).map_err(|source| Error::io(format!("measure {}", path.display()), source))
+    }
+
+    fn remove(&self, number: u64) -> Result<()> {
+        let path = self.directory(number);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format!("remove {}", path.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn numbers(&self) -> Result<BTreeSet<u64>> {
+        let failed = |source| Error::io(format!("list {}", self.root.display()), source);
+        let mut numbers = BTreeSet::new();
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            numbers.extend(
+                entry
+                    .map_err(failed)?
+                    .file_name()
+                    .to_string_lossy()
+                    .parse::<u64>(),
+            );
+        }
+        Ok(numbers)
+    }
+}
+
+/// Creates a directory with exactly `mode`, whatever the umask.
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().mode(mode).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// overlayfs needs `d_type` in directory entries; without it whiteouts show up as devices.
+fn require_file_types(root: &Path) -> Result<()> {
+    let failed = |source: io::Error| Error::io(format!("probe {}", root.display()), source);
+    let directory = fs::File::open(root).map_err(failed)?;
+    let mut buffer = Vec::with_capacity(4096);
+    let mut entries = rustix::fs::RawDir::new(&directory, buffer.spare_capacity_mut());
+    match entries.next() {
+        Some(Ok(entry)) if entry.file_type() == rustix::fs::FileType::Unknown => Err(Error::precondition(
+            format!("{} is on a filesystem without d_type", root.display()),
+        )),
+        Some(Err(error)) => Err(failed(error.into())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_those_of_the_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut overlay = Overlay::open(dir.path()).unwrap();
+        overlay.options = vec!["index=off".into()];
+        let at = |number: u64, name: &str| format!("{}/{number}/{name}", dir.path().display());
+        let mounts = |number, parents: &[u64], kind| {
+            overlay
+                .mounts(Stack {
+                    number,
+                    parents,
+                    kind,
+                })
+                .unwrap()
+                .remove(0)
+        };
+
+        let base = mounts(1, &[], Kind::Active);
+        assert_eq!((base.r#type.as_str(), base.source), ("bind", at(1, "fs")));
+        assert_eq!(base.options, ["rw", "rbind"]);
+        assert_eq!(mounts(1, &[], Kind::View).options, ["ro", "rbind"]);
+        let view = mounts(3, &[1], Kind::View);
+        assert_eq!(
+            (view.source, view.options),
+            (at(1, "fs"), vec!["ro".to_owned(), "rbind".to_owned()])
+        );
+        let active = mounts(3, &[2, 1], Kind::Active);
+        assert_eq!(
+            active.options,
+            [
+                "index=off".to_owned(),
+                format!("workdir={}", at(3, "work")),
+                format!("upperdir={}", at(3, "fs")),
+                format!("lowerdir={}:{}", at(2, "fs"), at(1, "fs")),
+            ]
+        );
+        let view = mounts(3, &[2, 1], Kind::View);
+        assert_eq!(
+            view.options,
+            [
+                "index=off".to_owned(),
+                format!("lowerdir={}:{}", at(2, "fs"), at(1, "fs"))
+            ]
+        );
+    }
+}

@@ -1,0 +1,483 @@
+//! Snapshots by namespace: keys, kinds, parents and labels.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use wharf_proto::{
+    any,
+    containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove},
+};
+
+use super::{DEFAULT, Info, Kind, Mount, Snapshotter, Stack, Usage, place::Place};
+use crate::{
+    error::{Error, Result},
+    event,
+    identifier::{self, Labels},
+    lease,
+    metadata::{self, Commit, Key, META, Meta, Read as _, SNAPSHOT_CHILDREN, SNAPSHOTS, Snapshot},
+    namespace::{self, Scope},
+    time,
+};
+
+/// The label by which a client names the committed snapshot that it wants to make: if that exists, the work is done.
+const TARGET: &str = "containerd.io/snapshot.ref";
+
+/// The fact that keeps the last number in use.
+const LAST: &str = "snapshot";
+
+/// The snapshots of all namespaces. The snapshotter `""` is the default one.
+pub struct Store {
+    metadata: Arc<metadata::Store>,
+    events: Arc<event::Exchange>,
+    snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+    next: AtomicU64,
+    /// Numbers that are being made: they have no row yet, and must not be cleaned up.
+    making: Mutex<BTreeSet<u64>>,
+}
+
+/// A number without a row, until dropped.
+struct Making<'a> {
+    store: &'a Store,
+    number: u64,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.store
+            .making
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.number);
+    }
+}
+
+impl Store {
+    /// Opens the store over the given snapshotters, and removes what a crash left in them.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the metadata or the disk.
+    pub fn open(
+        metadata: Arc<metadata::Store>,
+        events: Arc<event::Exchange>,
+        snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+    ) -> Result<Self> {
+        let mut last = metadata
+            .read(|txn| txn.get(META, &Key::new(&[LAST])?))?
+            .map_or(0, |row| row.number);
+        for snapshotter in snapshotters.values() {
+            last = last.max(snapshotter.numbers()?.last().copied().unwrap_or(0));
+        }
+        let store = Self {
+            metadata,
+            events,
+            snapshotters,
+            next: AtomicU64::new(last + 1),
+            making: Mutex::default(),
+        };
+        for name in store.snapshotters.keys() {
+            store.cleanup(name)?;
+        }
+        Ok(store)
+    }
+
+    /// The names of the snapshotters.
+    pub fn snapshotters(&self) -> impl Iterator<Item = &str> {
+        self.snapshotters.keys().map(String::as_str)
+    }
+
+    /// Makes a writable snapshot on `parent` (empty: on nothing), adds it to the scope's lease and says how to mount it.
+    /// Waits for no disk flush.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` for `key`, or for the target that the label `containerd.io/snapshot.ref` names; `NotFound` for
+    /// `parent`; `InvalidArgument` when `parent` is not committed, for a label, or (as for all calls) for an unknown
+    /// snapshotter.
+    pub fn prepare(
+        &self,
+        scope: &Scope,
+        snapshotter: &str,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+    ) -> Result<Vec<Mount>> {
+        let mounts = self.create(scope, snapshotter, key, parent, labels, Kind::Active)?;
+        let event = SnapshotPrepare {
+            key: key.to_owned(),
+            parent: parent.to_owned(),
+            snapshotter: named(snapshotter).to_owned(),
+        };
+        self.events
+            .publish(&scope.namespace, "/snapshot/prepare", any::pack(&event));
+        Ok(mounts)
+    }
+
+    /// Makes a read-only snapshot on `parent` and says how to mount it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::prepare`].
+    pub fn view(
+        &self,
+        scope: &Scope,
+        snapshotter: &str,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+    ) -> Result<Vec<Mount>> {
+        self.create(scope, snapshotter, key, parent, labels, Kind::View)
+    }
+
+    fn create(
+        &self,
+        scope: &Scope,
+        snapshotter: &str,
+        key: &str,
+        parent: &str,
+        mut labels: Labels,
+        kind: Kind,
+    ) -> Result<Vec<Mount>> {
+        let place = self.place(scope, snapshotter)?;
+        place.key(key)?;
+        identifier::validate_labels(&labels)?;
+        identifier::drop_empty(&mut labels);
+        self.refuse_existing(scope, &place, key, labels.get(TARGET))?;
+        let parents = self.metadata.read(|txn| {
+            place.require_committed(txn, parent)?;
+            place.chain(txn, parent)
+        })?;
+        let making = self.number();
+        let stack = Stack {
+            number: making.number,
+            parents: &parents,
+            kind,
+        };
+        place.driver.create(stack)?;
+        let now = Some(time::now());
+        let row = Snapshot {
+            number: stack.number,
+            parent: parent.to_owned(),
+            kind: kind.into(),
+            labels,
+            created_at: now,
+            updated_at: now,
+            ..Snapshot::default()
+        };
+        let stored = self.metadata.write(Commit::Lazy, |txn| {
+            // Both were checked before the directory was made, but without holding up anybody.
+            if txn.get(SNAPSHOTS, &place.key(key)?)?.is_some() {
+                return Err(Error::already_exists(format!("snapshot {key:?}")));
+            }
+            place.require_committed(txn, parent)?;
+            namespace::ensure(txn, place.namespace)?;
+            lease::hold(txn, scope, &lease::snapshots(place.name), key)?;
+            let last = Key::new(&[LAST])?;
+            let number = txn.get(META, &last)?.map_or(0, |row| row.number).max(row.number);
+            txn.put(
+                META,
+                &last,
+                &Meta {
+                    number,
+                    ..Meta::default()
+                },
+            )?;
+            place.put(txn, key, &row)
+        });
+        match stored {
+            Ok(()) => place.driver.mounts(stack),
+            Err(error) => match place.driver.remove(stack.number) {
+                Ok(()) => Err(error),
+                Err(second) => Err(error.context(second)),
+            },
+        }
+    }
+
+    /// Refuses a key or target that exists, after adding it to the lease: the caller will go on to use it.
+    fn refuse_existing(
+        &self,
+        scope: &Scope,
+        place: &Place<'_>,
+        key: &str,
+        target: Option<&String>,
+    ) -> Result<()> {
+        let found = self.metadata.read(|txn| {
+            for name in target.map(String::as_str).into_iter().chain([key]) {
+                if txn.get(SNAPSHOTS, &place.key(name)?)?.is_some() {
+                    return Ok(Some(name));
+                }
+            }
+            Ok(None)
+        })?;
+        let Some(name) = found else { return Ok(()) };
+        if scope.lease.is_some() {
+            self.metadata.write(Commit::Lazy, |txn| {
+                lease::hold(txn, scope, &lease::snapshots(place.name), name)
+            })?;
+        }
+        let what = if name == key {
+            "snapshot"
+        } else {
+            "target snapshot"
+        };
+        Err(Error::already_exists(format!("{what} {name:?}")))
+    }
+
+    /// How to mount the active snapshot or view `key`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `FailedPrecondition` for a committed one.
+    pub fn mounts(&self, scope: &Scope, snapshotter: &str, key: &str) -> Result<Vec<Mount>> {
+        let place = self.place(scope, snapshotter)?;
+        let (row, parents) = self.metadata.read(|txn| {
+            let row = place.row(txn, key)?;
+            let parents = place.chain(txn, &row.parent)?;
+            Ok((row, parents))
+        })?;
+        if row.kind() == Kind::Committed {
+            return Err(Error::precondition(format!(
+                "snapshot {key} is committed: it has no mounts of its own"
+            )));
+        }
+        place.driver.mounts(Stack {
+            number: row.number,
+            parents: &parents,
+            kind: row.kind(),
+        })
+    }
+
+    /// Turns the active snapshot `key` into the committed `name` with `labels`, durably, its files included.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` for `name`; `NotFound`; `FailedPrecondition` when `key` is not active.
+    pub fn commit(
+        &self,
+        scope: &Scope,
+        snapshotter: &str,
+        name: &str,
+        key: &str,
+        mut labels: Labels,
+    ) -> Result<()> {
+        let place = self.place(scope, snapshotter)?;
+        identifier::validate_labels(&labels)?;
+        identifier::drop_empty(&mut labels);
+        let active = |txn: &dyn Fn(&str) -> Result<Snapshot>, exists: bool| {
+            if exists {
+                return Err(Error::already_exists(format!("snapshot {name:?}")));
+            }
+            let row = txn(key)?;
+            if row.kind() == Kind::Active {
+                Ok(row)
+            } else {
+                Err(Error::precondition(format!("snapshot {key} is not active")))
+            }
+        };
+        let before = self.metadata.read(|txn| {
+            let exists = txn.get(SNAPSHOTS, &place.key(name)?)?.is_some();
+            active(&|key| place.row(txn, key), exists)
+        })?;
+        let usage = place.driver.seal(before.number)?;
+        self.metadata.write(Commit::Durable, |txn| {
+            let exists = txn.get(SNAPSHOTS, &place.key(name)?)?.is_some();
+            let old = active(&|key| place.row(txn, key), exists)?;
+            let now = Some(time::now());
+            let row = Snapshot {
+                kind: Kind::Committed.into(),
+                labels,
+                created_at: now,
+                updated_at: now,
+                size: usage.size,
+                inodes: usage.inodes,
+                ..old.clone()
+            };
+            place.delete(txn, key, &old)?;
+            place.put(txn, name, &row)?;
+            let kind = lease::snapshots(place.name);
+            lease::drop_hold(txn, scope, &kind, key)?;
+            lease::hold(txn, scope, &kind, name)
+        })?;
+        let event = SnapshotCommit {
+            key: key.to_owned(),
+            name: name.to_owned(),
+            snapshotter: place.name.to_owned(),
+        };
+        self.events
+            .publish(&scope.namespace, "/snapshot/commit", any::pack(&event));
+        Ok(())
+    }
+
+    /// Removes a snapshot without children. Durable; its files go after that.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `FailedPrecondition` when it has children.
+    pub fn remove(&self, scope: &Scope, snapshotter: &str, key: &str) -> Result<()> {
+        let place = self.place(scope, snapshotter)?;
+        let children = Key::prefix(&[place.namespace, place.name, key])?;
+        let number = self.metadata.write(Commit::Durable, |txn| {
+            let row = place.row(txn, key)?;
+            if txn.any(SNAPSHOT_CHILDREN, &children)? {
+                return Err(Error::precondition("cannot remove snapshot with child"));
+            }
+            place.delete(txn, key, &row)?;
+            lease::drop_hold(txn, scope, &lease::snapshots(place.name), key)?;
+            Ok(row.number)
+        })?;
+        if let Err(error) = place.driver.remove(number) {
+            // The snapshot is gone for everybody; its files are removed by the next cleanup.
+            tracing::warn!(key, %error, "remove the files of a snapshot");
+        }
+        let event = SnapshotRemove {
+            key: key.to_owned(),
+            snapshotter: place.name.to_owned(),
+        };
+        self.events
+            .publish(&scope.namespace, "/snapshot/remove", any::pack(&event));
+        Ok(())
+    }
+
+    /// What `key` is.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub fn stat(&self, scope: &Scope, snapshotter: &str, key: &str) -> Result<Info> {
+        let place = self.place(scope, snapshotter)?;
+        Ok(info(key, self.metadata.read(|txn| place.row(txn, key))?))
+    }
+
+    /// Changes the labels of `key` by `change`; empty values are removed. Durable.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, those of `change`, `InvalidArgument` for a label that is too long.
+    pub fn update(
+        &self,
+        scope: &Scope,
+        snapshotter: &str,
+        key: &str,
+        change: impl FnOnce(&mut Labels) -> Result<()>,
+    ) -> Result<Info> {
+        let place = self.place(scope, snapshotter)?;
+        let row = self.metadata.write(Commit::Durable, |txn| {
+            let mut row = place.row(txn, key)?;
+            change(&mut row.labels)?;
+            identifier::validate_labels(&row.labels)?;
+            identifier::drop_empty(&mut row.labels);
+            row.updated_at = Some(time::now());
+            txn.put(SNAPSHOTS, &place.key(key)?, &row)?;
+            Ok(row)
+        })?;
+        Ok(info(key, row))
+    }
+
+    /// All snapshots of the namespace, by name.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the metadata.
+    pub fn list(&self, scope: &Scope, snapshotter: &str) -> Result<Vec<Info>> {
+        let place = self.place(scope, snapshotter)?;
+        let prefix = Key::prefix(&[place.namespace, place.name])?;
+        let rows = self.metadata.read(|txn| txn.scan(SNAPSHOTS, &prefix))?;
+        rows.into_iter()
+            .map(|(key, row)| Ok(info(key.parts()?.last().copied().unwrap_or_default(), row)))
+            .collect()
+    }
+
+    /// What `key` takes on disk; walks the tree of an active one.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub fn usage(&self, scope: &Scope, snapshotter: &str, key: &str) -> Result<Usage> {
+        let place = self.place(scope, snapshotter)?;
+        let row = self.metadata.read(|txn| place.row(txn, key))?;
+        match row.kind() {
+            Kind::Committed => Ok(Usage {
+                size: row.size,
+                inodes: row.inodes,
+            }),
+            Kind::Active => place.driver.usage(row.number),
+            Kind::View | Kind::Unknown => Ok(Usage::default()),
+        }
+    }
+
+    /// Removes the files of removed snapshots and of interrupted calls, in all namespaces.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for an unknown snapshotter; `Unknown` from the disk.
+    pub fn cleanup(&self, snapshotter: &str) -> Result<()> {
+        let name = named(snapshotter);
+        let driver = self.driver(name)?;
+        // In this order: a number that is finished between the steps is seen in one of them at least.
+        let kept = driver.numbers()?;
+        let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut used = BTreeSet::new();
+        for (key, row) in self
+            .metadata
+            .read(|txn| txn.scan(SNAPSHOTS, &Key::prefix(&[])?))?
+        {
+            if matches!(key.parts()?[..], [_, of, _] if of == name) {
+                used.insert(row.number);
+            }
+        }
+        for number in kept
+            .iter()
+            .filter(|number| !used.contains(number) && !making.contains(number))
+        {
+            driver.remove(*number)?;
+        }
+        Ok(())
+    }
+
+    fn driver(&self, name: &str) -> Result<&dyn Snapshotter> {
+        match self.snapshotters.get(name) {
+            Some(driver) => Ok(driver.as_ref()),
+            None => Err(Error::invalid(format!("snapshotter not loaded: {name}"))),
+        }
+    }
+
+    fn place<'a>(&'a self, scope: &'a Scope, snapshotter: &'a str) -> Result<Place<'a>> {
+        let name = named(snapshotter);
+        Ok(Place {
+            namespace: &scope.namespace,
+            name,
+            driver: self.driver(name)?,
+        })
+    }
+
+    fn number(&self) -> Making<'_> {
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        making.insert(number);
+        Making { store: self, number }
+    }
+}
+
+fn named(snapshotter: &str) -> &str {
+    if snapshotter.is_empty() {
+        DEFAULT
+    } else {
+        snapshotter
+    }
+}
+
+fn info(name: &str, row: Snapshot) -> Info {
+    Info {
+        name: name.to_owned(),
+        kind: row.kind(),
+        parent: row.parent,
+        created_at: row.created_at.unwrap_or_default(),
+        updated_at: row.updated_at.unwrap_or_default(),
+        labels: row.labels,
+    }
+}

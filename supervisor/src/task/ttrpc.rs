@@ -1,0 +1,529 @@
+//! A ttrpc client over one unix socket.
+//!
+//! Calls are multiplexed by stream id: any number may be under way, each with its own timeout, and a response finds its
+//! caller whatever order the server answers in. When the connection ends, for whatever reason, every pending call fails
+//! with [`CallError::Closed`] and [`Client::closed`] completes; a client never reconnects, since only its owner can tell
+//! whether who answers at that address later is still the same server.
+//!
+//! Refused: streaming calls, addresses outside the file system, servers that run as another user.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use wharf_proto::ttrpc::{Frame, FrameError, Kind, Request, Response};
+
+/// Frames that may wait for a server which does not read. More callers than that wait themselves.
+const QUEUED_FRAMES: usize = 64;
+
+/// Why a client could not connect.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens there, or the socket cannot be reached.
+    #[error("connect to {path}: {source}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The server's user is not ours: whoever can make a socket in our directory could pose as a shim.
+    #[error("connect to {path}: the server runs as uid {uid}")]
+    Peer {
+        /// The socket.
+        path: PathBuf,
+        /// Who listens there.
+        uid: u32,
+    },
+    /// The kernel did not answer in time: the server's backlog is full, it does not accept.
+    #[error("connect to {path}: timed out after {timeout:?}")]
+    TimedOut {
+        /// The socket.
+        path: PathBuf,
+        /// How long was waited.
+        timeout: Duration,
+    },
+}
+
+impl ConnectError {
+    /// Whether this proves that no server is there, as opposed to one that is slow or not ours.
+    pub fn nobody_listens(&self) -> bool {
+        let ConnectError::Connect { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        )
+    }
+}
+
+/// Why a call brought no response.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    /// The server answered with an error.
+    #[error("{message}")]
+    Status {
+        /// A gRPC code.
+        code: i32,
+        /// The server's text.
+        message: String,
+    },
+    /// The connection ended before the response came. Whether the server acted is unknown.
+    #[error("ttrpc: closed")]
+    Closed,
+    /// No response within the call's timeout. Whether the server acts still is unknown.
+    #[error("{method}: no answer within {timeout:?}")]
+    TimedOut {
+        /// The method that was called.
+        method: &'static str,
+        /// How long was waited.
+        timeout: Duration,
+    },
+    /// The request does not fit a frame; nothing was sent.
+    #[error("{method}: {source}")]
+    Request {
+        /// The method that was called.
+        method: &'static str,
+        /// Which limit it broke.
+        source: Arc<FrameError>,
+    },
+    /// The response is not the message that the method returns.
+    #[error("{method}: malformed response: {source}")]
+    Response {
+        /// The method that was called.
+        method: &'static str,
+        /// What is wrong with it.
+        source: prost::DecodeError,
+    },
+}
+
+impl CallError {
+    /// The gRPC code that tells a caller of ours about this error.
+    pub fn code(&self) -> i32 {
+        match self {
+            CallError::Status { code, .. } => *code,
+            CallError::Closed => tonic::Code::Unavailable as i32,
+            CallError::TimedOut { .. } => tonic::Code::DeadlineExceeded as i32,
+            CallError::Request { .. } => tonic::Code::ResourceExhausted as i32,
+            CallError::Response { .. } => tonic::Code::Internal as i32,
+        }
+    }
+}
+
+/// One connection. Dropping the last handle closes it.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    outgoing: mpsc::Sender<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    calls: Mutex<Calls>,
+    closed: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Calls {
+    /// The stream id of the next call: odd and rising, as the protocol demands.
+    next: u32,
+    pending: HashMap<u32, oneshot::Sender<Response>>,
+}
+
+impl Shared {
+    fn calls(&self) -> std::sync::MutexGuard<'_, Calls> {
+        // The map stays consistent at every step, so a panicked holder spoils nothing.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.closed.cancel();
+        // Dropping the senders wakes their callers with `Closed`.
+        self.calls().pending.clear();
+    }
+}
+
+impl Client {
+    /// Connects to the unix socket at `path`, waiting at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Nobody listens, the time is up, or the server runs as another user than this process.
+    pub async fn connect(path: &Path, timeout: Duration) -> Result<Client, ConnectError> {
+        let connecting = tokio::time::timeout(timeout, UnixStream::connect(path));
+        let failed = |source| ConnectError::Connect {
+            path: path.to_owned(),
+            source,
+        };
+        let stream = connecting
+            .await
+            .map_err(|_| ConnectError::TimedOut {
+                path: path.to_owned(),
+                timeout,
+            })?
+            .map_err(failed)?;
+        let uid = stream.peer_cred().map_err(failed)?.uid();
+        if uid != rustix::process::geteuid().as_raw() {
+            return Err(ConnectError::Peer {
+                path: path.to_owned(),
+                uid,
+            });
+        }
+        Ok(Client::over(stream))
+    }
+
+    /// A client on a connected stream.
+    pub fn over(stream: UnixStream) -> Client {
+        let (read, write) = stream.into_split();
+        let (outgoing, queue) = mpsc::channel(QUEUED_FRAMES);
+        let shared = Arc::new(Shared {
+            calls: Mutex::new(Calls {
+                next: 1,
+                pending: HashMap::new(),
+            }),
+            closed: CancellationToken::new(),
+        });
+        tokio::spawn(receive(read, Arc::clone(&shared)));
+        tokio::spawn(send(write, queue, Arc::clone(&shared)));
+        Client { shared, outgoing }
+    }
+
+    /// Completes when the connection has ended.
+    pub async fn closed(&self) {
+        self.shared.closed.cancelled().await;
+    }
+
+    /// Cancelled when the connection has ended; does not keep it open.
+    pub fn on_closed(&self) -> CancellationToken {
+        self.shared.closed.child_token()
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.is_cancelled()
+    }
+
+    /// Ends the connection; pending calls fail.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Calls `service/method`. Without a `timeout` the call waits as long as the connection lives.
+    ///
+    /// The future may be dropped at any point: the request is then sent whole or not at all, and its response ignored.
+    ///
+    /// # Errors
+    ///
+    /// The server's own error as [`CallError::Status`], else why there is no response.
+    pub async fn call<Q: Message, R: Message + Default>(
+        &self,
+        service: &str,
+        method: &'static str,
+        request: &Q,
+        timeout: Option<Duration>,
+    ) -> Result<R, CallError> {
+        let Some(timeout) = timeout else {
+            return self.exchange(service, method, request, 0).await;
+        };
+        let nanos = i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX);
+        tokio::time::timeout(timeout, self.exchange(service, method, request, nanos))
+            .await
+            .map_err(|_| CallError::TimedOut { method, timeout })?
+    }
+
+    async fn exchange<Q: Message, R: Message + Default>(
+        &self,
+        service: &str,
+        method: &'static str,
+        request: &Q,
+        timeout_nano: i64,
+    ) -> Result<R, CallError> {
+        let request = Request {
+            service: service.to_owned(),
+            method: method.to_owned(),
+            payload: request.encode_to_vec(),
+            timeout_nano,
+            metadata: Vec::new(),
+        };
+        let mut frame = Frame::new(Kind::Request, 0, &request);
+        let place = self.outgoing.reserve().await.map_err(|_| CallError::Closed)?;
+        let (stream, response) = {
+            // Ids must reach the wire in rising order, so the frame is queued under the same lock that numbers it.
+            let mut calls = self.shared.calls();
+            if self.is_closed() {
+                return Err(CallError::Closed);
+            }
+            let stream = calls.next;
+            let Some(next) = stream.checked_add(2) else {
+                drop(calls);
+                // The protocol forbids reusing an id: a connection is good for 2^31 calls.
+                self.close();
+                return Err(CallError::Closed);
+            };
+            frame.stream = stream;
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes).map_err(|source| CallError::Request {
+                method,
+                source: Arc::new(source),
+            })?;
+            calls.next = next;
+            let (sender, response) = oneshot::channel();
+            calls.pending.insert(stream, sender);
+            place.send(bytes);
+            (stream, response)
+        };
+        let _forget = Forget {
+            shared: &self.shared,
+            stream,
+        };
+        let response = response.await.map_err(|_| CallError::Closed)?;
+        if let Some(status) = response.status.filter(|status| status.code != 0) {
+            return Err(CallError::Status {
+                code: status.code,
+                message: status.message,
+            });
+        }
+        R::decode(response.payload.as_slice()).map_err(|source| CallError::Response { method, source })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// Takes a call out of the table when its caller has gone.
+struct Forget<'a> {
+    shared: &'a Shared,
+    stream: u32,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.shared.calls().pending.remove(&self.stream);
+    }
+}
+
+async fn send(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>, shared: Arc<Shared>) {
+    let writing = async {
+        while let Some(frame) = queue.recv().await {
+            write.write_all(&frame).await?;
+        }
+        io::Result::Ok(())
+    };
+    tokio::select! {
+        result = writing => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "ttrpc connection lost while writing");
+            }
+        }
+        () = shared.closed.cancelled() => {}
+    }
+    shared.close();
+}
+
+async fn receive(read: OwnedReadHalf, shared: Arc<Shared>) {
+    tokio::select! {
+        result = dispatch(read, &shared) => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "ttrpc connection lost while reading");
+            }
+        }
+        () = shared.closed.cancelled() => {}
+    }
+    shared.close();
+}
+
+async fn dispatch(mut read: OwnedReadHalf, shared: &Shared) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    while let Some(frame) = next_frame(&mut read, &mut buffer).await? {
+        if frame.kind != Kind::Response {
+            // No call of ours opens a stream, so this belongs to none.
+            continue;
+        }
+        let response = Response::decode(frame.payload.as_slice()).map_err(io::Error::other)?;
+        if let Some(caller) = shared.calls().pending.remove(&frame.stream) {
+            // The caller may have given up in between; nobody else wants the response.
+            drop(caller.send(response));
+        }
+    }
+    Ok(())
+}
+
+/// Reads until `buffer` holds a whole frame and takes it; `None` at the end of the stream.
+///
+/// # Errors
+///
+/// The read fails, or the bytes are not a frame.
+pub(super) async fn next_frame(read: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> io::Result<Option<Frame>> {
+    loop {
+        if let Some(frame) = Frame::decode(buffer).map_err(io::Error::other)? {
+            return Ok(Some(frame));
+        }
+        if read.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wharf_proto::containerd::task::v2::{WaitRequest, WaitResponse};
+    use wharf_proto::google::rpc::Status;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pair() -> (Client, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Client::over(ours), theirs)
+    }
+
+    fn wait(
+        client: &Client,
+        id: &str,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<WaitResponse, CallError>> {
+        let request = WaitRequest {
+            id: id.to_owned(),
+            exec_id: String::new(),
+        };
+        async move { client.call("test.Task", "Wait", &request, Some(timeout)).await }
+    }
+
+    async fn request(stream: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> (u32, WaitRequest) {
+        let frame = next_frame(stream, buffer).await.unwrap().unwrap();
+        let request = Request::decode(frame.payload.as_slice()).unwrap();
+        assert_eq!(
+            (request.service.as_str(), request.method.as_str()),
+            ("test.Task", "Wait")
+        );
+        (
+            frame.stream,
+            WaitRequest::decode(request.payload.as_slice()).unwrap(),
+        )
+    }
+
+    async fn respond(stream: &mut OwnedWriteHalf, id: u32, response: &Response) {
+        let mut bytes = Vec::new();
+        Frame::new(Kind::Response, id, response)
+            .encode(&mut bytes)
+            .unwrap();
+        stream.write_all(&bytes).await.unwrap();
+    }
+
+    fn exited(exit_status: u32) -> Response {
+        let payload = WaitResponse {
+            exit_status,
+            exited_at: None,
+        };
+        Response {
+            status: None,
+            payload: payload.encode_to_vec(),
+        }
+    }
+
+    #[tokio::test]
+    async fn responses_find_their_calls_in_any_order() {
+        let (client, server) = pair();
+        let (mut read, mut write) = server.into_split();
+        let serve = async {
+            let mut buffer = Vec::new();
+            let (first, a) = request(&mut read, &mut buffer).await;
+            let (second, b) = request(&mut read, &mut buffer).await;
+            assert_eq!((first, second), (1, 3));
+            assert_eq!((a.id.as_str(), b.id.as_str()), ("a", "b"));
+            respond(&mut write, second, &exited(2)).await;
+            respond(&mut write, first, &exited(1)).await;
+        };
+        let (a, b, ()) = tokio::join!(wait(&client, "a", SECOND), wait(&client, "b", SECOND), serve);
+        assert_eq!(a.unwrap().exit_status, 1);
+        assert_eq!(b.unwrap().exit_status, 2);
+    }
+
+    #[tokio::test]
+    async fn the_servers_error_reaches_the_caller_unchanged() {
+        let (client, server) = pair();
+        let (mut read, mut write) = server.into_split();
+        let serve = async {
+            let (id, _) = request(&mut read, &mut Vec::new()).await;
+            let status = Status {
+                code: 5,
+                message: "process does not exist".to_owned(),
+                details: Vec::new(),
+            };
+            let response = Response {
+                status: Some(status),
+                payload: Vec::new(),
+            };
+            respond(&mut write, id, &response).await;
+        };
+        let (error, ()) = tokio::join!(wait(&client, "a", SECOND), serve);
+        let error = error.unwrap_err();
+        assert_eq!(error.code(), 5);
+        assert_eq!(error.to_string(), "process does not exist");
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_fails_what_is_pending_and_what_comes_after() {
+        let (client, server) = pair();
+        let serve = async {
+            let (mut read, write) = server.into_split();
+            request(&mut read, &mut Vec::new()).await;
+            drop((read, write));
+        };
+        let (error, ()) = tokio::join!(wait(&client, "a", SECOND), serve);
+        assert!(matches!(error, Err(CallError::Closed)));
+        tokio::time::timeout(SECOND, client.closed()).await.unwrap();
+        assert!(matches!(wait(&client, "b", SECOND).await, Err(CallError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_costs_a_timeout_and_leaves_no_trace() {
+        let (client, _server) = pair();
+        let error = wait(&client, "a", Duration::from_millis(10)).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::DeadlineExceeded as i32);
+        assert!(client.shared.calls().pending.is_empty());
+        assert!(!client.is_closed());
+    }
+
+    #[tokio::test]
+    async fn a_request_longer_than_a_frame_is_refused_and_the_connection_lives() {
+        let (client, server) = pair();
+        let huge = "x".repeat(wharf_proto::ttrpc::MAX_PAYLOAD);
+        let error = wait(&client, &huge, SECOND).await.unwrap_err();
+        assert!(matches!(error, CallError::Request { .. }));
+        let (mut read, mut write) = server.into_split();
+        let serve = async {
+            let (id, _) = request(&mut read, &mut Vec::new()).await;
+            respond(&mut write, id, &exited(0)).await;
+        };
+        let (fine, ()) = tokio::join!(wait(&client, "a", SECOND), serve);
+        assert_eq!(fine.unwrap().exit_status, 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_told_apart_from_a_stranger() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("none");
+        let error = Client::connect(&path, SECOND).await.unwrap_err();
+        assert!(error.nobody_listens());
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "connect to {}: No such file or directory (os error 2)",
+                path.display()
+            )
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! The format of `docker save` before it was an OCI layout: `manifest.json` names config, layers and tags of each image.
+//!
+//! Each image gets a manifest and the whole archive an index, so that nothing behind this file knows the format. Tags are
+//! short names by the format's convention; they are completed here, as every reader of the format does.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    descriptor::{
+        DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD, DOCKER_MANIFEST, Descriptor,
+        IMAGE_NAME, OCI_INDEX, REF_NAME,
+    },
+    document,
+    import::{Files, clean},
+};
+use crate::{
+    daemon::Daemon,
+    digest::Digest,
+    error::{Error, Result},
+    identifier::Labels,
+    namespace::Scope,
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    schema_version: u32,
+    media_type: &'static str,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: Vec<Descriptor>,
+}
+
+/// Writes manifests and index for the archive whose `manifest.json` is `manifest`. Blocks.
+pub(super) fn index(daemon: &Daemon, scope: &Scope, files: &Files, manifest: &[u8]) -> Result<Descriptor> {
+    let images: Vec<Saved> =
+        serde_json::from_slice(manifest).map_err(|error| Error::invalid("manifest.json").caused_by(error))?;
+    let mut manifests = Vec::new();
+    for image in images {
+        let config = find(files, &image.config, DOCKER_CONFIG)?;
+        let bytes = daemon
+            .content
+            .read(scope, &config.digest()?, document::MAX_CONFIG)?;
+        let platform = document::parse_config(&config.digest, &bytes)?.platform;
+        let layers = image
+            .layers
+            .iter()
+            .map(|name| layer(daemon, scope, files, name))
+            .collect::<Result<_>>()?;
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: DOCKER_MANIFEST,
+            config,
+            layers,
+        };
+        let written = write(daemon, scope, DOCKER_MANIFEST, &manifest)?;
+        let tags = image.repo_tags.unwrap_or_default();
+        let entry = Descriptor { platform, ..written };
+        if tags.is_empty() {
+            manifests.push(entry);
+            continue;
+        }
+        for tag in tags {
+            let name = complete(&tag);
+            let short = name.rsplit(':').next().unwrap_or_default().to_owned();
+            let annotations = [(IMAGE_NAME.to_owned(), name), (REF_NAME.to_owned(), short)];
+            manifests.push(Descriptor {
+                annotations: Some(annotations.into()),
+                ..entry.clone()
+            });
+        }
+    }
+    write(
+        daemon,
+        scope,
+        OCI_INDEX,
+        &Index {
+            schema_version: 2,
+            media_type: OCI_INDEX,
+            manifests,
+        },
+    )
+}
+
+fn write(daemon: &Daemon, scope: &Scope, media_type: &str, document: &impl Serialize) -> Result<Descriptor> {
+    let bytes = serde_json::to_vec(document)
+        .map_err(|error| Error::unknown(format!("encode {media_type}"), error))?;
+    let digest: Digest = daemon.content.write(scope, &bytes, Labels::new())?;
+    Ok(Descriptor {
+        media_type: media_type.to_owned(),
+        digest: digest.to_string(),
+        size: bytes.len() as i64,
+        ..Descriptor::default()
+    })
+}
+
+fn find(files: &Files, name: &str, media_type: &str) -> Result<Descriptor> {
+    let name = clean(name.as_bytes());
+    // One link is what the format knows.
+    let target = files.links.get(&name).unwrap_or(&name);
+    let (digest, size) = files.blobs.get(target).ok_or_else(|| {
+        Error::invalid(format!(
+            "manifest.json names {name:?}, which is not in the archive"
+        ))
+    })?;
+    Ok(Descriptor {
+        media_type: media_type.to_owned(),
+        digest: digest.to_string(),
+        size: size.cast_signed(),
+        ..Descriptor::default()
+    })
+}
+
+/// A layer, with the media type that its first bytes call for.
+fn layer(daemon: &Daemon, scope: &Scope, files: &Files, name: &str) -> Result<Descriptor> {
+    let found = find(files, name, DOCKER_LAYER)?;
+    let mut magic = [0; 4];
+    let count = daemon
+        .content
+        .reader(scope, &found.digest()?)?
+        .read_at(&mut magic, 0)?;
+    let media_type = match &magic[..count] {
+        [0x1f, 0x8b, ..] => DOCKER_LAYER_GZIP,
+        [0x28, 0xb5, 0x2f, 0xfd] => DOCKER_LAYER_ZSTD,
+        _ => DOCKER_LAYER,
+    };
+    Ok(Descriptor {
+        media_type: media_type.to_owned(),
+        ..found
+    })
+}
+
+/// `busybox:1` is `docker.io/library/busybox:1`: a first component that cannot be a host belongs to Docker Hub.
+fn complete(tag: &str) -> String {
+    let host = tag.split_once('/').map(|(host, _)| host);
+    match host {
+        Some(host) if host.contains(['.', ':']) || host == "localhost" => tag.to_owned(),
+        Some(_) => format!("docker.io/{tag}"),
+        None => format!("docker.io/library/{tag}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_completed() {
+        for (short, full) in [
+            ("busybox:1", "docker.io/library/busybox:1"),
+            ("team/app:v", "docker.io/team/app:v"),
+            ("localhost/app:v", "localhost/app:v"),
+            ("127.0.0.1:5000/app:v", "127.0.0.1:5000/app:v"),
+            ("example.org/app:v", "example.org/app:v"),
+        ] {
+            assert_eq!(complete(short), full);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! From a target to its images: documents fetched and read, platforms chosen.
+
+use super::{
+    descriptor::{Descriptor, Kind},
+    document::Document,
+    fetch::Fetcher,
+    platform::Platform,
+};
+use crate::error::{Error, Result};
+
+/// Indexes within indexes.
+const MAX_DEPTH: usize = 4;
+/// Images of one target, all platforms and nested indexes together.
+const MAX_IMAGES: usize = 1000;
+
+/// One image: its manifest was read and is in the store, its config and layers need not be.
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    pub(super) manifest: Descriptor,
+    pub(super) config: Descriptor,
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// Reads `target` and all indexes below it; of each index only what fits `platforms` best, or everything when none are
+/// given, and no more than `limit` entries unless that is 0.
+pub(super) async fn images(
+    fetcher: &Fetcher,
+    target: &Descriptor,
+    platforms: &[Platform],
+    limit: usize,
+) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    let mut pending = vec![(target.clone(), target.reference(), 0)];
+    while let Some((descriptor, parent, depth)) = pending.pop() {
+        if depth > MAX_DEPTH {
+            return Err(Error::invalid(format!(
+                "{}: indexes are nested too deeply",
+                descriptor.digest
+            )));
+        }
+        if !matches!(descriptor.kind(), Kind::Index | Kind::Manifest) {
+            return Err(Error::invalid(format!(
+                "{}: media type {:?} is not an image",
+                descriptor.digest, descriptor.media_type
+            )));
+        }
+        let chosen = |document| match document {
+            Document::Index(entries) => {
+                let mut chosen = choose(&descriptor, entries, platforms)?;
+                if limit > 0 {
+                    chosen.truncate(limit);
+                }
+                Ok(Document::Index(chosen))
+            }
+            manifest @ Document::Manifest { .. } => Ok(manifest),
+        };
+        match fetcher.document(&descriptor, &parent, chosen).await? {
+            Document::Index(entries) => {
+                let parent = descriptor.reference();
+                pending.extend(
+                    entries
+                        .into_iter()
+                        .rev()
+                        .map(|entry| (entry, parent.clone(), depth + 1)),
+                );
+            }
+            Document::Manifest { config, layers } => {
+                images.push(Image {
+                    manifest: descriptor,
+                    config,
+                    layers,
+                });
+            }
+        }
+        if images.len() + pending.len() > MAX_IMAGES {
+            return Err(Error::invalid(format!(
+                "{}: more than {MAX_IMAGES} images",
+                target.digest
+            )));
+        }
+    }
+    Ok(images)
+}
+
+/// The entries of an index that are wanted.
+fn choose(index: &Descriptor, entries: Vec<Descriptor>, platforms: &[Platform]) -> Result<Vec<Descriptor>> {
+    if platforms.is_empty() {
+        return Ok(entries);
+    }
+    let mut chosen: Vec<Descriptor> = Vec::new();
+    for wanted in platforms {
+        // Of equals the first one is meant. An entry that does not say runs anywhere, if nothing better does; indexes
+        // in archives list images of several names, which all are wanted.
+        let score = |entry: &Descriptor| match &entry.platform {
+            Some(platform) => wanted.score(platform).map(|score| score + 1),
+            None => Some(0),
+        };
+        let Some(best) = entries.iter().filter_map(score).max() else {
+            continue;
+        };
+        let named = |entry: &Descriptor| {
+            [super::descriptor::IMAGE_NAME, super::descriptor::REF_NAME]
+                .iter()
+                .any(|name| entry.annotation(name).is_some())
+        };
+        let mut fitting = entries.iter().filter(|entry| score(entry) == Some(best));
+        let first = fitting.next().into_iter();
+        for entry in first.chain(fitting.filter(|entry| named(entry) || entry.platform.is_none())) {
+            if !chosen.contains(entry) {
+                chosen.push(entry.clone());
+            }
+        }
+    }
+    if chosen.is_empty() {
+        let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+        return Err(Error::not_found(format!(
+            "no match for platform {} in index {}",
+            wanted.join(", "),
+            index.digest
+        )));
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(digest: &str, platform: Option<(&str, &str)>, name: Option<&str>) -> Descriptor {
+        Descriptor {
+            digest: digest.into(),
+            platform: platform.map(|(architecture, variant)| Platform {
+                os: "linux".into(),
+                architecture: architecture.into(),
+                variant: variant.into(),
+            }),
+            annotations: name
+                .map(|name| [(super::super::descriptor::REF_NAME.to_owned(), name.to_owned())].into()),
+            ..Descriptor::default()
+        }
+    }
+
+    #[test]
+    fn the_wanted_platform_is_chosen() {
+        let host = [Platform {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            variant: String::new(),
+        }];
+        let choose = |entries: Vec<Descriptor>, platforms: &[Platform]| {
+            choose(&Descriptor::default(), entries, platforms)
+                .map(|chosen| chosen.into_iter().map(|entry| entry.digest).collect::<Vec<_>>())
+        };
+        let multi = vec![
+            entry("arm", Some(("arm64", "")), None),
+            entry("v3", Some(("amd64", "v3")), None),
+            entry("first", Some(("amd64", "")), None),
+            entry("second", Some(("amd64", "")), None),
+        ];
+        assert_eq!(choose(multi.clone(), &host).unwrap(), ["first"]);
+        assert_eq!(choose(multi, &[]).unwrap().len(), 4);
+        assert!(
+            choose(vec![entry("arm", Some(("arm64", "")), None)], &host)
+                .unwrap_err()
+                .is_not_found()
+        );
+        // The layouts of tools that write no platform, and archives of several images.
+        assert_eq!(
+            choose(
+                vec![entry("one", None, Some("a")), entry("two", None, Some("b"))],
+                &host
+            )
+            .unwrap()
+            .len(),
+            2
+        );
+        let named = vec![
+            entry("one", Some(("amd64", "")), Some("a")),
+            entry("two", Some(("amd64", "")), Some("b")),
+        ];
+        assert_eq!(choose(named, &host).unwrap(), ["one", "two"]);
+    }
+}

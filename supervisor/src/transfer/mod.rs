@@ -1,0 +1,84 @@
+//! Transfers: pull and import as one leased operation with progress, down to unpacked snapshots and image records.
+//!
+//! ```text
+//! registry ─ resolve ─┐                                       ┌─ layers in parallel ─► content ─┐
+//!                     ├─► graph: index → manifest → config ───┤                                 ├─► unpack, in order
+//! archive ── import ──┘       (documents into content)        └─ each is applied when it is here┘        │
+//!                                                              image records ◄──────────────────────────┘
+//! ```
+//!
+//! The invariants:
+//!
+//! - An image record is written last: whoever sees it finds all of its content and, where asked for, its snapshots.
+//! - Everything is made under a lease, the caller's or one of the operation's own that is given back at its end, however
+//!   it ends. What was half made is then garbage; an interrupted download stays to be resumed while it is not collected.
+//! - Two transfers of one blob or layer at the same time do the work once.
+//! - Documents that are both an index and a manifest are refused (CVE-2021-41190).
+//!
+//! Push and export are not here yet; the service refuses them by name.
+
+mod descriptor;
+mod destination;
+mod docker_archive;
+mod document;
+mod fetch;
+mod graph;
+mod import;
+mod lock;
+mod operation;
+mod platform;
+mod progress;
+mod stream;
+mod unpack;
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Result};
+
+pub(crate) use destination::{Destination, Name};
+pub(crate) use operation::{import, pull, tag};
+pub(crate) use platform::Platform;
+pub(crate) use progress::Progress;
+pub(crate) use stream::{Stream, Streams, read_bytes};
+pub(crate) use unpack::Unpack;
+
+/// Layers that are applied at the same time in one instance: two already keep inflating and writing apart.
+const APPLYING: usize = 2;
+
+/// Blobs that are downloaded, and archives that are read, at the same time in one instance. Each holds a thread of the
+/// blocking pool while its peer sends, so that no peer may take the pool from the other calls.
+const DOWNLOADING: usize = 12;
+const IMPORTING: usize = 4;
+
+/// What the transfers of one instance share.
+pub(crate) struct Shared {
+    /// The open streams of all clients.
+    pub(crate) streams: Streams,
+    /// Which layers are being applied, by namespace, snapshotter and ChainID.
+    locks: lock::Locks,
+    applying: Arc<Semaphore>,
+    downloading: Arc<Semaphore>,
+    importing: Arc<Semaphore>,
+}
+
+/// Waits for a slot; it is held until the guard is dropped.
+async fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(slots)
+        .acquire_owned()
+        .await
+        .map_err(|closed| Error::unknown("wait for a slot", closed))
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            streams: Streams::default(),
+            locks: lock::Locks::default(),
+            applying: Arc::new(Semaphore::new(APPLYING)),
+            downloading: Arc::new(Semaphore::new(DOWNLOADING)),
+            importing: Arc::new(Semaphore::new(IMPORTING)),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The operations themselves, each a straight list of steps under a lease.
+
+use std::{future::Future, io::Read, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Destination, Progress,
+    descriptor::Descriptor,
+    document::Document,
+    fetch::{Fetcher, Source},
+    graph, import as archive, slot,
+    unpack::{self, Outcome},
+};
+use crate::{
+    daemon::Daemon,
+    error::{Error, Kind, Result},
+    identifier::Labels,
+    image::{self, Image},
+    lease::Held,
+    namespace::Scope,
+    registry,
+};
+
+/// Pulls what `client`'s reference means into `destination`.
+///
+/// # Errors
+///
+/// Those of the registry; `InvalidArgument` for documents or layers that are refused; `FailedPrecondition` for content
+/// that is not what its descriptor says; `NotFound` when no image fits the wanted platform. No record is written then.
+pub(crate) async fn pull(
+    daemon: &Arc<Daemon>,
+    scope: &Scope,
+    client: registry::Client,
+    destination: Destination,
+    progress: Progress,
+    cancelled: &CancellationToken,
+) -> Result<Vec<Image>> {
+    let from = format!("OCI Registry ({})", client.reference());
+    leased(daemon, scope, cancelled, |scope| async move {
+        progress.say(format!("Resolving from {from}"), "", None);
+        let target = Descriptor::from(client.resolve().await?);
+        let names = destination.target_names(&target);
+        if names.is_empty() {
+            return Err(Error::invalid("the destination has no image name"));
+        }
+        progress.say(format!("Pulling from {from}"), "", None);
+        progress.say("fetching image content", &names[0], Some(&target));
+        let source = Source::Registry(Arc::new(client));
+        let fetcher = Fetcher {
+            daemon: Arc::clone(daemon),
+            scope,
+            source,
+            progress,
+        };
+        complete(&fetcher, &target, &destination).await?;
+        let images = store(&fetcher, &destination, vec![(target, names)]).await?;
+        fetcher
+            .progress
+            .say(format!("Completed pull from {from}"), "", None);
+        Ok(images)
+    })
+    .await
+}
+
+/// Imports the archive that `input` reads into `destination`.
+///
+/// # Errors
+///
+/// `InvalidArgument` for an archive, document or layer that is refused; `FailedPrecondition` and `NotFound` as
+/// [`pull`]. No record is written then.
+pub(crate) async fn import(
+    daemon: &Arc<Daemon>,
+    scope: &Scope,
+    input: impl Read + Send + 'static,
+    destination: Destination,
+    progress: Progress,
+    cancelled: &CancellationToken,
+) -> Result<Vec<Image>> {
+    leased(daemon, scope, cancelled, |scope| async move {
+        progress.say("Importing", "", None);
+        let reading = scope.clone();
+        let importing = slot(&daemon.transfer.importing).await?;
+        let index = daemon
+            .blocking(move |daemon| archive::read(daemon, &reading, input))
+            .await?;
+        drop(importing);
+        let fetcher = Fetcher {
+            daemon: Arc::clone(daemon),
+            scope,
+            source: Source::Local,
+            progress,
+        };
+        complete(&fetcher, &index, &destination).await?;
+        let mut named = vec![(index.clone(), destination.target_names(&index))];
+        if let Document::Index(entries) = fetcher.document(&index, "", Ok).await? {
+            for entry in entries {
+                let names = destination.entry_names(&entry);
+                named.push((entry, names));
+            }
+        }
+        let images = store(&fetcher, &destination, named).await?;
+        if images.is_empty() {
+            return Err(Error::not_found(
+                "the archive names no image and the destination gives none: image name",
+            ));
+        }
+        fetcher.progress.say("Completed import", "", None);
+        Ok(images)
+    })
+    .await
+}
+
+/// Gives the image `name` the names of `destination` as well.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such image.
+pub(crate) async fn tag(
+    daemon: &Arc<Daemon>,
+    scope: &Scope,
+    name: String,
+    destination: Destination,
+) -> Result<Vec<Image>> {
+    let scope = scope.clone();
+    daemon
+        .blocking(move |daemon| {
+            let target = Descriptor::from(image::get(daemon, &scope, &name)?.target.unwrap_or_default());
+            let names = destination.target_names(&target);
+            if names.is_empty() {
+                return Err(Error::invalid("the destination has no image name"));
+            }
+            destination.store(daemon, &scope, &target, &names)
+        })
+        .await
+}
+
+/// Gets everything of `target` that `destination` wants into the store, and unpacks it.
+async fn complete(fetcher: &Fetcher, target: &Descriptor, destination: &Destination) -> Result<()> {
+    let images = graph::images(
+        fetcher,
+        target,
+        &destination.platforms,
+        destination.manifest_limit,
+    )
+    .await?;
+    let mut unpacked = false;
+    let mut other = None;
+    for image in &images {
+        match unpack::complete(fetcher, image, &destination.unpacks).await? {
+            Outcome::Unpacked(_) => unpacked = true,
+            Outcome::OtherPlatform(platform) => other = Some(platform),
+            Outcome::Fetched => {}
+        }
+    }
+    match (unpacked, other) {
+        (false, Some(found)) => {
+            let wanted: Vec<String> = destination
+                .unpacks
+                .iter()
+                .map(|wish| wish.platform.to_string())
+                .collect();
+            Err(Error::not_found(format!(
+                "no match for platform {}: the image {} is for {found}",
+                wanted.join(", "),
+                target.digest
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the records, last of all.
+async fn store(
+    fetcher: &Fetcher,
+    destination: &Destination,
+    named: Vec<(Descriptor, Vec<String>)>,
+) -> Result<Vec<Image>> {
+    let (scope, destination) = (fetcher.scope.clone(), destination.clone());
+    let progress = fetcher.progress.clone();
+    fetcher
+        .daemon
+        .blocking(move |daemon| {
+            let mut images = Vec::new();
+            for (target, names) in named {
+                for image in destination.store(daemon, &scope, &target, &names)? {
+                    progress.say("saved", &image.name, Some(&target));
+                    images.push(image);
+                }
+            }
+            Ok(images)
+        })
+        .await
+}
+
+/// Runs `operation` under the caller's lease, or under one of its own that ends with it. Cancelled, it is dropped where
+/// it stands, and the lease is given back all the same.
+async fn leased<T, F: Future<Output = Result<T>>>(
+    daemon: &Arc<Daemon>,
+    scope: &Scope,
+    cancelled: &CancellationToken,
+    operation: impl FnOnce(Scope) -> F,
+) -> Result<T> {
+    let until_cancelled = |scope| async {
+        cancelled
+            .run_until_cancelled(operation(scope))
+            .await
+            .unwrap_or_else(|| Err(Error::new(Kind::Canceled, "the caller is gone")))
+    };
+    if scope.lease.is_some() {
+        return until_cancelled(scope.clone()).await;
+    }
+    let own = scope.clone();
+    let held = daemon
+        .blocking(move |daemon| Held::new(daemon, &own, Labels::new()))
+        .await?;
+    let outcome = until_cancelled(held.scope.clone()).await;
+    let released = daemon.blocking(move |daemon| held.release(daemon)).await;
+    match (outcome, released) {
+        (Ok(value), Ok(())) => Ok(value),
+        (Ok(_), Err(error)) => Err(error),
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(second)) => Err(error.context(second)),
+    }
+}
