@@ -81,6 +81,9 @@ impl Runtime {
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
         let spec = spec::load(&bundle)?;
         let (plan, cgroups, layout) = compile(&spec, &bundle, &options)?;
+        if plan.namespaces.makes(libc::CLONE_NEWTIME) {
+            check_time_namespaces()?;
+        }
         let streams = Streams::new(options.stdio, plan.process.terminal.is_some())?;
         let console = console_socket(options.console_socket.as_deref(), &plan)?;
         let namespaces = open_joins(&plan.namespaces.join)?;
@@ -128,6 +131,26 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
     };
     let plan = Plan::compile(spec.oci(), &facts)?;
     Ok((plan, cgroups, layout))
+}
+
+/// The process makes its time namespace and enters it with `execve`, which older kernels do not do: it would stay in
+/// the caller's.
+fn check_time_namespaces() -> Result<(), Error> {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy();
+    match enters_time_namespace_by_exec(&release) {
+        true => Ok(()),
+        false => Err(Error::Unsupported(format!(
+            "a time namespace on kernel {release}, before 6.3,"
+        ))),
+    }
+}
+
+fn enters_time_namespace_by_exec(release: &str) -> bool {
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
 }
 
 fn console_socket(path: Option<&Path>, plan: &Plan) -> Result<Option<ConsoleSocket>, Error> {
@@ -421,5 +444,35 @@ impl Record {
             annotations: self.annotations.clone(),
             owner: String::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_namespaces_need_kernel_6_3() {
+        for (release, enough) in [
+            ("6.3.0", true),
+            ("6.18.44-fc", true),
+            ("7.0-rc1", true),
+            ("6.2.16-generic", false),
+            ("5.15.0", false),
+            ("", false),
+        ] {
+            assert_eq!(enters_time_namespace_by_exec(release), enough, "{release}");
+        }
+    }
+
+    #[test]
+    fn a_pid_file_replaces_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        fs::write(&path, "old and longer").unwrap();
+        write_pid_file(&path, 42).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "42");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(write_pid_file(Path::new("/"), 1).is_err());
     }
 }

@@ -11,6 +11,17 @@
 //! The child half performs the plan between `clone3` and `execve` with raw system calls on memory that was
 //! prepared before.
 //!
+//! # One container's way
+//!
+//! `create`: load and check the configuration, compile it, take the name ([`Runtime::create`]), make the control groups and the
+//! start gate, clone. The child half waits only where the parent must act on it from outside: v1 control groups and
+//! id maps first, hooks before the change of root. Then it builds the container around itself and waits in `accept` at
+//! the gate. [`Container::start`], in whatever process, connects; the connection ends with `execve`, or carries what
+//! failed. [`Container::exec`] is the same child half, which joins instead of building.
+//!
+//! A pid namespace can only be entered by being born in it: the clone then happens on a thread that lives for nothing else,
+//! which is in that namespace for its children; no thread of the caller's ever is.
+//!
 //! # Invariants
 //!
 //! - One child process, one `execve`: no stage that executes this program again inside.

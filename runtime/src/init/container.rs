@@ -11,21 +11,22 @@ use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{Fd, process, socket};
 
 pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Result<Infallible, Failure> {
-    isolate::leave_caller(wires)?;
     // While the id maps are written the process must be dumpable for an unprivileged parent. It is alone so far:
     // its user namespace is new.
     if plan.mappings.is_none() {
         isolate::hide()?;
     }
+    isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
+    process::unshare(plan.namespaces.unshare).at(Step::Unshare)?;
+    if let Some(offsets) = &plan.namespaces.time_offsets {
+        // Before the change of user, which makes the process's own files in /proc the host's root's.
+        isolate::write_time_offsets(offsets).at(Step::TimeOffsets)?;
+    }
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
         isolate::become_root()?;
         isolate::hide()?;
-    }
-    process::unshare(plan.namespaces.unshare).at(Step::Unshare)?;
-    if let Some(offsets) = &plan.namespaces.time_offsets {
-        isolate::write_time_offsets(offsets).at(Step::TimeOffsets)?;
     }
     isolate::new_session(&plan.process)?;
     if plan.namespaces.loopback {

@@ -70,8 +70,9 @@ pub(crate) fn run(work: Work<'_>, wires: &Wires) -> Infallible {
 
 /// Another process in a container that stands.
 fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infallible, Failure> {
-    isolate::leave_caller(wires)?;
+    // It may have been born in the container's pid namespace, before everybody's eyes.
     isolate::hide()?;
+    isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
     isolate::new_session(plan)?;

@@ -1,7 +1,7 @@
 //! System call numbers by name: facts of the kernel's interface, which never change once they are released.
 //!
 //! Taken from the kernel's tables (`arch/*/entry/syscalls/syscall*.tbl`, `asm/unistd*.h`) as of Linux 7.0. New
-//! calls have had one number on all architectures since 5.1.
+//! calls have had one number on all architectures since 5.1. The file is long because the table is.
 
 /// Not a system call of that architecture.
 const NO: u16 = u16::MAX;
