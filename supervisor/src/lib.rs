@@ -1,8 +1,8 @@
 //! The supervisor of Wharf: containerd's gRPC API over content, snapshots, images, leases, tasks and events.
 //!
-//! A request enters through one of the services in [`api`], which reads the namespace and lease of the call
-//! ([`namespace::Scope`]), checks the arguments and calls exactly one store; the stores are synchronous and run on the
-//! blocking pool. [`daemon::Daemon`] is the one value that all services share.
+//! A request enters through one of the services in `api`, which reads the namespace and lease of the call
+//! (`namespace::Scope`), checks the arguments and calls exactly one store; the stores are synchronous and run on the
+//! blocking pool. `daemon::Daemon` is the one value that all services share.
 //!
 //! ```text
 //! api/*  ──►  namespace::Scope + identifier, filter
@@ -18,10 +18,10 @@
 //! Architecture invariants:
 //!
 //! - What a response acknowledged survives kill -9; what is not tied to the boot (content, images, containers, leases,
-//!   committed snapshots) survives power loss as well. See [`metadata`] for the two kinds of commit.
+//!   committed snapshots) survives power loss as well. See `metadata` for the two kinds of commit.
 //! - A blob is visible only when its digest was verified and its bytes are durable.
 //! - Creating and starting a task commits no metadata and waits for no disk flush.
-//! - No store knows tonic; no service opens a file. Errors become gRPC codes in one table, in [`error`].
+//! - No store knows tonic; no service opens a file. Errors become gRPC codes in one table, in `error`.
 //! - Nothing here knows Docker's names, ports or restart policy.
 
 mod api;
