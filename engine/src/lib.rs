@@ -8,6 +8,15 @@
 //! ```
 //!
 //! - [`api`]: Docker's JSON, the framing of its streams, the server and the client. Nothing else derives those shapes.
+//! - [`container`]: image and request merged into an OCI spec; create, start, exec, stop, remove; output and logs.
+//! - [`image`]: names, what an image says, pull, import.
+//! - [`supervisor`]: the one door to containerd's API, and the embedding of our own.
+//! - [`daemon`]: directories, lock, sockets, the order of coming up. [`cli`]: the command line, a client of [`api`].
+//! - [`rootfs`]: the few files that are read in a root filesystem that nobody can trust.
+//!
+//! Two things differ from Docker until networks and volumes are there: a container that asks for no network gets one of
+//! its own with loopback only (`none`), and the paths that an image declares as volumes are kept in the container's own
+//! writable layer. What asks for more than that is refused by name.
 //!
 //! # Invariants
 //!

@@ -131,7 +131,8 @@ fn judge(prefix: &str, rest: &Members, known: &[Known]) -> Result<()> {
         let Some((_, neutral)) = known.iter().find(|(other, _)| other == name) else {
             continue;
         };
-        let neutral = neutral.is_some_and(|neutral| *value == json!(neutral) || value.to_string() == neutral);
+        let neutral =
+            neutral.is_some_and(|neutral| *value == json!(neutral) || value.to_string().as_str() == neutral);
         if !neutral && !is_nothing(value) {
             return Err(Error::not_supported(format!("{prefix}{name}: {}", shown(value))));
         }

@@ -249,10 +249,10 @@ async fn copy(open: &mut Open, selection: &Selection, sender: &mpsc::Sender<Piec
         while let Some(length) = open.rest[begin..].iter().position(|byte| *byte == b'\n') {
             let line = &open.rest[begin..begin + length];
             begin += length + 1;
-            if let Some(piece) = select(line, selection) {
-                if sender.send(piece).await.is_err() {
-                    return Ok(false);
-                }
+            if let Some(piece) = select(line, selection)
+                && sender.send(piece).await.is_err()
+            {
+                return Ok(false);
             }
         }
         open.rest.drain(..begin);

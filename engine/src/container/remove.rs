@@ -61,7 +61,7 @@ impl Engine {
         self.client.delete_container(&container.id).await?;
         match container.with_record(|record| record.rootfs.clone()) {
             RootfsSource::Snapshot { snapshotter } => {
-                self.client.remove_snapshot(&snapshotter, &container.id).await?
+                self.client.remove_snapshot(&snapshotter, &container.id).await?;
             }
             RootfsSource::Directory { .. } => {
                 let (state, id) = (self.state.clone(), container.id.clone());

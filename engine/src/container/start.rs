@@ -113,10 +113,10 @@ impl Engine {
             progress.ends += 1;
             progress.exit_code = code;
         });
-        if container.with_record(|record| record.host.auto_remove) {
-            if let Err(error) = self.remove_container(container, true).await {
-                tracing::warn!(container_id = container.id, %error, "container not removed");
-            }
+        if container.with_record(|record| record.host.auto_remove)
+            && let Err(error) = self.remove_container(container, true).await
+        {
+            tracing::warn!(container_id = container.id, %error, "container not removed");
         }
         error
     }
@@ -203,10 +203,8 @@ impl Engine {
         });
         self.publish(container, "die", &[("exitCode", code.to_string())]);
         drop(lifecycle);
-        if auto_remove {
-            if let Err(error) = self.remove_container(container, true).await {
-                tracing::warn!(container_id = container.id, %error, "container not removed");
-            }
+        if auto_remove && let Err(error) = self.remove_container(container, true).await {
+            tracing::warn!(container_id = container.id, %error, "container not removed");
         }
     }
 }

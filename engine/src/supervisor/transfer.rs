@@ -207,7 +207,7 @@ async fn send_pieces(
         };
         window -= count;
         let data = any::pack(&Data {
-            data: buffer[..count].to_vec().into(),
+            data: buffer[..count].to_vec(),
         });
         if sender.send(data).await.is_err() {
             return;

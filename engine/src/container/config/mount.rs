@@ -230,7 +230,7 @@ fn tmpfs(target: &str, options: &str) -> Result<Requested> {
         match word.split_once('=') {
             Some(("size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks", _)) => {}
             None if ["exec", "suid", "dev"].contains(&word) => {
-                words.retain(|other| *other != format!("no{word}"))
+                words.retain(|other| *other != format!("no{word}"));
             }
             None if ["ro", "rw", "noexec", "nosuid", "nodev", "noatime", "relatime"].contains(&word) => {}
             _ => return Err(Error::invalid(format!("invalid tmpfs option {word:?}"))),
