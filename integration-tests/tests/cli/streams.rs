@@ -17,7 +17,12 @@ fn output_goes_to_the_stream_it_was_written_to_and_the_code_is_the_process_s() {
         ("out\n", "err\n", 7)
     );
     // Of a child: the kernel protects the first process of a namespace from signals out of it.
-    assert_eq!(instance.run(&[], &["sh", "-c", "sh -c 'kill -9 $$'; exit $?"]).code, 137);
+    assert_eq!(
+        instance
+            .run(&[], &["sh", "-c", "sh -c 'kill -9 $$'; exit $?"])
+            .code,
+        137
+    );
     assert_eq!(instance.wharf.run(&["ps", "-aq"]).ok(), "", "--rm leaves nothing");
 }
 
