@@ -98,7 +98,7 @@ pub(crate) struct ContainerOptions {
     /// Mount a file or directory of the host
     #[arg(short, long, value_name = "SOURCE:TARGET[:ro]", help_heading = "Files")]
     volume: Vec<String>,
-    /// Mount in the long form: type=bind|tmpfs,source=…,target=…[,readonly]
+    /// Mount in the long form: type=bind|tmpfs,source=…,target=…,readonly
     #[arg(long, value_name = "MOUNT", help_heading = "Files")]
     mount: Vec<String>,
     /// Mount an empty tmpfs

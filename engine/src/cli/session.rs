@@ -10,7 +10,7 @@ use super::container_options::AttachStreams;
 use super::failure::{Failure, NOT_STARTED, Outcome};
 use super::signals::{Event, Signals};
 use super::terminal::{self, RawMode};
-use crate::api::client::{Answer, Client, segment};
+use crate::api::client::{Answer, Client, ClientError, segment};
 use crate::api::types::WaitResponse;
 
 /// What to attach to, and how.
@@ -115,7 +115,10 @@ impl<'a> Session<'a> {
             output
                 .await
                 .map_err(|_| Failure::new("Error: the output thread ended"))??;
-            wait.json::<WaitResponse>().await.map_err(Failure::from)
+            wait.json::<WaitResponse>().await.map_err(|error| match error {
+                ClientError::Api { .. } => Failure::from(error),
+                _ => Failure::new("Error: the connection to the daemon broke"),
+            })
         });
         let answer = loop {
             tokio::select! {
