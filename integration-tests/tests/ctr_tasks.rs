@@ -147,6 +147,41 @@ impl Subject {
     }
 }
 
+impl Drop for Subject {
+    /// Ends what a failed test left running, and removes the namespace's cgroups, which runtimes leave empty.
+    fn drop(&mut self) {
+        let cgroups = leftovers::cgroups_named(self.namespace());
+        for _ in 0..200 {
+            if cgroups.iter().filter(|cgroup| !remove_cgroup(cgroup)).count() == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("cgroups of {} are still in use", self.namespace());
+    }
+}
+
+/// Kills what is in `cgroup` and below and removes it; `false` while that takes its time.
+fn remove_cgroup(cgroup: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(cgroup) else {
+        return true;
+    };
+    let below = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let empty = below.filter(|entry| !remove_cgroup(&entry.path())).count() == 0;
+    let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .filter_map(rustix::process::Pid::from_raw)
+    {
+        // One that has ended in between is what is wanted.
+        drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+    }
+    empty && fs::remove_dir(cgroup).is_ok()
+}
+
 /// `ctr events` in the background.
 struct Events {
     child: Child,

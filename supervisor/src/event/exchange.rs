@@ -32,6 +32,13 @@ pub enum Start {
     /// With the next event. Within the first minute after a restart also what [`Exchange::recover`] told.
     Now,
     /// With the event after this sequence number: 0 is the oldest one kept.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "containerd's protocol cannot say it; readers in the same process can"
+        )
+    )]
     After(u64),
 }
 

@@ -11,4 +11,4 @@ pub mod check;
 mod exchange;
 mod field;
 
-pub use exchange::{Entry, Exchange, Lagged, Limits, Start, Subscription};
+pub use exchange::{Entry, Exchange, Start, Subscription};
