@@ -177,7 +177,7 @@ fn remove_cgroup(cgroup: &Path) -> bool {
         .filter_map(rustix::process::Pid::from_raw)
     {
         // One that has ended in between is what is wanted.
-        drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
     empty && fs::remove_dir(cgroup).is_ok()
 }

@@ -36,7 +36,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         for child in &mut self.children {
             let killed = child.kill();
-            let reaped = self.cgroup.thaw().and_then(|()| Ok(child.wait()));
+            let reaped = self.cgroup.thaw().map(|()| child.wait());
             if !std::thread::panicking() {
                 killed.unwrap();
                 reaped.unwrap().unwrap();

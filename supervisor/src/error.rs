@@ -135,7 +135,7 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
             _ => Kind::Unknown,
         };
-        Self::new(kind, operation).caused_by(source)
+        Self::new(kind, operation).caused_by(Cause(source))
     }
 
     /// Something else failed at `operation`.
@@ -170,6 +170,28 @@ impl Error {
     /// Whether the error says that the object exists already.
     pub fn is_already_exists(&self) -> bool {
         self.kind == Kind::AlreadyExists
+    }
+}
+
+/// The kernel's answer in the words that scripts match on: `no space left on device`, without Rust's number behind it.
+#[derive(Debug)]
+struct Cause(io::Error);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let Some((words, _)) = self.0.raw_os_error().and_then(|_| text.rsplit_once(" (os error")) else {
+            return f.write_str(&text);
+        };
+        let mut letters = words.chars();
+        let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+        write!(f, "{}{}", first.unwrap_or_default(), letters.as_str())
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
     }
 }
 

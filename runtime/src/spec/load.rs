@@ -60,7 +60,7 @@ pub fn load(bundle: &Path) -> Result<Spec, Error> {
 ///
 /// As [`load`], but for reading.
 pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
-    let mut document = object(&original)?;
+    let mut document = object("config.json", &original)?;
     let warnings = normalize::spec(&mut document)?;
     let oci = typed(&document, "")?;
     validate(&oci)?;
@@ -77,15 +77,15 @@ pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
 ///
 /// As [`parse`].
 pub fn parse_process(document: &[u8]) -> Result<(oci::Process, Vec<String>), Error> {
-    let mut document = object(document)?;
+    let mut document = object("process", document)?;
     let warnings = normalize::process(&mut document, "process")?;
     let process = typed(&document, "process")?;
     validate_process(&process, "process")?;
     Ok((process, warnings))
 }
 
-fn object(document: &[u8]) -> Result<Value, Error> {
-    let document: Value = serde_json::from_slice(document).map_err(Error::Syntax)?;
+fn object(document: &'static str, text: &[u8]) -> Result<Value, Error> {
+    let document: Value = serde_json::from_slice(text).map_err(|cause| Error::Syntax { document, cause })?;
     if !document.is_object() {
         return Err(Error::field("", "must be an object"));
     }

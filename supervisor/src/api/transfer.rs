@@ -10,7 +10,6 @@ use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
 };
-use prost::Name as _;
 use prost_types::Any;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,7 @@
 //! Redirects are followed for reading only; to another host they take no authorization along, and from HTTPS never to
 //! plain HTTP. Neither bodies nor headers are read without bounds and a time-out.
 
-use std::{error::Error as _, io, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
