@@ -2,7 +2,7 @@
 //!
 //! A test owns a [`Scratch`] directory; whatever it starts keeps its state below it, so several tests run side by
 //! side and [`leftovers`] can tell whose mount, cgroup or process was left behind. Daemons are guards: dropping one ends
-//! that process, by pid. Nothing here sleeps and hopes: [`eventually`] polls a condition until a deadline.
+//! that process, by pid. Nothing here sleeps and hopes: [`eventually()`] polls a condition until a deadline.
 //!
 //! Architecture invariants: nothing here is faked (no recorded calls, no stand-in for the kernel), and nothing here
 //! skips: where root or a peer is missing, the test fails and says what to install.

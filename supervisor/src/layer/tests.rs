@@ -11,7 +11,8 @@ use std::{
 
 use tar::{EntryType, Header};
 
-use super::{Applied, Limits, Target, apply};
+use super::apply::{Applied, Target};
+use super::{Limits, apply};
 use crate::{
     Kind,
     digest::Digest,
