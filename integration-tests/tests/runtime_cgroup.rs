@@ -206,7 +206,7 @@ fn devices_are_denied_in_v1_and_by_the_v2_program() {
     open_gate(&fifo);
     let status = group.children.pop().unwrap().wait().unwrap();
     assert!(status.success(), "{status}");
-    assert!(group.cgroup.v2_dir_fd().is_some());
+    assert!(group.cgroup.v2_dir_fd().unwrap().is_some());
     let pid = group.spawn("sleep", &["100"]);
     group.cgroup.freeze().unwrap();
     assert!(group.cgroup.is_frozen().unwrap());

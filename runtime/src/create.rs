@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use serde_json::value::RawValue;
 
-use crate::cgroup::{Cgroup, CgroupPlan, Layout, Version};
+use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
 use crate::hook::{self, Place};
 use crate::init::{Message, Work, describe};
 use crate::plan::{Facts, Opened, Plan};
@@ -80,7 +80,7 @@ impl Runtime {
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
         let spec = spec::load(&bundle)?;
-        let (plan, cgroups, layout) = compile(&spec, &bundle, &options)?;
+        let (plan, cgroups) = compile(&spec, &bundle, &options)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
         }
@@ -97,7 +97,6 @@ impl Runtime {
             id: &options.id,
             bundle,
             spec: &spec,
-            version: layout.version(),
             streams: &streams,
             console,
             pid_file: options.pid_file.as_deref(),
@@ -110,7 +109,7 @@ impl Runtime {
     }
 }
 
-fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan, Layout), Error> {
+fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
     let linux = spec.oci().linux().as_ref();
     let cgroups = CgroupPlan::compile(
@@ -130,7 +129,7 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         no_new_keyring: options.no_new_keyring,
     };
     let plan = Plan::compile(spec.oci(), &facts)?;
-    Ok((plan, cgroups, layout))
+    Ok((plan, cgroups))
 }
 
 /// The process makes its time namespace and enters it with `execve`, which older kernels do not do: it would stay in
@@ -167,7 +166,6 @@ struct Construction<'a> {
     id: &'a ContainerId,
     bundle: PathBuf,
     spec: &'a Spec,
-    version: Version,
     streams: &'a Streams,
     console: Option<ConsoleSocket>,
     pid_file: Option<&'a Path>,
@@ -193,17 +191,18 @@ impl Construction<'_> {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         let gate = gate::make(directory.fd())?;
-        // On v2 the process is born in its group; the v1 hierarchies have no way to that.
-        let parent_joins = self.version != Version::V2;
+        let entrances = cgroup.entrances()?;
+        let wait_for_parent = plan.mappings.is_some();
         let (early, join) = split(namespaces, &plan);
         let (child, socket) = spawn(Request {
             create: plan.namespaces.create,
             early,
-            cgroup: cgroup.v2_dir_fd(),
+            cgroup: cgroup.v2_dir_fd()?,
+            entrances: &entrances,
             streams: self.streams,
             preserve_fds: self.preserve_fds,
             gate: Some(gate.as_fd()),
-            wait_for_parent: parent_joins || plan.mappings.is_some(),
+            wait_for_parent,
             join,
             join_process: None,
             work: Work::Container(&mut plan),
@@ -211,25 +210,19 @@ impl Construction<'_> {
         drop(gate);
         let child = &*undo.child.insert(child);
         let conversation = Conversation::new(&socket, &child.pidfd);
-        if parent_joins {
-            match cgroup.v2_dir_fd().is_some() {
-                true => cgroup.join_v1(child.pid)?,
-                false => cgroup.join(child.pid)?,
-            }
-        }
         if let Some(mappings) = &plan.mappings {
             user_namespace::write(child.pid, mappings)?;
         }
         if let Some(score) = plan.process.oom_score_adj {
             write_oom_score(child.pid, score)?;
         }
-        if parent_joins || plan.mappings.is_some() {
+        if wait_for_parent {
             conversation.go()?;
         }
         // While the child half builds.
         let record = self.record(child, cgroup, &plan)?;
         directory.write(&record)?;
-        let console = self.attend(&conversation, &plan, &record)?;
+        let console = self.attend(&conversation, &plan, &record, &entrances)?;
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
@@ -242,6 +235,7 @@ impl Construction<'_> {
         conversation: &Conversation<'_>,
         plan: &Plan,
         record: &Record,
+        entrances: &[Entrance],
     ) -> Result<Option<OwnedFd>, Error> {
         let mut console = None;
         loop {
@@ -253,7 +247,7 @@ impl Construction<'_> {
                 }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(Error::Step {
-                        description: describe(failure, Some(plan), &plan.process),
+                        description: describe(failure, Some(plan), &plan.process, entrances),
                         errno: failure.errno,
                     });
                 }

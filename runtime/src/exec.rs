@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime as oci;
 
-use crate::cgroup::Version;
+use crate::cgroup::{Entrance, Version};
 use crate::create::{end, write_oom_score, write_pid_file};
 use crate::init::{Message, Work, describe};
 use crate::plan::{self, Facts, ProcessPlan};
@@ -95,20 +95,18 @@ impl Container {
             path => path.map(ConsoleSocket::connect).transpose()?,
         };
         let (early, late) = self.namespaces(init.as_fd())?;
-        let cgroup = self.cgroup.v2_dir_fd();
-        let has_v1 = self
-            .cgroup
-            .paths()
-            .keys()
-            .any(|controller| !controller.is_empty());
+        let entrances = self.cgroup.entrances()?;
+        // Only the parent has the privilege to write it.
+        let wait_for_parent = plan.oom_score_adj.is_some();
         let (child, socket) = spawn(Request {
             create: 0,
             early,
-            cgroup,
+            cgroup: self.cgroup.v2_dir_fd()?,
+            entrances: &entrances,
             streams: &streams,
             preserve_fds: options.preserve_fds,
             gate: None,
-            wait_for_parent: has_v1,
+            wait_for_parent,
             join: Vec::new(),
             join_process: Some((init.as_fd(), late)),
             work: Work::Process(&mut plan),
@@ -116,19 +114,11 @@ impl Container {
         drop(streams);
         let attended = (|| {
             let conversation = Conversation::new(&socket, &child.pidfd);
-            if has_v1 {
-                match cgroup.is_some() {
-                    true => self.cgroup.join_v1(child.pid)?,
-                    false => self.cgroup.join(child.pid)?,
-                }
-            }
             if let Some(score) = plan.oom_score_adj {
                 write_oom_score(child.pid, score)?;
-            }
-            if has_v1 {
                 conversation.go()?;
             }
-            let master = attend(&conversation, &mut console, &plan)?;
+            let master = attend(&conversation, &mut console, &plan, &entrances)?;
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, child.pid)?;
             }
@@ -184,6 +174,7 @@ fn attend(
     conversation: &Conversation<'_>,
     console: &mut Option<ConsoleSocket>,
     plan: &ProcessPlan,
+    entrances: &[Entrance],
 ) -> Result<Option<OwnedFd>, Error> {
     let (mut kept, mut executing) = (None, false);
     loop {
@@ -191,7 +182,7 @@ fn attend(
             Heard::Message(Message::Executing) => executing = true,
             Heard::Message(Message::Failed(failure)) => {
                 return Err(Error::Step {
-                    description: describe(failure, None, plan),
+                    description: describe(failure, None, plan, entrances),
                     errno: failure.errno,
                 });
             }

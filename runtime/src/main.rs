@@ -14,17 +14,17 @@ use commands::Arguments;
 use commands::log::Log;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return usage(&error),
-    };
-    // Before anything is open: this executes the program once more.
-    if arguments.makes_processes()
+    // Before anything is open, and before arguments are parsed in vain: this executes the program once more.
+    if commands::may_make_processes(std::env::args_os())
         && let Err(error) = wharf_runtime::host_binary::protect()
     {
         Log::standard().fatal(&error.to_string());
         return ExitCode::FAILURE;
     }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
     let log = match Log::open(&arguments.global) {
         Ok(log) => log,
         Err(error) => {

@@ -60,7 +60,7 @@ impl Container {
                     let process = process.map(Plan::process_for_messages).transpose()?;
                     return Err(Error::Step {
                         description: match &process {
-                            Some(process) => describe(failure, None, process),
+                            Some(process) => describe(failure, None, process, &[]),
                             None => failure.errno.to_string(),
                         },
                         errno: failure.errno,

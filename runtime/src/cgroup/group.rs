@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::create::write_all;
-use super::{Error, file, v1, v2};
+use super::{Entrance, Error, file, v1, v2};
 
 /// How long processes that were killed may take to leave a group.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -110,17 +110,34 @@ impl Cgroup {
         &self.paths
     }
 
-    /// The v2 directory, for `CLONE_INTO_CGROUP`. v1 hierarchies still need [`Self::join_v1`].
+    /// The v2 directory, for `CLONE_INTO_CGROUP`; nothing where there is no v2 hierarchy. The v1 hierarchies are entered
+    /// through [`Self::entrances`].
     ///
-    /// Nothing where there is no v2 hierarchy, or its directory is gone.
-    #[must_use]
-    pub fn v2_dir_fd(&self) -> Option<BorrowedFd<'_>> {
+    /// # Errors
+    ///
+    /// The directory cannot be opened: a process would be born outside of it.
+    pub fn v2_dir_fd(&self) -> Result<Option<BorrowedFd<'_>>, Error> {
         self.directory("")
-            .and_then(|directory| directory.fd().ok())
-            .map(AsFd::as_fd)
+            .map(|directory| directory.fd().map(AsFd::as_fd))
+            .transpose()
     }
 
-    /// Puts a process into every hierarchy.
+    /// The way into each v1 hierarchy, for a process with one thread that was born outside.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be opened.
+    pub fn entrances(&self) -> Result<Vec<Entrance>, Error> {
+        let v2 = self.paths.get("");
+        self.directories
+            .iter()
+            .filter(|directory| Some(&directory.path) != v2)
+            .map(|directory| Entrance::open(directory.fd()?.as_fd(), &directory.path))
+            .collect()
+    }
+
+    /// Puts a process that is already running into every hierarchy. In a v1 hierarchy this waits for an RCU grace period,
+    /// some milliseconds: a process that is being made goes by [`Self::entrances`].
     ///
     /// # Errors
     ///
@@ -128,19 +145,6 @@ impl Cgroup {
     pub fn join(&self, pid: i32) -> Result<(), Error> {
         self.directories
             .iter()
-            .try_for_each(|directory| enter(directory, pid))
-    }
-
-    /// Puts a process that was born in the v2 group into the v1 hierarchies.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::join`].
-    pub fn join_v1(&self, pid: i32) -> Result<(), Error> {
-        let v2 = self.paths.get("");
-        self.directories
-            .iter()
-            .filter(|directory| Some(&directory.path) != v2)
             .try_for_each(|directory| enter(directory, pid))
     }
 

@@ -16,6 +16,7 @@
 mod create;
 mod device_filter;
 mod devices;
+mod entrance;
 mod error;
 mod file;
 mod freeze;
@@ -28,6 +29,7 @@ mod v1;
 mod v2;
 mod write;
 
+pub use entrance::Entrance;
 pub use error::Error;
 pub use group::Cgroup;
 pub use layout::{Hierarchy, Layout, Version};

@@ -18,6 +18,7 @@ mod spec;
 mod start;
 mod state;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -131,7 +132,7 @@ enum Command {
 struct Unsupported {
     /// Whatever the command would take
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<std::ffi::OsString>,
+    arguments: Vec<OsString>,
 }
 
 /// A command that failed: what to print, and the exit code.
@@ -163,15 +164,16 @@ impl Environment<'_> {
     }
 }
 
-impl Arguments {
-    /// Whether the command executes something in a container, which could then reach this program's file.
-    pub(crate) fn makes_processes(&self) -> bool {
-        matches!(
-            self.command,
-            Command::Create(_) | Command::Run(_) | Command::Exec(_)
-        )
-    }
+/// Whether the command could execute something in a container, which could then reach this program's file.
+///
+/// Asked before the arguments are parsed, so it is true as soon as one of them is the name of such a command, whatever
+/// it stands for there.
+pub(crate) fn may_make_processes(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.any(|argument| MAKE_PROCESSES.iter().any(|name| argument == *name))
 }
+
+/// The commands that make processes in a container. Subcommands have no abbreviations and no aliases.
+const MAKE_PROCESSES: [&str; 3] = ["create", "run", "exec"];
 
 /// Performs the command; answers the exit code.
 pub(crate) fn perform(arguments: Arguments, log: &Log) -> Result<ExitCode, Failure> {
@@ -271,4 +273,32 @@ fn parse_id(id: &str) -> anyhow::Result<ContainerId> {
         return Err(anyhow!("container id cannot be empty"));
     }
     ContainerId::new(id).map_err(|_| anyhow!("invalid container ID format: {id:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn what_makes_processes_is_known_before_the_arguments_are_parsed() {
+        let may = |arguments: &[&str]| may_make_processes(arguments.iter().map(OsString::from));
+        assert!(may(&["wharf-runtime", "--root", "/r", "run", "c"]));
+        assert!(may(&["wharf-runtime", "exec", "c", "true"]));
+        assert!(!may(&["wharf-runtime", "state", "c"]));
+        let command = Arguments::command();
+        assert!(!command.is_infer_subcommands_set());
+        for subcommand in command.get_subcommands() {
+            assert_eq!(
+                subcommand.get_all_aliases().count(),
+                0,
+                "{}",
+                subcommand.get_name()
+            );
+        }
+        for name in MAKE_PROCESSES {
+            assert!(command.find_subcommand(name).is_some(), "{name}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     if plan.mappings.is_none() {
         isolate::hide()?;
     }
+    isolate::enter_cgroups(wires)?;
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;

@@ -4,10 +4,19 @@ use std::ffi::CStr;
 
 use super::Wires;
 use super::step::{At, Failure, Step};
+use crate::cgroup::Entrance;
 use crate::plan::ProcessPlan;
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::{Errno, Fd, credentials, mount, process, socket};
+
+/// Moves this process into its v1 control groups (it was born in the v2 one).
+pub(super) fn enter_cgroups(wires: &Wires) -> Result<(), Failure> {
+    for (index, entrance) in wires.entrances.iter().enumerate() {
+        fs::write(*entrance, Entrance::MYSELF).at_nth(Step::Cgroup, index)?;
+    }
+    Ok(())
+}
 
 /// Signals, streams and descriptors as the new process is to have them.
 pub(super) fn leave_caller(wires: &Wires) -> Result<(), Failure> {
@@ -30,7 +39,7 @@ pub(super) fn hide() -> Result<(), Failure> {
     credentials::set_dumpable(false).at(Step::Hide)
 }
 
-/// The parent puts this process into its control groups, and writes its id maps, before it goes on.
+/// The parent writes id maps, or a score that takes its privileges, before this process goes on.
 pub(super) fn wait_for_parent(wires: &Wires) -> Result<(), Failure> {
     if wires.wait_for_parent {
         await_parent(wires.parent)?;

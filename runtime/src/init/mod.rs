@@ -5,6 +5,7 @@
 //! - Runs on its own copy of a program's memory in which another thread may hold any lock: nothing here allocates,
 //!   locks, prints or panics; every call is one of `sys`.
 //! - Decides nothing that could have been decided in the plan.
+//! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's.
 //! - Every step that fails ends the process, and is told to whoever waits: the parent, or after the gate the starter.
 //! - From its first call until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
 //!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962).
@@ -28,6 +29,8 @@ pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, Step, describe};
 pub(crate) struct Wires {
     /// To the parent: packets of [`Message`] one way, packets of one byte the other.
     pub(crate) parent: Fd,
+    /// The `tasks` files of the v1 control groups to enter.
+    pub(crate) entrances: Vec<Fd>,
     /// The listening socket of the start gate; none for a process that starts at once.
     pub(crate) gate: Option<Fd>,
     /// Becomes 0, 1 and 2; nothing to keep what is there.
@@ -36,7 +39,7 @@ pub(crate) struct Wires {
     pub(crate) close: Vec<(u32, u32)>,
     /// From this one on, descriptors are closed by `execve`.
     pub(crate) first_undeclared: u32,
-    /// The parent says when to go on: it has something to do first (control groups, id mappings).
+    /// The parent says when to go on: it has something to do first (id mappings, what only its privileges may write).
     pub(crate) wait_for_parent: bool,
     /// Namespaces to join by their own descriptor.
     pub(crate) join: Vec<Opened>,
@@ -72,6 +75,7 @@ pub(crate) fn run(work: Work<'_>, wires: &Wires) -> Infallible {
 fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infallible, Failure> {
     // It may have been born in the container's pid namespace, before everybody's eyes.
     isolate::hide()?;
+    isolate::enter_cgroups(wires)?;
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;

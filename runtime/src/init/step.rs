@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::CStr;
 
+use crate::cgroup::Entrance;
 use crate::plan::{Operation, Plan, ProcessPlan, Source};
 use crate::sys::Errno;
 
@@ -12,6 +13,7 @@ use crate::sys::Errno;
 #[allow(missing_docs)]
 pub(crate) enum Step {
     Hide,
+    Cgroup,
     Signals,
     Streams,
     CloseDescriptors,
@@ -62,6 +64,7 @@ pub(crate) enum Step {
 
 const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Hide,
+    Step::Cgroup,
     Step::Signals,
     Step::Streams,
     Step::CloseDescriptors,
@@ -200,8 +203,14 @@ impl Message {
     }
 }
 
-/// What failed, for people: operation, object and cause. `plan` is there when the container itself was being made.
-pub(crate) fn describe(failure: Failure, plan: Option<&Plan>, process: &ProcessPlan) -> String {
+/// What failed, for people: operation, object and cause. `plan` is there when the container itself was being made,
+/// `entrances` as they were given to the child half.
+pub(crate) fn describe(
+    failure: Failure,
+    plan: Option<&Plan>,
+    process: &ProcessPlan,
+    entrances: &[Entrance],
+) -> String {
     let index = failure.index as usize;
     let errno = failure.errno;
     let what: Cow<'static, str> = match failure.step {
@@ -212,6 +221,10 @@ pub(crate) fn describe(failure: Failure, plan: Option<&Plan>, process: &ProcessP
         Step::Rlimit => match process.rlimits.get(index) {
             Some((resource, soft, hard)) => format!("set resource limit {resource} to {soft}:{hard}").into(),
             None => "set a resource limit".into(),
+        },
+        Step::Cgroup => match entrances.get(index) {
+            Some(entrance) => format!("write \"0\" to {}", entrance.path().display()).into(),
+            None => plain(failure.step).into(),
         },
         Step::User => format!("set user {}", process.uid).into(),
         Step::Group => format!("set group {}", process.gid).into(),
@@ -265,6 +278,7 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
 fn plain(step: Step) -> &'static str {
     match step {
         Step::Hide => "clear the dumpable flag",
+        Step::Cgroup => "enter a control group",
         Step::Signals => "reset signals",
         Step::Streams => "set up the standard streams",
         Step::CloseDescriptors => "close descriptors",

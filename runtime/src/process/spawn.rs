@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::Streams;
 use crate::Error;
+use crate::cgroup::Entrance;
 use crate::init::{self, Wires, Work};
 use crate::plan::{Join, Opened, namespace_name};
 use crate::sys::process::{Child, clone_child, setns};
@@ -33,13 +34,15 @@ pub(crate) struct Request<'a> {
     pub(crate) early: Early,
     /// The v2 group it is born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// The v1 groups that it enters before it does anything else.
+    pub(crate) entrances: &'a [Entrance],
     /// Its streams.
     pub(crate) streams: &'a Streams,
     /// How many descriptors from 3 on it keeps.
     pub(crate) preserve_fds: u32,
     /// The start gate.
     pub(crate) gate: Option<BorrowedFd<'a>>,
-    /// It waits for the parent first.
+    /// It waits for the parent, who has something to do first.
     pub(crate) wait_for_parent: bool,
     /// Joined by the child half.
     pub(crate) join: Vec<Opened>,
@@ -67,6 +70,11 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     keep.sort_unstable();
     let wires = Wires {
         parent: Fd::of(&theirs),
+        entrances: request
+            .entrances
+            .iter()
+            .map(|entrance| Fd::of(&entrance.as_fd()))
+            .collect(),
         gate: request.gate.as_ref().map(Fd::of),
         streams: request.streams.wires(),
         close: gaps(first_undeclared, &keep),
