@@ -368,7 +368,7 @@ fn a_full_disk_is_an_error_and_a_second_try_succeeds() {
     let import = "ctr images import --no-unpack --base-name large image.tar";
     let failed = answer(import);
     assert!(
-        failed.code != 0 && failed.stderr.contains("No space left on device"),
+        failed.code != 0 && failed.stderr.contains("no space left on device"),
         "{failed}"
     );
     assert_eq!(answer("ctr images ls -q").ok(), "");
