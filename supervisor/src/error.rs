@@ -231,6 +231,6 @@ mod tests {
         assert_eq!(status.message(), "image \"x\": already exists");
         let full = Error::io("write /x", io::Error::from_raw_os_error(libc::ENOSPC));
         assert_eq!(full.kind(), Kind::ResourceExhausted);
-        assert!(full.to_string().starts_with("write /x: No space left"));
+        assert!(full.to_string().starts_with("write /x: no space left"));
     }
 }
