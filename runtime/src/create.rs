@@ -74,13 +74,22 @@ impl Runtime {
     ///
     /// The name is taken, the configuration is refused, or a step fails.
     pub fn create(&self, options: CreateOptions) -> Result<Container, Error> {
+        let spec = spec::load(&options.bundle)?;
+        self.create_as(options, &spec)
+    }
+
+    /// As [`Self::create`], of a configuration that the caller has already loaded (to decide about the streams, say).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn create_as(&self, options: CreateOptions, spec: &Spec) -> Result<Container, Error> {
         if options.systemd_cgroup {
             return Err(Error::Unsupported("the systemd cgroup driver".into()));
         }
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
-        let spec = spec::load(&bundle)?;
-        let (plan, cgroups) = compile(&spec, &bundle, &options)?;
+        let (plan, cgroups) = compile(spec, &bundle, &options)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
         }
@@ -96,7 +105,7 @@ impl Runtime {
         let construction = Construction {
             id: &options.id,
             bundle,
-            spec: &spec,
+            spec,
             streams: &streams,
             console,
             pid_file: options.pid_file.as_deref(),
@@ -104,7 +113,7 @@ impl Runtime {
         };
         construction
             .build(plan, &cgroups, namespaces, &mut undo)
-            .and_then(|built| undo.keep(built, options.id.clone(), &spec, &cgroups))
+            .and_then(|built| undo.keep(built, options.id.clone(), spec, &cgroups))
             .map_err(|error| undo.perform(error))
     }
 }

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use wharf_runtime::{CreateOptions, Stdio, spec};
+use wharf_runtime::spec::{self, Spec};
+use wharf_runtime::{CreateOptions, Stdio};
 
 use super::process::{ContainerFlags, check_terminal};
 use super::{Environment, PROGRAM, parse_id};
@@ -18,11 +19,12 @@ pub(super) struct Arguments {
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { flags, id } = arguments;
-    let mut options = options(environment, &flags, &id, true).with_context(failed)?;
+    let (mut options, spec) = options(environment, &flags, &id, true).with_context(failed)?;
     if options.console_socket.is_some() {
         options.stdio = Stdio::Terminal;
     }
-    environment.runtime.create(options).with_context(failed)?;
+    let created = environment.runtime.create_as(options, &spec);
+    created.with_context(failed)?;
     Ok(())
 }
 
@@ -30,13 +32,13 @@ fn failed() -> String {
     format!("{PROGRAM} create failed")
 }
 
-/// The options that `create` and `run` share. The configuration's warnings are logged on the way.
+/// The options that `create` and `run` share, and the configuration, which is read once. The configuration's warnings are logged on the way.
 pub(super) fn options(
     environment: &Environment<'_>,
     flags: &ContainerFlags,
     id: &str,
     detach: bool,
-) -> anyhow::Result<CreateOptions> {
+) -> anyhow::Result<(CreateOptions, Spec)> {
     flags.check()?;
     let bundle = flags.bundle();
     if !bundle.is_dir() {
@@ -64,5 +66,5 @@ pub(super) fn options(
     if terminal && !detach {
         options.stdio = Stdio::Terminal;
     }
-    Ok(options)
+    Ok((options, spec))
 }

@@ -33,18 +33,19 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
 }
 
 fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut options = create::options(environment, &arguments.flags, &arguments.id, arguments.detach)?;
+    let (mut options, spec) =
+        create::options(environment, &arguments.flags, &arguments.id, arguments.detach)?;
     if arguments.detach {
         if options.console_socket.is_some() {
             options.stdio = Stdio::Terminal;
         }
-        let container = environment.runtime.create(options)?;
+        let container = environment.runtime.create_as(options, &spec)?;
         start(environment, &container, false)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(!arguments.no_subreaper)?;
     options.stdio = foreground.stdio(matches!(options.stdio, Stdio::Terminal))?;
-    let mut container = environment.runtime.create(options)?;
+    let mut container = environment.runtime.create_as(options, &spec)?;
     let (Some(pid), Some(pidfd)) = (container.init_pid(), container.pidfd()) else {
         anyhow::bail!("the container ended before it was started");
     };
