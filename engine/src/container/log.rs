@@ -316,14 +316,15 @@ mod tests {
     }
 
     async fn collect(path: &Path, selection: Selection) -> String {
-        let (sender, mut receiver) = mpsc::channel(1000);
+        let (sender, mut receiver) = mpsc::channel(16);
         let progress = tokio::sync::watch::channel(super::super::store::Progress::default()).1;
-        send(path, &selection, None, progress, &sender).await.unwrap();
-        drop(sender);
+        let path = path.to_owned();
+        let sent = tokio::spawn(async move { send(&path, &selection, None, progress, &sender).await });
         let mut text = String::new();
         while let Some((_, bytes)) = receiver.recv().await {
             text.push_str(&String::from_utf8_lossy(&bytes));
         }
+        sent.await.unwrap().unwrap();
         text
     }
 
