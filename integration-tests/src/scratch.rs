@@ -58,6 +58,24 @@ impl Scratch {
         path
     }
 
+    /// A directory below the directory with a tmpfs on it, as `/run` is on a booted system.
+    ///
+    /// # Panics
+    ///
+    /// It cannot be made or mounted.
+    pub fn tmpfs(&self, name: impl AsRef<Path>) -> PathBuf {
+        let path = self.directory(name);
+        rustix::mount::mount(
+            "tmpfs",
+            &path,
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            c"mode=711",
+        )
+        .unwrap_or_else(|error| panic!("mount a tmpfs on {}: {error}", path.display()));
+        path
+    }
+
     /// The last component, which no other test has: good as a part of ids.
     pub fn unique(&self) -> &str {
         self.path()

@@ -21,6 +21,10 @@ pub(crate) fn compare_engines(rounds: usize) -> Result<()> {
     let scratch = &Scratch::new();
     let layout = image::busybox(&scratch.join("image"));
     let source = format!("oci:{}", layout.path().display());
+    // Each engine's run-time state is on a tmpfs, where a booted system has it.
+    scratch.tmpfs("wharf/state");
+    scratch.tmpfs("docker/exec");
+    scratch.tmpfs("podman/run");
     let wharf = Wharf::start(scratch);
     wharf
         .run(&["run", "--rm", "--network", "none", &source, "/bin/true"])
