@@ -8,8 +8,9 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
 };
 
+use super::is_alive;
 use crate::Error;
-use crate::init::{MESSAGE_BYTES, Message};
+use crate::init::{Failure, MESSAGE_BYTES, Message};
 
 /// One thing heard.
 #[derive(Debug)]
@@ -49,6 +50,20 @@ impl Conversation<'_> {
                 return Ok(Heard::Closed);
             }
             return self.receive();
+        }
+    }
+
+    /// What failed in a child half that has ended; nothing when it runs, or ended without a word. Does not block.
+    pub(crate) fn last_words(&self) -> Option<Failure> {
+        if is_alive(self.pidfd) {
+            return None;
+        }
+        loop {
+            match self.listen() {
+                Ok(Heard::Message(Message::Failed(failure))) => return Some(failure),
+                Ok(Heard::Closed) | Err(_) => return None,
+                Ok(Heard::Message(_) | Heard::Console(_)) => {}
+            }
         }
     }
 
