@@ -53,6 +53,23 @@ impl Conversation<'_> {
         }
     }
 
+    /// Waits until nothing more will be said: what was said is then heard without another wait. For a child half that
+    /// says little, and nothing that has to be answered.
+    pub(crate) fn await_end(&self) -> Result<(), Error> {
+        loop {
+            // The hang-up is reported unasked; messages do not wake this process.
+            let mut fds = [
+                PollFd::new(&self.socket, PollFlags::empty()),
+                PollFd::new(&self.pidfd, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::io("wait for the container process", errno)),
+            }
+        }
+    }
+
     /// What failed in a child half that has ended; nothing when it runs, or ended without a word. Does not block.
     pub(crate) fn last_words(&self) -> Option<Failure> {
         if is_alive(self.pidfd) {
