@@ -311,3 +311,63 @@ fn a_tokio_program_with_busy_threads_embeds_the_runtime() {
         },
     );
 }
+
+/// The groups of a process, a line each: `hierarchy:controllers:path`.
+fn groups_of(pid: &str) -> Vec<String> {
+    let path = format!("/proc/{}/cgroup", pid.trim());
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_container_and_what_is_executed_in_it_are_in_every_hierarchy() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    let id = scratch.unique();
+    bundle::bundle(&directory, &["/bin/sleep", "1000"], |_| {});
+    let runtime = Runtime::ours(&scratch);
+    runtime.run_detached(&directory, id);
+    let state: Value = serde_json::from_str(&runtime.run(&["state", id]).ok()).expect("state prints JSON");
+    let groups = groups_of(&state["pid"].to_string());
+    for group in &groups {
+        assert!(group.ends_with(&format!("/{id}")), "{groups:#?}");
+    }
+    let pid_file = scratch.join("exec-pid");
+    let mut exec = runtime.command(&["exec", "--detach", "--pid-file"]);
+    exec.arg(&pid_file).args([id, "/bin/sleep", "1000"]);
+    exec.stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null());
+    assert!(exec.status().expect("start the runtime").success());
+    let pid = fs::read_to_string(&pid_file).expect("the pid file");
+    assert_eq!(groups_of(&pid), groups);
+    runtime.run(&["delete", "--force", id]).ok();
+    assert_nothing_left(&scratch, &runtime);
+}
+
+#[test]
+fn nothing_is_executed_outside_of_groups_that_are_gone() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    let id = scratch.unique();
+    bundle::bundle(&directory, &["/bin/sleep", "1000"], |_| {});
+    let runtime = Runtime::ours(&scratch);
+    runtime.run_detached(&directory, id);
+    let state: Value = serde_json::from_str(&runtime.run(&["state", id]).ok()).expect("state prints JSON");
+    let pid = state["pid"].to_string();
+    // Somebody takes the process out of one group after the other and removes the group.
+    let mut groups = leftovers::cgroups_named(id);
+    assert!(!groups.is_empty());
+    while let Some(group) = groups.pop() {
+        let parent = group.parent().expect("a group has a parent");
+        fs::write(parent.join("cgroup.procs"), &pid).expect("move the process");
+        fs::remove_dir(&group).expect("remove the group");
+        let refusal = runtime.run(&["exec", id, "/bin/echo", "outside"]);
+        assert_eq!((refusal.code, refusal.stdout.as_str()), (255, ""), "{refusal}");
+        assert!(
+            refusal.stderr.contains(&format!("/{id}: No such file")),
+            "{refusal}"
+        );
+    }
+    runtime.run(&["delete", "--force", id]).ok();
+    assert_nothing_left(&scratch, &runtime);
+}

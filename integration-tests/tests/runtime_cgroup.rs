@@ -224,3 +224,34 @@ fn fifo_in(directory: &tempfile::TempDir) -> PathBuf {
 fn open_gate(fifo: &Path) {
     fs::write(fifo, "go\n").unwrap();
 }
+
+#[test]
+fn a_process_enters_by_itself_whoever_it_is() {
+    let layout = Layout::detect().unwrap();
+    if layout.version() == Version::V2 {
+        // There a process is born in its group.
+        assert!(Group::new("born", "{}").cgroup.entrances().unwrap().is_empty());
+        return;
+    }
+    let mut group = Group::new("entrance", "{}");
+    let entrances = group.cgroup.entrances().unwrap();
+    let v1 = layout.hierarchies().iter().filter(|one| one.controllers != [""]);
+    assert_eq!(entrances.len(), v1.count());
+    for entrance in &entrances {
+        let file = fs::File::from(std::os::fd::AsFd::as_fd(entrance).try_clone_to_owned().unwrap());
+        // It is the opener's privilege that counts, not the writer's.
+        let mut command = Command::new("sh");
+        command.args(["-c", "printf 0; exec sleep 100"]);
+        std::os::unix::process::CommandExt::uid(&mut command, 65_534);
+        let child = command.stdout(file).spawn().unwrap();
+        let tasks = entrance.path().to_owned();
+        let pid = child.id().to_string();
+        group.children.push(child);
+        eventually("the process is in the group", || {
+            fs::read_to_string(&tasks)
+                .unwrap()
+                .lines()
+                .any(|line| line == pid)
+        });
+    }
+}

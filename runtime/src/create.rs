@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
 use crate::hook::{self, Place};
-use crate::init::{Message, Work, describe};
+use crate::init::{Failure, Message, Work, describe};
 use crate::plan::{Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
@@ -219,18 +219,28 @@ impl Construction<'_> {
         drop(gate);
         let child = &*undo.child.insert(child);
         let conversation = Conversation::new(&socket, &child.pidfd);
-        if let Some(mappings) = &plan.mappings {
-            user_namespace::write(child.pid, mappings)?;
-        }
-        if let Some(score) = plan.process.oom_score_adj {
-            write_oom_score(child.pid, score)?;
-        }
-        if wait_for_parent {
-            conversation.go()?;
-        }
-        // While the child half builds.
-        let record = self.record(child, cgroup, &plan)?;
-        directory.write(&record)?;
+        let recorded = (|| {
+            if let Some(mappings) = &plan.mappings {
+                user_namespace::write(child.pid, mappings)?;
+            }
+            if let Some(score) = plan.process.oom_score_adj {
+                write_oom_score(child.pid, score)?;
+            }
+            if wait_for_parent {
+                conversation.go()?;
+            }
+            // While the child half builds.
+            let record = self.record(child, cgroup, &plan)?;
+            directory.write(&record)?;
+            Ok(record)
+        })();
+        // A process that ended while it was written about has said why.
+        let failure = |error| {
+            conversation
+                .last_words()
+                .map_or(error, |failure| step_failed(failure, &plan, &entrances))
+        };
+        let record = recorded.map_err(failure)?;
         let console = self.attend(&conversation, &plan, &record, &entrances)?;
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
@@ -255,10 +265,7 @@ impl Construction<'_> {
                     conversation.go()?;
                 }
                 Heard::Message(Message::Failed(failure)) => {
-                    return Err(Error::Step {
-                        description: describe(failure, Some(plan), &plan.process, entrances),
-                        errno: failure.errno,
-                    });
+                    return Err(step_failed(failure, plan, entrances));
                 }
                 Heard::Console(master) => match self.console.take() {
                     Some(socket) => socket.send(master)?,
@@ -325,6 +332,13 @@ impl Construction<'_> {
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
             config: config.to_owned(),
         })
+    }
+}
+
+fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {
+    Error::Step {
+        description: describe(failure, Some(plan), &plan.process, entrances),
+        errno: failure.errno,
     }
 }
 

@@ -7,7 +7,7 @@ use oci_spec::runtime as oci;
 
 use crate::cgroup::{Entrance, Version};
 use crate::create::{end, write_oom_score, write_pid_file};
-use crate::init::{Message, Work, describe};
+use crate::init::{Failure, Message, Work, describe};
 use crate::plan::{self, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
 use crate::terminal::ConsoleSocket;
@@ -115,8 +115,12 @@ impl Container {
         let attended = (|| {
             let conversation = Conversation::new(&socket, &child.pidfd);
             if let Some(score) = plan.oom_score_adj {
-                write_oom_score(child.pid, score)?;
-                conversation.go()?;
+                let told = write_oom_score(child.pid, score).and_then(|()| conversation.go());
+                let failure = |error| {
+                    let last = conversation.last_words();
+                    last.map_or(error, |failure| step_failed(failure, &plan, &entrances))
+                };
+                told.map_err(failure)?;
             }
             let master = attend(&conversation, &mut console, &plan, &entrances)?;
             if let Some(path) = &options.pid_file {
@@ -181,10 +185,7 @@ fn attend(
         match conversation.listen()? {
             Heard::Message(Message::Executing) => executing = true,
             Heard::Message(Message::Failed(failure)) => {
-                return Err(Error::Step {
-                    description: describe(failure, None, plan, entrances),
-                    errno: failure.errno,
-                });
+                return Err(step_failed(failure, plan, entrances));
             }
             Heard::Console(master) => match console.take() {
                 Some(socket) => socket.send(master)?,
@@ -193,5 +194,12 @@ fn attend(
             Heard::Closed if executing => return Ok(kept),
             Heard::Closed | Heard::Message(_) => return Err(Error::Ended("joining the container")),
         }
+    }
+}
+
+fn step_failed(failure: Failure, plan: &ProcessPlan, entrances: &[Entrance]) -> Error {
+    Error::Step {
+        description: describe(failure, None, plan, entrances),
+        errno: failure.errno,
     }
 }

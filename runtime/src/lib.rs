@@ -14,8 +14,8 @@
 //! # One container's way
 //!
 //! `create`: load and check the configuration, compile it, take the name ([`Runtime::create`]), make the control groups and the
-//! start gate, clone. The child half waits only where the parent must act on it from outside: v1 control groups and
-//! id maps first, hooks before the change of root. Then it builds the container around itself and waits in `accept` at
+//! start gate, clone. The child half enters its v1 control groups (it is born in the v2 one). It waits only where the parent
+//! must act on it from outside: for id maps, and for hooks before the change of root. Then it builds the container around itself and waits in `accept` at
 //! the gate. [`Container::start`], in whatever process, connects; the connection ends with `execve`, or carries what
 //! failed. [`Container::exec`] is the same child half, which joins instead of building.
 //!

@@ -50,6 +50,7 @@ impl Container {
 
     /// Hears whether the program is executed: the connection ends with `execve`.
     fn follow(&self, conversation: &Conversation<'_>) -> Result<(), Error> {
+        conversation.await_end()?;
         let mut executing = false;
         loop {
             match conversation.listen()? {

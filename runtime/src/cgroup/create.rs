@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::file;
+use super::file::{self, Kept};
 use super::plan::{CgroupPlan, Directory, Kind};
 use super::write::{Policy, Write};
 use super::{Cgroup, Error, device_filter};
@@ -83,7 +83,7 @@ fn make(directory: &Directory, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Error
             Err(errno) => return Err(Error::io("mkdir", &current, errno)),
         };
         if directory.kind == Kind::Cpuset {
-            inherit_cpuset(&parent, &current)?;
+            inherit_cpuset(&parent, &current, is_new)?;
         }
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -147,14 +147,14 @@ fn hand_down_controllers(ancestor: &Path) {
     }
 }
 
-/// Copies the CPUs and memory nodes of `parent` where `group` has none: no process may join such a group.
-fn inherit_cpuset(parent: &Path, group: &Path) -> Result<(), Error> {
+/// Copies the CPUs and memory nodes of `parent` where `group` has none, as when it is new: no process may join such a group.
+fn inherit_cpuset(parent: &Path, group: &Path, is_new: bool) -> Result<(), Error> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         let read = |directory: &Path| {
             let path = directory.join(name);
             fs::read_to_string(&path).map_err(|error| Error::io("read", path, error))
         };
-        if read(group)?.trim().is_empty() {
+        if is_new || read(group)?.trim().is_empty() {
             let list = read(parent)?;
             let path = group.join(name);
             fs::write(&path, list.trim()).map_err(|error| Error::io("write", path, error))?;
@@ -165,13 +165,17 @@ fn inherit_cpuset(parent: &Path, group: &Path) -> Result<(), Error> {
 
 /// Writes values one after the other into the files of the directory `fd`, which is at `path`.
 pub(super) fn write_all(fd: &OwnedFd, path: &Path, writes: &[Write]) -> Result<(), Error> {
+    write_rest(fd, path, writes, &mut None)
+}
+
+fn write_rest(fd: &OwnedFd, path: &Path, writes: &[Write], kept: &mut Kept) -> Result<(), Error> {
     let mut rest = writes;
     while let Some((write, after)) = rest.split_first() {
-        match (put(fd, path, write), &write.policy) {
+        match (put(fd, path, write, kept), &write.policy) {
             (Err(error), Policy::AfterNext) if has_errno(&error, Errno::INVAL) && !after.is_empty() => {
                 // The pair may itself be followed by a third value that has to go before it.
-                write_all(fd, path, after)?;
-                return put(fd, path, write);
+                write_rest(fd, path, after, kept)?;
+                return put(fd, path, write, kept);
             }
             (result, _) => result?,
         }
@@ -180,15 +184,15 @@ pub(super) fn write_all(fd: &OwnedFd, path: &Path, writes: &[Write]) -> Result<(
     Ok(())
 }
 
-fn put(fd: &OwnedFd, path: &Path, write: &Write) -> Result<(), Error> {
-    let error = match file::write(fd.as_fd(), path, &write.file, &write.value) {
+fn put(fd: &OwnedFd, path: &Path, write: &Write, kept: &mut Kept) -> Result<(), Error> {
+    let error = match file::write(fd.as_fd(), path, &write.file, &write.value, kept) {
         Ok(()) => return Ok(()),
         Err(error) => error,
     };
     let missing = has_errno(&error, Errno::NOENT);
     match &write.policy {
         Policy::IfPresent if missing => Ok(()),
-        Policy::Else(other) if missing => put(fd, path, other),
+        Policy::Else(other) if missing => put(fd, path, other, kept),
         _ if missing => {
             let controller = write.file.split('.').next().unwrap_or_default();
             let problem = format!(

@@ -26,7 +26,7 @@ impl Entrance {
     /// What the process writes to enter: the kernel takes it for the writer.
     pub(crate) const MYSELF: &[u8] = b"0";
 
-    pub(super) fn open(directory: BorrowedFd<'_>, path: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(directory: BorrowedFd<'_>, path: &Path) -> Result<Self, Error> {
         const NAME: &str = "tasks";
         let path = path.join(NAME);
         match file::open(directory, NAME, OFlags::WRONLY) {

@@ -12,11 +12,24 @@ use super::Error;
 /// `cgroup.procs` of a huge group and `memory.stat` of a huge host stay well below.
 const MAX_BYTES: usize = 16 << 20;
 
-/// Writes `value` in one call, as the kernel parses it.
-pub(super) fn write(directory: BorrowedFd<'_>, path: &Path, name: &str, value: &str) -> Result<(), Error> {
+/// The file of a directory that was written to last. Device rules all go to one.
+pub(super) type Kept = Option<(String, OwnedFd)>;
+
+/// Writes `value` in one call, as the kernel parses it; through the descriptor in `kept` if it is this file's.
+pub(super) fn write(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    name: &str,
+    value: &str,
+    kept: &mut Kept,
+) -> Result<(), Error> {
     let failed = |errno: Errno| Error::io(format!("write {value:?} to"), path.join(name), errno);
-    let fd = open(directory, name, OFlags::WRONLY).map_err(failed)?;
-    let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())).map_err(failed)?;
+    let fd = match kept.take().filter(|(last, _)| last == name) {
+        Some((_, fd)) => fd,
+        None => open(directory, name, OFlags::WRONLY).map_err(failed)?,
+    };
+    let (_, fd) = kept.insert((name.to_owned(), fd));
+    let written = rustix::io::retry_on_intr(|| rustix::io::write(&*fd, value.as_bytes())).map_err(failed)?;
     if written == value.len() {
         Ok(())
     } else {

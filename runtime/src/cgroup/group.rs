@@ -50,7 +50,7 @@ impl GroupDirectory {
     }
 
     pub fn write(&self, name: &str, value: &str) -> Result<(), Error> {
-        file::write(self.fd()?.as_fd(), &self.path, name, value)
+        file::write(self.fd()?.as_fd(), &self.path, name, value, &mut None)
     }
 }
 

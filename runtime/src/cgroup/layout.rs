@@ -6,6 +6,7 @@
 //! [cgroups(7)]: https://man7.org/linux/man-pages/man7/cgroups.7.html
 
 use std::fs;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
@@ -47,7 +48,12 @@ impl Layout {
     ///
     /// One of them cannot be read or understood, or no control group file system is mounted.
     pub fn detect() -> Result<Self, Error> {
-        let read = |path: &str| fs::read(path).map_err(|error| Error::io("read", path, error));
+        // The kernel's files have no size to go by: with room for most of them, one read is enough.
+        let read = |path: &str| {
+            let mut text = Vec::with_capacity(16 << 10);
+            let read = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text));
+            read.map(|_| text).map_err(|error| Error::io("read", path, error))
+        };
         let mountinfo = read("/proc/self/mountinfo")?;
         let own = read("/proc/self/cgroup")?;
         let uid_map = read("/proc/self/uid_map")?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use clap::Args;
 use wharf_runtime::spec::{self, Spec};
-use wharf_runtime::{CreateOptions, Stdio};
+use wharf_runtime::{CreateOptions, Error, Stdio};
 
 use super::process::{ContainerFlags, check_terminal};
 use super::{Environment, PROGRAM, parse_id};
@@ -44,7 +44,7 @@ pub(super) fn options(
     if !bundle.is_dir() {
         bail!("bundle {}: no such directory", bundle.display());
     }
-    let spec = spec::load(&bundle)?;
+    let spec = spec::load(&bundle).map_err(Error::from)?;
     let id = parse_id(id)?;
     spec.warnings()
         .iter()

@@ -288,7 +288,8 @@ mod tests {
         assert!(may(&["wharf-runtime", "exec", "c", "true"]));
         assert!(!may(&["wharf-runtime", "state", "c"]));
         let command = Arguments::command();
-        assert!(!command.is_infer_subcommands_set());
+        assert!(Arguments::try_parse_from(["wharf-runtime", "run", "c"]).is_ok());
+        assert!(Arguments::try_parse_from(["wharf-runtime", "ru", "c"]).is_err());
         for subcommand in command.get_subcommands() {
             assert_eq!(
                 subcommand.get_all_aliases().count(),

@@ -376,4 +376,23 @@ mod tests {
         assert_eq!(Message::decode(&[0; MESSAGE_BYTES]), None);
         assert_eq!(Message::decode(&[0; 3]), None);
     }
+
+    #[test]
+    fn a_group_that_cannot_be_entered_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("tasks"), "").unwrap();
+        let opened = std::fs::File::open(directory.path()).unwrap();
+        let entrance = Entrance::open(std::os::fd::AsFd::as_fd(&opened), directory.path()).unwrap();
+        let process = Plan::process_for_messages(&oci_spec::runtime::Process::default()).unwrap();
+        let failure = Failure {
+            step: Step::Cgroup,
+            index: 0,
+            errno: Errno::new(libc::ENOSPC),
+        };
+        let tasks = directory.path().join("tasks");
+        assert_eq!(
+            describe(failure, None, &process, &[entrance]),
+            format!("write \"0\" to {}: {}", tasks.display(), failure.errno)
+        );
+    }
 }

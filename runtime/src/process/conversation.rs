@@ -8,8 +8,9 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
 };
 
+use super::is_alive;
 use crate::Error;
-use crate::init::{MESSAGE_BYTES, Message};
+use crate::init::{Failure, MESSAGE_BYTES, Message};
 
 /// One thing heard.
 #[derive(Debug)]
@@ -49,6 +50,37 @@ impl Conversation<'_> {
                 return Ok(Heard::Closed);
             }
             return self.receive();
+        }
+    }
+
+    /// Waits until nothing more will be said: what was said is then heard without another wait. For a child half that
+    /// says little, and nothing that has to be answered.
+    pub(crate) fn await_end(&self) -> Result<(), Error> {
+        loop {
+            // The hang-up is reported unasked; messages do not wake this process.
+            let mut fds = [
+                PollFd::new(&self.socket, PollFlags::empty()),
+                PollFd::new(&self.pidfd, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(Error::io("wait for the container process", errno)),
+            }
+        }
+    }
+
+    /// What failed in a child half that has ended; nothing when it runs, or ended without a word. Does not block.
+    pub(crate) fn last_words(&self) -> Option<Failure> {
+        if is_alive(self.pidfd) {
+            return None;
+        }
+        loop {
+            match self.listen() {
+                Ok(Heard::Message(Message::Failed(failure))) => return Some(failure),
+                Ok(Heard::Closed) | Err(_) => return None,
+                Ok(Heard::Message(_) | Heard::Console(_)) => {}
+            }
         }
     }
 

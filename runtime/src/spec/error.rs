@@ -23,6 +23,15 @@ pub enum Error {
         /// Where it was expected.
         path: PathBuf,
     },
+    /// A bundle's `config.json` is not JSON.
+    #[error("{} is invalid JSON: {source}", path.display())]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops being JSON.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The file is larger than a configuration may be.
     #[error("{} is larger than {limit} bytes", path.display())]
     TooLarge {

@@ -51,7 +51,10 @@ impl Spec {
 /// The file cannot be read, is too large, is not JSON, or a field is not usable.
 pub fn load(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join(CONFIG_FILE);
-    parse(read_bounded(&path)?)
+    match parse(read_bounded(&path)?) {
+        Err(Error::Syntax(source)) => Err(Error::NotJson { path, source }),
+        parsed => parsed,
+    }
 }
 
 /// Types and checks a document that is already in memory.

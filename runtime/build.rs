@@ -1,0 +1,33 @@
+//! Links the program so that it starts fast.
+//!
+//! The program is position-independent and static: it relocates itself each time it starts. In the packed form (`DT_RELR`)
+//! that takes a hundredth of the space and a fraction of the time. Refused: the packed form where the C library that is
+//! linked in could not read it.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let of_target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
+    let native = std::env::var("HOST") == std::env::var("TARGET");
+    if of_target("OS") == "linux" && of_target("ENV") == "gnu" && native && reads_packed_relocations() {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Whether the host's glibc, which is the one that is linked, is 2.36 or newer.
+fn reads_packed_relocations() -> bool {
+    let Ok(output) = Command::new("getconf").arg("GNU_LIBC_VERSION").output() else {
+        return false;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = text
+        .trim()
+        .trim_start_matches("glibc ")
+        .split('.')
+        .map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (2, 36),
+        _ => false,
+    }
+}
