@@ -57,21 +57,9 @@ impl Layout {
     ///
     /// tar or the compressor fails.
     pub fn layer_of(&mut self, tree: &Path, compression: Compression) -> String {
-        let archive = self.directory.join("layer.tar");
-        run(Command::new("tar")
-            .args([
-                "--xattrs",
-                "--xattrs-include=*",
-                "--sort=name",
-                "--numeric-owner",
-                "-cf",
-            ])
-            .arg(&archive)
-            .arg("-C")
-            .arg(tree)
-            .arg("."))
-        .ok();
-        self.layer(&archive, compression)
+        let file = self.directory.join("layer.tar");
+        archive(tree, &file);
+        self.layer(&file, compression)
     }
 
     /// Adds the uncompressed archive `tar` as the next layer and removes the file; gives the blob's digest.
@@ -185,6 +173,27 @@ pub fn busybox(directory: &Path) -> Layout {
     );
     fs::remove_dir_all(&root).expect("remove the layer's tree");
     layout
+}
+
+/// Writes the content of `tree` (with xattrs, owners and device nodes) to `file` as an archive, as GNU tar makes it.
+///
+/// # Panics
+///
+/// tar fails.
+pub fn archive(tree: &Path, file: &Path) {
+    run(Command::new("tar")
+        .args([
+            "--xattrs",
+            "--xattrs-include=*",
+            "--sort=name",
+            "--numeric-owner",
+            "-cf",
+        ])
+        .arg(file)
+        .arg("-C")
+        .arg(tree)
+        .arg("."))
+    .ok();
 }
 
 /// The digest of a file's content, `sha256:HEX`, as `sha256sum` computes it.

@@ -84,6 +84,17 @@ impl Wharf {
         crate::run(&mut self.command(arguments))
     }
 
+    /// Runs `wharf run --rm --network none IMAGE COMMAND…` to its end.
+    pub fn run_image(&self, image: &str, command: &[&str]) -> crate::Finished {
+        self.run(&[&["run", "--rm", "--network", "none", image], command].concat())
+    }
+
+    /// Runs `wharf run -d --network none --name NAME IMAGE COMMAND…`, which prints the container's id.
+    pub fn run_detached(&self, name: &str, image: &str, command: &[&str]) -> crate::Finished {
+        let options = ["run", "-d", "--network", "none", "--name", name, image];
+        self.run(&[&options, command].concat())
+    }
+
     /// Where the engine's API is served.
     pub fn socket(&self) -> PathBuf {
         self.home.join("wharf.sock")

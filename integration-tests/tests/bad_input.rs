@@ -33,6 +33,23 @@ fn holdings(scratch: &Scratch, wharf: &Wharf) -> Holdings {
     }
 }
 
+/// An instance, and a registry to pull from.
+fn with_registry() -> (Scratch, Wharf, Registry) {
+    let scratch = Scratch::new();
+    let wharf = Wharf::start(&scratch);
+    let registry = Registry::start(&scratch);
+    (scratch, wharf, registry)
+}
+
+/// An instance, and an image that is good.
+fn with_image() -> (Scratch, Wharf, String) {
+    let scratch = Scratch::new();
+    let wharf = Wharf::start(&scratch);
+    let layout = image::busybox(&scratch.join("image"));
+    let image = format!("oci:{}", layout.path().display());
+    (scratch, wharf, image)
+}
+
 /// Runs an image that must be refused, and gives the refusal.
 fn refused(scratch: &Scratch, wharf: &Wharf, image: &str, code: i32) -> String {
     let before = holdings(scratch, wharf);
@@ -53,9 +70,7 @@ fn refused(scratch: &Scratch, wharf: &Wharf, image: &str, code: i32) -> String {
 
 #[test]
 fn an_image_that_is_not_there_and_a_registry_that_is_down() {
-    let scratch = Scratch::new();
-    let wharf = Wharf::start(&scratch);
-    let registry = Registry::start(&scratch);
+    let (scratch, wharf, registry) = with_registry();
     let error = refused(&scratch, &wharf, &registry.reference("no/such:1"), 125);
     assert!(
         error.contains("not found") || error.contains("manifest unknown"),
@@ -71,9 +86,7 @@ fn an_image_that_is_not_there_and_a_registry_that_is_down() {
 
 #[test]
 fn blobs_that_are_not_what_their_digest_says() {
-    let scratch = Scratch::new();
-    let wharf = Wharf::start(&scratch);
-    let registry = Registry::start(&scratch);
+    let (scratch, wharf, registry) = with_registry();
     let mut layout = Layout::new(&scratch.join("image"));
     let root = scratch.directory("tree");
     bundle::busybox_root(&root);
@@ -100,26 +113,14 @@ fn blobs_that_are_not_what_their_digest_says() {
     // Whole again, the same reference runs: nothing of the failures was kept.
     fs::write(&blob, &good).expect("repair the layer");
     assert_eq!(
-        wharf
-            .run(&[
-                "run",
-                "--rm",
-                "--network",
-                "none",
-                &reference,
-                "/bin/echo",
-                "whole"
-            ])
-            .ok(),
+        wharf.run_image(&reference, &["/bin/echo", "whole"]).ok(),
         "whole\n"
     );
 }
 
 #[test]
 fn archives_that_escape_are_refused_and_the_host_is_untouched() {
-    let scratch = Scratch::new();
-    let wharf = Wharf::start(&scratch);
-    let registry = Registry::start(&scratch);
+    let (scratch, wharf, registry) = with_registry();
     let canary = scratch.join("canary");
     fs::write(&canary, "untouched").expect("write the canary");
     let climb = "../".repeat(12);
@@ -168,7 +169,7 @@ fn archives_that_escape_are_refused_and_the_host_is_untouched() {
         layout.tag("latest", &json!({"Cmd": ["/bin/sh"]}));
         let reference = registry.push(layout.path(), "latest", &format!("tests/{name}:1"));
         let before = holdings(&scratch, &wharf);
-        let finished = wharf.run(&["run", "--rm", "--network", "none", &reference, "/bin/true"]);
+        let finished = wharf.run_image(&reference, &["/bin/true"]);
         assert!(finished.code != 0, "{name} ran: {finished}");
         assert_eq!(holdings(&scratch, &wharf).mounts, before.mounts, "{name}");
         assert_eq!(
@@ -205,15 +206,10 @@ fn write_archive(path: &Path, entries: &[Entry]) {
 
 #[test]
 fn commands_that_cannot_be_run_end_with_the_shells_codes() {
-    let scratch = Scratch::new();
-    let wharf = Wharf::start(&scratch);
-    let layout = image::busybox(&scratch.join("image"));
-    let image = format!("oci:{}", layout.path().display());
-    wharf
-        .run(&["run", "--rm", "--network", "none", &image, "/bin/true"])
-        .ok();
+    let (scratch, wharf, image) = with_image();
+    wharf.run_image(&image, &["/bin/true"]).ok();
     let before = holdings(&scratch, &wharf);
-    let run = |command: &str| wharf.run(&["run", "--rm", "--network", "none", &image, command]);
+    let run = |command: &str| wharf.run_image(&image, &[command]);
     let error = run("no-such-program").fails_with(127);
     assert!(
         error.contains("no-such-program") && error.contains("executable file not found in $PATH"),
@@ -226,36 +222,11 @@ fn commands_that_cannot_be_run_end_with_the_shells_codes() {
 
 #[test]
 fn a_second_container_of_the_same_name_is_refused() {
-    let scratch = Scratch::new();
-    let wharf = Wharf::start(&scratch);
-    let layout = image::busybox(&scratch.join("image"));
-    let image = format!("oci:{}", layout.path().display());
-    wharf
-        .run(&[
-            "run",
-            "-d",
-            "--network",
-            "none",
-            "--name",
-            "taken",
-            &image,
-            "/bin/sleep",
-            "1000",
-        ])
-        .ok();
+    let (scratch, wharf, image) = with_image();
+    let run = || wharf.run_detached("taken", &image, &["/bin/sleep", "1000"]);
+    run().ok();
     let before = holdings(&scratch, &wharf);
-    let second = wharf.run(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "taken",
-        &image,
-        "/bin/sleep",
-        "1000",
-    ]);
-    let error = second.fails_with(125);
+    let error = run().fails_with(125);
     assert!(error.contains("\"/taken\" is already in use"), "{error}");
     assert_eq!(holdings(&scratch, &wharf), before);
     wharf.run(&["rm", "--force", "taken"]).ok();
@@ -300,18 +271,5 @@ fn a_full_disk_is_named_and_a_second_try_works_once_there_is_room() {
     run(Command::new("resize2fs").arg(&disk)).ok();
     run(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(&home)).ok();
     wharf.restart();
-    assert_eq!(
-        wharf
-            .run(&[
-                "run",
-                "--rm",
-                "--network",
-                "none",
-                &reference,
-                "/bin/echo",
-                "room"
-            ])
-            .ok(),
-        "room\n"
-    );
+    assert_eq!(wharf.run_image(&reference, &["/bin/echo", "room"]).ok(), "room\n");
 }

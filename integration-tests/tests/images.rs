@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use integration_tests::image::{Compression, Layout};
+use integration_tests::image::{Compression, Layout, archive};
 use integration_tests::registry::Registry;
 use integration_tests::wharf::Wharf;
 use integration_tests::{Scratch, binaries, bundle, run};
@@ -24,69 +24,43 @@ const MOUNTED: [&str; 6] = [
 #[test]
 fn a_pulled_image_equals_what_gnu_tar_and_umoci_unpack() {
     let scratch = Scratch::new();
-    let (layout, archives) = make_image(
-        &scratch,
-        [Compression::Gzip, Compression::None, Compression::Gzip],
-    );
-    let registry = Registry::start(&scratch);
-    let reference = registry.push(layout.path(), "latest", "tests/many-layers:1");
-
-    let by_tar = scratch.directory("by-tar");
-    for archive in &archives {
-        apply_with_gnu_tar(archive, &by_tar);
-    }
+    let compressions = [Compression::Gzip, Compression::None, Compression::Gzip];
+    let (layout, inside, by_tar) = pulled_and_by_tar(&scratch, compressions, "tests/many-layers:1");
     let by_umoci = scratch.join("by-umoci");
     run(Command::new(binaries::peer("umoci"))
         .args(["unpack", "--image"])
         .arg(format!("{}:latest", layout.path().display()))
         .arg(&by_umoci))
     .ok();
-
-    let wharf = Wharf::start(&scratch);
-    let inside = wharf
-        .run(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            &reference,
-            "/bin/probe",
-            "tree",
-            "/",
-        ])
-        .ok();
-    let inside = without_mounted(&inside);
-    assert_same(&inside, &tree(&by_tar), "GNU tar");
+    assert_same(&inside, &by_tar, "GNU tar");
     assert_same(&inside, &tree(&by_umoci.join("rootfs")), "umoci");
 }
 
 #[test]
 fn zstd_layers_equal_what_gnu_tar_unpacks() {
     let scratch = Scratch::new();
-    let (layout, archives) = make_image(
-        &scratch,
-        [Compression::Zstd, Compression::Zstd, Compression::None],
-    );
-    let registry = Registry::start(&scratch);
-    let reference = registry.push(layout.path(), "latest", "tests/zstd:1");
+    let compressions = [Compression::Zstd, Compression::Zstd, Compression::None];
+    let (_, inside, by_tar) = pulled_and_by_tar(&scratch, compressions, "tests/zstd:1");
+    assert_same(&inside, &by_tar, "GNU tar");
+}
+
+/// Makes the image and runs it from a registry as `name`: gives its layout, the tree seen inside the container, and the
+/// one that GNU tar unpacks.
+fn pulled_and_by_tar(
+    scratch: &Scratch,
+    compressions: [Compression; 3],
+    name: &str,
+) -> (Layout, Value, Value) {
+    let (layout, archives) = make_image(scratch, compressions);
+    let registry = Registry::start(scratch);
+    let reference = registry.push(layout.path(), "latest", name);
     let by_tar = scratch.directory("by-tar");
     for archive in &archives {
         apply_with_gnu_tar(archive, &by_tar);
     }
-    let wharf = Wharf::start(&scratch);
-    let inside = wharf
-        .run(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            &reference,
-            "/bin/probe",
-            "tree",
-            "/",
-        ])
-        .ok();
-    assert_same(&without_mounted(&inside), &tree(&by_tar), "GNU tar");
+    let wharf = Wharf::start(scratch);
+    let inside = wharf.run_image(&reference, &["/bin/probe", "tree", "/"]).ok();
+    (layout, without_mounted(&inside), tree(&by_tar))
 }
 
 #[test]
@@ -109,18 +83,7 @@ fn layouts_and_archives_run_without_a_registry() {
     ));
     let wharf = Wharf::start(&scratch);
     for source in [directory, archive, saved] {
-        let output = wharf
-            .run(&[
-                "run",
-                "--rm",
-                "--network",
-                "none",
-                &source,
-                "/bin/echo",
-                "from",
-                &source,
-            ])
-            .ok();
+        let output = wharf.run_image(&source, &["/bin/echo", "from", &source]).ok();
         assert_eq!(output, format!("from {source}\n"));
     }
 }
@@ -132,19 +95,7 @@ fn make_image(scratch: &Scratch, compressions: [Compression; 3]) -> (Layout, Vec
     let mut archives = Vec::new();
     for (tree, compression) in trees.iter().zip(compressions) {
         let kept = tree.with_extension("tar");
-        run(Command::new("tar")
-            .args([
-                "--xattrs",
-                "--xattrs-include=*",
-                "--sort=name",
-                "--numeric-owner",
-                "-cf",
-            ])
-            .arg(&kept)
-            .arg("-C")
-            .arg(tree)
-            .arg("."))
-        .ok();
+        archive(tree, &kept);
         let copy = scratch.join("layer.tar");
         fs::copy(&kept, &copy).expect("copy a layer");
         layout.layer(&copy, compression);

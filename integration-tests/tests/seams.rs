@@ -12,17 +12,7 @@ fn ctr_sees_what_wharf_made() {
     let reference = registry.push(layout.path(), "latest", "tests/busybox:1");
     let wharf = Wharf::start(&scratch);
     let id = wharf
-        .run(&[
-            "run",
-            "-d",
-            "--network",
-            "none",
-            "--name",
-            "seen",
-            &reference,
-            "/bin/sleep",
-            "1000",
-        ])
+        .run_detached("seen", &reference, &["/bin/sleep", "1000"])
         .ok();
     let id = id.trim();
     assert_eq!(id.len(), 64, "{id}");

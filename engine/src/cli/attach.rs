@@ -2,11 +2,10 @@
 
 use clap::Args;
 
-use super::attached::DetachKeys;
 use super::container_options::AttachStreams;
 use super::endpoint::Globals;
 use super::failure::{Failure, Outcome};
-use super::session::{Session, Settings};
+use super::session::{Session, SessionOptions, Settings};
 use crate::api::client::segment;
 use crate::api::types::ContainerInspect;
 
@@ -19,20 +18,8 @@ pub(crate) struct Attach {
     /// Do not attach to stdin
     #[arg(long)]
     no_stdin: bool,
-    /// Forward signals to the process
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value_t = true,
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        action = clap::ArgAction::Set
-    )]
-    sig_proxy: bool,
-    /// The keys that detach from a terminal
-    #[arg(long, value_name = "KEYS")]
-    detach_keys: Option<DetachKeys>,
+    #[command(flatten)]
+    session: SessionOptions,
     /// Name or id
     container: String,
 }
@@ -61,8 +48,8 @@ impl Attach {
                 stderr: true,
             },
             terminal: inspect.config.tty,
-            sig_proxy: self.sig_proxy,
-            detach_keys: self.detach_keys.clone().unwrap_or_default(),
+            sig_proxy: self.session.sig_proxy,
+            detach_keys: self.session.detach_keys(),
             until: "not-running",
         };
         Session::open(&client, settings).await?.finish().await

@@ -47,6 +47,7 @@ mod session;
 mod signals;
 mod start;
 mod stop;
+mod stopping;
 mod table;
 mod template;
 mod terminal;

@@ -7,12 +7,11 @@ use std::io::Write as _;
 
 use clap::Args;
 
-use super::attached::DetachKeys;
 use super::container_options::{AttachStreams, ContainerOptions};
 use super::create;
 use super::endpoint::Globals;
 use super::failure::{Failure, Outcome};
-use super::session::{Session, Settings};
+use super::session::{Session, SessionOptions, Settings};
 use super::terminal;
 use crate::api::client::{Client, segment};
 
@@ -36,20 +35,8 @@ pub(crate) struct Run {
     /// Run in the background and print the container's id
     #[arg(short, long)]
     detach: bool,
-    /// Forward signals to the process
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value_t = true,
-        default_missing_value = "true",
-        num_args = 0..=1,
-        require_equals = true,
-        action = clap::ArgAction::Set
-    )]
-    sig_proxy: bool,
-    /// The keys that detach from a terminal
-    #[arg(long, value_name = "KEYS")]
-    detach_keys: Option<DetachKeys>,
+    #[command(flatten)]
+    session: SessionOptions,
     #[command(flatten)]
     pub(super) container: ContainerOptions,
 }
@@ -75,8 +62,8 @@ impl Run {
             container: &id,
             streams,
             terminal: self.container.tty,
-            sig_proxy: self.sig_proxy,
-            detach_keys: self.detach_keys.clone().unwrap_or_default(),
+            sig_proxy: self.session.sig_proxy,
+            detach_keys: self.session.detach_keys(),
             // With --rm the container's name must be free when this command has ended.
             until: if self.container.rm { "removed" } else { "next-exit" },
         };

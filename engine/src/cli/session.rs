@@ -5,6 +5,8 @@
 
 use std::pin::pin;
 
+use clap::Args;
+
 use super::attached::{self, Attached, DetachKeys, Streams};
 use super::container_options::AttachStreams;
 use super::failure::{Failure, NOT_STARTED, Outcome};
@@ -12,6 +14,32 @@ use super::signals::{Event, Signals};
 use super::terminal::{self, RawMode};
 use crate::api::client::{Answer, Client, ClientError, segment};
 use crate::api::types::WaitResponse;
+
+/// What `run` and `attach` let their user choose about it.
+#[derive(Debug, Args)]
+pub(crate) struct SessionOptions {
+    /// Forward signals to the process
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set
+    )]
+    pub(crate) sig_proxy: bool,
+    /// The keys that detach from a terminal
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
+}
+
+impl SessionOptions {
+    /// The keys that were asked for, or the usual ones.
+    pub(crate) fn detach_keys(&self) -> DetachKeys {
+        self.detach_keys.clone().unwrap_or_default()
+    }
+}
 
 /// What to attach to, and how.
 #[derive(Debug)]

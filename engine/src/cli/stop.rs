@@ -4,8 +4,7 @@ use clap::Args;
 
 use super::endpoint::Globals;
 use super::failure::Outcome;
-use super::multiple::for_each;
-use crate::api::client::segment;
+use super::stopping::Stopping;
 
 /// Stop running containers: by their stop signal, then by SIGKILL
 #[derive(Debug, Args)]
@@ -13,35 +12,12 @@ use crate::api::client::segment;
     after_help = "Examples:\n  wharf stop web\n  wharf stop -t 60 db    give it a minute\n  wharf stop $(wharf ps -q)"
 )]
 pub(crate) struct Stop {
-    /// Seconds to wait before SIGKILL; -1 waits for ever [default: the container's, or 10]
-    #[arg(
-        short = 't',
-        long = "timeout",
-        alias = "time",
-        value_name = "SECONDS",
-        allow_negative_numbers = true
-    )]
-    timeout: Option<i64>,
-    /// The signal to send first
-    #[arg(short, long, value_name = "SIGNAL")]
-    signal: Option<String>,
-    /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
-    containers: Vec<String>,
+    #[command(flatten)]
+    stopping: Stopping,
 }
 
 impl Stop {
     pub(crate) async fn run(&self, globals: &Globals) -> Outcome {
-        let client = globals.connect().await?;
-        for_each(&self.containers, async |name| {
-            client
-                .post(format!("/containers/{}/stop", segment(name)))
-                .maybe("t", self.timeout.map(|seconds| seconds.to_string()))
-                .maybe("signal", self.signal.as_deref())
-                .done()
-                .await?;
-            Ok(Some(name.to_owned()))
-        })
-        .await
+        self.stopping.ask(globals, "stop").await
     }
 }

@@ -3,7 +3,7 @@
 //! Owns the order of things (each stream is open and acknowledged before the transfer that names it begins) and the
 //! flow control of the byte stream: no more is sent than the receiver's window allows.
 
-use super::{CallError, CallResult, Client, failed};
+use super::{CallError, CallResult, Client, call::failed};
 use prost_types::Any;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;

@@ -1,0 +1,12 @@
+//! Images through the supervisor's own API: pulled from a real registry or imported from archives, unpacked, and compared
+//! with what umoci makes of them; hostile layers through the Diff service.
+
+mod archive;
+mod compare;
+mod damage;
+mod hostile;
+mod image;
+mod pull;
+mod supervisor;
+mod unpack;
+mod whiteouts;
