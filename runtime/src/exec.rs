@@ -160,16 +160,36 @@ impl Container {
     }
 
     /// Which of the container's namespaces are joined before the clone, and which by the child half.
+    ///
+    /// The process is born in the container's pid namespace, where whoever may trace it can walk into its root through
+    /// `/proc/PID/root`: it must be born with the container's root already, and not enter it later. Root of a user
+    /// namespace may not trace what is still of this one, and what belongs to a user namespace can be joined only
+    /// after it: there everything else is late.
     fn namespaces(&self, init: BorrowedFd<'_>) -> Result<(Early, u64), Error> {
-        let pid = libc::CLONE_NEWPID as u64;
+        // The mount namespace last: the others need nothing of either root.
+        const BEFORE: [libc::c_int; 5] = [
+            libc::CLONE_NEWIPC,
+            libc::CLONE_NEWUTS,
+            libc::CLONE_NEWNET,
+            libc::CLONE_NEWPID,
+            libc::CLONE_NEWNS,
+        ];
+        let all = self.record.namespaces;
+        let own_user = all & libc::CLONE_NEWUSER as u64 != 0;
         let mut early = Early::default();
-        if self.record.namespaces & pid != 0 {
+        let mut late = all;
+        for kind in BEFORE.map(|kind| kind as u64) {
+            let is_early = !own_user || kind == libc::CLONE_NEWPID as u64;
+            if all & kind == 0 || !is_early {
+                continue;
+            }
             let init = init
                 .try_clone_to_owned()
                 .map_err(|error| Error::io("duplicate a pidfd", error))?;
-            early.namespaces.push((init, pid));
+            early.namespaces.push((init, kind));
+            late &= !kind;
         }
-        Ok((early, self.record.namespaces & !pid))
+        Ok((early, late))
     }
 }
 

@@ -81,6 +81,7 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
         return Err(Error::field("process.cwd", "must be absolute"));
     }
     let user = process.user();
+    check_ids(user)?;
     Ok(ProcessPlan {
         candidates: candidates(program, process.env().as_deref().unwrap_or_default())?,
         arguments: Strings::new(
@@ -123,6 +124,22 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
         Some(_) => Err(Error::Unsupported("process.execCPUAffinity".into())),
         None => Ok(plan),
     })
+}
+
+/// The highest number is no id: to `setresuid(2)` it means "leave it", and the process would stay root.
+fn check_ids(user: &oci::User) -> Result<(), Error> {
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    let ids = [("uid", user.uid()), ("gid", user.gid())];
+    let ids = ids
+        .into_iter()
+        .chain(groups.iter().map(|gid| ("additionalGids", *gid)));
+    match ids.into_iter().find(|(_, id)| *id == u32::MAX) {
+        Some((name, id)) => Err(Error::field(
+            format!("process.user.{name}"),
+            format!("{id} is no id"),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The last of two equal names wins, as with `setenv`; a `HOME` that is empty counts as none (as runc).
@@ -204,6 +221,20 @@ mod tests {
 
     fn strings(given: &[&str]) -> Vec<String> {
         given.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_number_that_changes_no_id_is_refused() {
+        for (uid, gid, group) in [(u32::MAX, 0, 0), (0, u32::MAX, 0), (0, 0, u32::MAX)] {
+            let mut user = oci::User::default();
+            user.set_uid(uid)
+                .set_gid(gid)
+                .set_additional_gids(Some(vec![group]));
+            assert!(check_ids(&user).is_err(), "{uid}:{gid} {group}");
+        }
+        let mut user = oci::User::default();
+        user.set_uid(u32::MAX - 1);
+        assert!(check_ids(&user).is_ok());
     }
 
     #[test]

@@ -11,12 +11,13 @@ use crate::Error;
 use crate::cgroup::Entrance;
 use crate::init::{self, Wires, Work};
 use crate::plan::{Join, Opened, namespace_name};
-use crate::sys::process::{Child, clone_child, setns};
+use crate::sys::process::{Child, clone_child, setns, unshare};
 use crate::sys::{Errno, Fd};
 
 /// Namespaces that must be joined before the clone.
 ///
-/// A pid namespace is entered by being born in it. And a namespace of the caller's user namespace cannot be joined any
+/// A pid namespace is entered by being born in it, and who is born in one that others live in must have nothing of the
+/// host's about it. And a namespace of the caller's user namespace cannot be joined any
 /// more from a new one.
 #[derive(Debug, Default)]
 pub(crate) struct Early {
@@ -106,6 +107,9 @@ where
         let joined = thread::Builder::new()
             .name("wharf-clone".into())
             .spawn_scoped(scope, || {
+                // The kernel lets a thread change its mount namespace only if it shares its root with no other.
+                unshare(libc::CLONE_FS as u64)
+                    .map_err(|errno| Error::io("give a thread a root of its own", errno))?;
                 for (fd, kind) in &early.namespaces {
                     setns(Fd::of(fd), *kind).map_err(|errno| {
                         Error::io(format!("join a {} namespace", namespace_name(*kind)), errno)

@@ -1,7 +1,7 @@
 //! Who the process is: `user[:group]` looked up in the container's own `/etc/passwd` and `/etc/group`.
 //!
 //! The files are the image's, so they are hostile: they were read by [`crate::rootfs`] with a bound, and nothing in
-//! them is trusted beyond numbers in range. The rules are those of runc and Docker.
+//! them is trusted beyond numbers in range. The rules are those of runc and Docker, but for names that are numbers.
 
 use crate::error::{Error, Result};
 
@@ -57,8 +57,9 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-/// Looks `spec` up: empty for root, `name`, `uid`, `name:group`, `uid:gid`. A number that has no entry stands for
-/// itself, with the gid 0; a name must have one. `additional` are more groups by name or number.
+/// Looks `spec` up: empty for root, `name`, `uid`, `name:group`, `uid:gid`. A number is an id and never a name, also
+/// where an entry has it as its name: an image must not make root of who was asked to be `1000`. A number that has
+/// no entry stands for itself, with the gid 0; a name must have one. `additional` are more groups by name or number.
 ///
 /// # Errors
 ///
@@ -69,7 +70,10 @@ pub fn resolve(spec: &str, additional: &[String], accounts: &Accounts) -> Result
         None => (spec, ""),
     };
     let wanted_uid = number(if user.is_empty() { "0" } else { user })?;
-    let matches = |entry: &Entry<'_>| entry.name == user || wanted_uid == Some(entry.uid);
+    let matches = |entry: &Entry<'_>| match wanted_uid {
+        Some(uid) => entry.uid == uid,
+        None => entry.name == user,
+    };
     let entry = entries(&accounts.passwd).find(matches);
     let mut resolved = match (&entry, wanted_uid) {
         (Some(entry), _) => User {
@@ -113,7 +117,10 @@ pub fn resolve(spec: &str, additional: &[String], accounts: &Accounts) -> Result
 fn find_group(group: &str, accounts: &Accounts) -> Result<u32> {
     let wanted = number(group)?;
     groups(&accounts.group)
-        .find(|(name, gid, _)| *name == group || wanted == Some(*gid))
+        .find(|(name, gid, _)| match wanted {
+            Some(wanted) => *gid == wanted,
+            None => *name == group,
+        })
         .map(|(_, gid, _)| gid)
         .or(wanted)
         .ok_or_else(|| {
@@ -149,7 +156,7 @@ mod tests {
         Accounts {
             passwd: "root:x:0:0:root:/root:/bin/sh\nbad line\nhuge:x:4294967296:0::/:\nweb:x:33:34::/srv:/bin/false\n1000:x:5:6::/five:\n"
                 .to_owned(),
-            group: "root:x:0:root\nwheel:x:10:root,web\nweb:x:34:\naudio:x:29:web\n".to_owned(),
+            group: "root:x:0:root\nwheel:x:10:root,web\n2000:x:0:\nweb:x:34:\naudio:x:29:web\n".to_owned(),
         }
     }
 
@@ -174,7 +181,9 @@ mod tests {
             ("4711", user(4711, 0, &[], "/")),
             ("4711:4712", user(4711, 4712, &[], "/")),
             (":10", user(0, 10, &[], "/root")),
-            ("1000", user(5, 6, &[], "/five")),
+            // An entry is called so, but the number is meant.
+            ("1000", user(1000, 0, &[], "/")),
+            ("1000:2000", user(1000, 2000, &[], "/")),
         ] {
             assert_eq!(resolve(spec, &[], &accounts()).unwrap(), expected, "{spec}");
         }
