@@ -52,7 +52,7 @@ impl Spec {
 pub fn load(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join(CONFIG_FILE);
     match parse(read_bounded(&path)?) {
-        Err(Error::Syntax(source)) => Err(Error::NotJson { path, source }),
+        Err(Error::Syntax { cause, .. }) => Err(Error::NotJson { path, source: cause }),
         parsed => parsed,
     }
 }
