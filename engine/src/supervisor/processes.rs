@@ -90,7 +90,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CallError::is_not_found`] when the process is gone.
+    /// [`crate::supervisor::CallError::is_not_found`] when the process is gone.
     pub async fn kill(&self, id: &str, exec: &str, signal: u32, all: bool) -> CallResult<()> {
         TasksClient::new(self.channel.clone())
             .kill(tasks::KillRequest {
