@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use integration_tests::{Finished, run};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::attack::Attack;
 
@@ -113,6 +113,22 @@ fn only_declared_descriptors_reach_a_container() {
         assert_eq!(found, expected, "exec {preserve}");
     }
     attack.delete();
+}
+
+/// A hook that runs in the container executes what lies there.
+#[test]
+fn no_descriptor_reaches_a_hook_in_the_container() {
+    let attack = Attack::new();
+    let script = "exec >/found 2>/dev/null; for n in $(seq 3 64); do (exec <&$n) && echo $n; done; echo end";
+    attack.configure(&["/bin/true"], |spec| {
+        spec["root"]["readonly"] = false.into();
+        spec["hooks"] = json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    });
+    let mut command = attack.command(&["run", "--bundle"]);
+    command.arg(attack.scratch.join("bundle")).arg(attack.id());
+    with_descriptors(&command).ok();
+    let found = fs::read_to_string(attack.rootfs("found")).expect("what the hook found");
+    assert_eq!(found, "end\n");
 }
 
 #[test]

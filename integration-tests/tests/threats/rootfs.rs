@@ -79,6 +79,50 @@ fn cve_2019_19921_no_place_leads_out() {
     }
 }
 
+/// The image's `/dev` leads to a directory of the host that was mounted somewhere else, its `/dev` for one: nothing in it
+/// is made or replaced.
+#[test]
+fn a_dev_that_is_a_link_to_a_volume() {
+    let attack = Attack::new();
+    let canary = attack.canary();
+    for name in ["ptmx", "null"] {
+        fs::write(canary.join(name), "of the host").expect("write");
+    }
+    let names = || {
+        let entries = fs::read_dir(&canary).expect("canary");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("entry").file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    fs::create_dir(attack.rootfs("volume")).expect("mkdir");
+    fs::remove_dir(attack.rootfs("dev")).expect("rmdir");
+    symlink("/volume", attack.rootfs("dev")).expect("symlink");
+    for nulls in [true, false] {
+        if !nulls {
+            fs::remove_file(canary.join("null")).expect("remove");
+        }
+        let before: Vec<_> = before
+            .iter()
+            .filter(|name| nulls || *name != "null")
+            .cloned()
+            .collect();
+        attack.configure(&["/bin/true"], |spec| {
+            mount(
+                spec,
+                "bind",
+                &canary.to_string_lossy(),
+                "/volume",
+                &["bind", "rw"],
+            );
+        });
+        assert_ne!(attack.run().code, 0);
+        assert_eq!(names(), before);
+        let ptmx = fs::symlink_metadata(canary.join("ptmx")).expect("stat");
+        assert!(ptmx.is_file(), "the host's ptmx was replaced");
+    }
+}
+
 /// What masks a path is the null device, whatever lies at `/dev/null`.
 #[test]
 fn cve_2025_31133_a_false_null_device_masks_nothing() {

@@ -1,4 +1,7 @@
 //! Device nodes and links, in the child half.
+//!
+//! Refuses a `/dev` of the image that is a link: it could lead to a directory of the host that is mounted in the
+//! container, the host's own `/dev` for one, where nothing is to be made or replaced.
 
 use super::place::{Kind, name, open_or_make, open_parent};
 use crate::plan::{Device, Link};
@@ -8,7 +11,7 @@ use crate::sys::{Errno, Fd};
 
 /// Makes a node; where a user namespace forbids that, the host's node is bound instead.
 pub(crate) fn make_device(root: Fd, device: &Device) -> Result<(), Errno> {
-    let parent = open_parent(root, &device.target, Resolve::InRoot)?;
+    let parent = open_parent(root, &device.target, Resolve::InRootNoSymlinks)?;
     let name = name(&device.target.path);
     let result = match fs::mknodat(parent, name, device.mode, device.device) {
         Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
@@ -53,7 +56,7 @@ pub(crate) fn make_link(root: Fd, link: &Link) -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
     }
-    let parent = open_parent(root, &link.at, Resolve::InRoot)?;
+    let parent = open_parent(root, &link.at, Resolve::InRootNoSymlinks)?;
     let name = name(&link.at.path);
     let result = match fs::symlinkat(&link.to, parent, name) {
         Err(errno) if errno.number() == libc::EEXIST && link.replace => {

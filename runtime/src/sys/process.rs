@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 
-use super::fd::owned;
+use super::fd::{Closing, close_range, owned};
 use super::strings::Strings;
 use super::{Errno, Fd, raw};
 
@@ -147,10 +147,14 @@ pub(crate) fn namespace_type(namespace: Fd) -> Result<u64, Errno> {
     unsafe { raw(libc::SYS_ioctl, [namespace.arg(), NS_GET_NSTYPE, 0]) }.map(|kind| kind as u64)
 }
 
-/// Lets `command` run in those namespaces of a process that `kinds` names.
+/// Lets `command` run in those namespaces of a process that `kinds` names, with the standard streams and no other
+/// descriptor: what is executed there may be the container's.
 pub(crate) fn run_inside(command: &mut Command, pidfd: OwnedFd, kinds: u64) {
-    let join = move || Ok(setns(Fd::of(&pidfd), kinds)?);
-    // SAFETY: between fork and exec the closure makes one system call on captured numbers; it allocates nothing.
+    let join = move || {
+        close_range(3, u32::MAX, Closing::OnExec)?;
+        Ok(setns(Fd::of(&pidfd), kinds)?)
+    };
+    // SAFETY: between fork and exec the closure makes two system calls on captured numbers; it allocates nothing.
     unsafe { command.pre_exec(join) };
 }
 
