@@ -304,12 +304,8 @@ impl Construction<'_> {
     fn record(&self, child: &Child, cgroup: &Cgroup, plan: &Plan) -> Result<Record, Error> {
         let oci = self.spec.oci();
         let root = oci.root().as_ref().map(oci_spec::runtime::Root::path);
-        let config: &RawValue = serde_json::from_slice(self.spec.original()).map_err(|cause| {
-            Error::Spec(spec::Error::Syntax {
-                document: "config.json",
-                cause,
-            })
-        })?;
+        let config: &RawValue = serde_json::from_slice(self.spec.original())
+            .map_err(|cause| Error::Spec(spec::Error::Syntax(cause)))?;
         Ok(Record {
             version: Record::VERSION,
             id: self.id.to_string(),

@@ -52,6 +52,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    // Modes are given where files are made. Until then nobody else may write: to a socket that means to connect.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let file = match &arguments.config {
         Some(path) => ConfigFile::read(path)?,
         None => match ConfigFile::read(Path::new(DEFAULT_CONFIG)) {

@@ -41,13 +41,8 @@ pub enum Error {
         limit: u64,
     },
     /// The document is not JSON.
-    #[error("{document}: invalid JSON: {cause}")]
-    Syntax {
-        /// Which document: `config.json`, or what stands for the file of a process.
-        document: &'static str,
-        /// Where it ceases to be JSON.
-        cause: serde_json::Error,
-    },
+    #[error("invalid JSON: {0}")]
+    Syntax(serde_json::Error),
     /// A field's value is not usable.
     #[error("{}: {problem}", if field.is_empty() { "config" } else { field.as_str() })]
     Field {

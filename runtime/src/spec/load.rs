@@ -52,7 +52,7 @@ impl Spec {
 pub fn load(bundle: &Path) -> Result<Spec, Error> {
     let path = bundle.join(CONFIG_FILE);
     match parse(read_bounded(&path)?) {
-        Err(Error::Syntax { cause, .. }) => Err(Error::NotJson { path, source: cause }),
+        Err(Error::Syntax(source)) => Err(Error::NotJson { path, source }),
         parsed => parsed,
     }
 }
@@ -63,7 +63,7 @@ pub fn load(bundle: &Path) -> Result<Spec, Error> {
 ///
 /// As [`load`], but for reading.
 pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
-    let mut document = object("config.json", &original)?;
+    let mut document = object(&original)?;
     let warnings = normalize::spec(&mut document)?;
     let oci = typed(&document, "")?;
     validate(&oci)?;
@@ -80,15 +80,15 @@ pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
 ///
 /// As [`parse`].
 pub fn parse_process(document: &[u8]) -> Result<(oci::Process, Vec<String>), Error> {
-    let mut document = object("process", document)?;
+    let mut document = object(document)?;
     let warnings = normalize::process(&mut document, "process")?;
     let process = typed(&document, "process")?;
     validate_process(&process, "process")?;
     Ok((process, warnings))
 }
 
-fn object(document: &'static str, text: &[u8]) -> Result<Value, Error> {
-    let document: Value = serde_json::from_slice(text).map_err(|cause| Error::Syntax { document, cause })?;
+fn object(text: &[u8]) -> Result<Value, Error> {
+    let document: Value = serde_json::from_slice(text).map_err(Error::Syntax)?;
     if !document.is_object() {
         return Err(Error::field("", "must be an object"));
     }
