@@ -10,9 +10,12 @@ use crate::api::types::ExecConfig;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, Result};
 use crate::rootfs::Rootfs;
-use crate::supervisor::StdioUris;
+use crate::supervisor::{CallResult, Exit, StdioUris};
+use std::future::{Future, poll_fn, ready};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use wharf_proto::any;
 
 // A client that makes execs and never starts them must not fill the memory.
@@ -55,6 +58,9 @@ impl Exec {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The exit of a process that has been asked for.
+type PendingExit = Pin<Box<dyn Future<Output = CallResult<Exit>> + Send>>;
 
 impl Engine {
     /// Prepares an exec in a running container and returns its id.
@@ -130,14 +136,14 @@ impl Engine {
             state.started = true;
         }
         match self.launch_exec(container, exec, attached).await {
-            Ok(pid) => {
+            Ok((pid, exit)) => {
                 {
                     let mut state = exec.lock();
                     (state.running, state.pid) = (true, pid);
                 }
                 self.publish(container, "exec_start", &[("execID", exec.id.clone())]);
                 let (engine, container, exec) = (Arc::clone(self), Arc::clone(container), Arc::clone(exec));
-                tokio::spawn(async move { engine.exec_ended(&container, &exec).await });
+                tokio::spawn(async move { engine.exec_ended(&container, &exec, exit).await });
                 Ok(())
             }
             Err(error) => {
@@ -153,7 +159,12 @@ impl Engine {
         container.run_directory.join(format!("exec-{}", exec.id))
     }
 
-    async fn launch_exec(&self, container: &Arc<Container>, exec: &Arc<Exec>, attached: bool) -> Result<u32> {
+    async fn launch_exec(
+        &self,
+        container: &Arc<Container>,
+        exec: &Arc<Exec>,
+        attached: bool,
+    ) -> Result<(u32, PendingExit)> {
         if !container.is_running() {
             return Err(container.not_running());
         }
@@ -181,14 +192,26 @@ impl Engine {
             value: process.to_string().into_bytes(),
         };
         self.client.exec(&container.id, &exec.id, process, stdio).await?;
+        let exit = self.ask_for_exit(container, exec).await;
         match self.client.start_process(&container.id, &exec.id).await {
-            Ok(pid) => Ok(pid),
+            Ok(pid) => Ok((pid, exit)),
             Err(error) => {
                 if let Err(error) = self.client.delete_exec(&container.id, &exec.id).await {
                     tracing::warn!(exec_id = exec.id, %error, "exec not deleted");
                 }
                 Err(Error::system(format!("OCI runtime exec failed: {error}")))
             }
+        }
+    }
+
+    // Asked before the start: a process may end, and its container with it, before a later question would arrive.
+    async fn ask_for_exit(&self, container: &Container, exec: &Exec) -> PendingExit {
+        let (client, id, exec) = (self.client.clone(), container.id.clone(), exec.id.clone());
+        let mut exit: PendingExit = Box::pin(async move { client.wait(&id, &exec).await });
+        // The first poll sends the request.
+        match poll_fn(|context| Poll::Ready(exit.as_mut().poll(context))).await {
+            Poll::Ready(early) => Box::pin(ready(early)),
+            Poll::Pending => exit,
         }
     }
 
@@ -203,8 +226,8 @@ impl Engine {
         user::resolve(&config.user, &more, &accounts).map(Some)
     }
 
-    async fn exec_ended(&self, container: &Container, exec: &Exec) {
-        let code = match self.client.wait(&container.id, &exec.id).await {
+    async fn exec_ended(&self, container: &Container, exec: &Exec, exit: PendingExit) {
+        let code = match exit.await {
             Ok(exit) => i64::from(exit.status),
             Err(error) => {
                 tracing::debug!(exec_id = exec.id, %error, "exit of an exec is not known");

@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Prepares an exec.
 pub async fn create(
@@ -59,12 +59,14 @@ pub async fn start(
     hijack.check(config.attach_stdin)?;
     let output = exec.stdio.attach(config.attach_stdout, config.attach_stderr)?;
     let (terminal, stdin) = (config.tty, config.attach_stdin);
+    let (begun, begins) = oneshot::channel();
     let pieces = {
         let (engine, container, exec) = (Arc::clone(&engine), Arc::clone(&container), Arc::clone(&exec));
-        started(engine, container, exec, asked.console_size, output)
+        started(engine, container, exec, asked.console_size, output, begun)
     };
     Ok(hijack.stream(pieces, terminal, move |input| async move {
-        if stdin {
+        // Before the start, what is typed waits in the socket; there is nowhere to write it yet.
+        if begins.await.is_ok() && stdin {
             feed(&engine, &exec, input).await;
         } else {
             discard(input).await;
@@ -80,6 +82,7 @@ fn started(
     exec: Arc<Exec>,
     console_size: Option<[u16; 2]>,
     mut output: mpsc::Receiver<Piece>,
+    begun: oneshot::Sender<()>,
 ) -> mpsc::Receiver<Piece> {
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
@@ -89,6 +92,8 @@ fn started(
             sender.send((Stream::Stdout, line)).await.ok();
             return;
         }
+        // The client may have left already; then nobody waits to feed the process.
+        begun.send(()).ok();
         if let (true, Some([height, width])) = (exec.config.tty, console_size) {
             let (width, height) = (u32::from(width), u32::from(height));
             // The process may have ended already.
