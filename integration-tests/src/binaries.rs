@@ -18,7 +18,8 @@ pub fn use_directory(directory: PathBuf) {
 ///
 /// It has not been built; `cargo xtask test` builds it first.
 pub fn ours(name: &str) -> PathBuf {
-    let directory = directory();
+    // The probe is a part of the tests, not of what is measured.
+    let directory = if name == "probe" { beside() } else { directory() };
     let path = directory.join(name);
     assert!(
         path.exists(),
@@ -37,6 +38,10 @@ pub fn directory() -> PathBuf {
     if let Some(chosen) = CHOSEN.get() {
         return chosen.clone();
     }
+    beside()
+}
+
+fn beside() -> PathBuf {
     let executable = env::current_exe().expect("the path of the running test");
     let directory = executable.parent().expect("an executable lies in a directory");
     // Tests lie in `deps/`, one below the programs; the programs of this crate lie beside the others.

@@ -10,7 +10,7 @@ mod runtime;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{install, programs};
+use crate::{install, programs, shell};
 
 /// What to compare.
 #[derive(Args)]
@@ -29,6 +29,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("containers are started for real: run the benches as root");
     }
     install::build()?;
+    shell::run(&mut shell::command(
+        "cargo",
+        ["build", "--package", "integration-tests", "--bin", "probe"],
+    ))?;
     integration_tests::binaries::use_directory(programs("release")?);
     let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
     if wanted("runtime") {
