@@ -158,7 +158,11 @@ fn podman(scratch: &Scratch, archive: &Path) -> Option<Candidate> {
         name: "podman".into(),
         command: Box::new(move |_| {
             let mut command = base();
-            command.args(ARGUMENTS);
+            // Podman asks for its own limits, above what every machine allows.
+            command
+                .arg(ARGUMENTS[0])
+                .args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+            command.args(&ARGUMENTS[1..]);
             command
         }),
     })
