@@ -176,7 +176,10 @@ fn a_shell_in_a_terminal_has_its_size_its_keys_and_its_way_out() {
     session.send(b"exit 9\n");
     assert_eq!(session.ends(), 9);
     assert_eq!(session.settings(), before);
-    assert_eq!(instance.wharf.run(&["ps", "-aq"]).ok(), "");
+    // `attach` waits for the end of the process; the daemon removes the container after it.
+    eventually("the container is removed", SOON, || {
+        (instance.wharf.run(&["ps", "-aq"]).ok() == "").then_some(())
+    });
 }
 
 #[test]
