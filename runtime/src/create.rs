@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
+use crate::resources;
 use crate::hook::{self, Place};
 use crate::init::{Failure, Message, Work, describe};
 use crate::plan::{Facts, Opened, Plan};
@@ -40,8 +41,11 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Keep the caller's session keyring instead of joining a new one.
     pub no_new_keyring: bool,
-    /// `linux.cgroupsPath` is `slice:prefix:name`, for systemd.
+    /// systemd makes the control group; `linux.cgroupsPath` is `slice:prefix:name`.
     pub systemd_cgroup: bool,
+    /// Do without a control group that may not be made, unless limits or a path are asked for; and speak to the user's systemd.
+    /// Decided by the caller's ids when nothing is said.
+    pub rootless: Option<bool>,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
 }
@@ -59,6 +63,7 @@ impl CreateOptions {
             no_pivot: false,
             no_new_keyring: false,
             systemd_cgroup: false,
+            rootless: None,
             console_socket: None,
         }
     }
@@ -84,9 +89,6 @@ impl Runtime {
     ///
     /// As [`Self::create`].
     pub fn create_as(&self, options: CreateOptions, spec: &Spec) -> Result<Container, Error> {
-        if options.systemd_cgroup {
-            return Err(Error::Unsupported("the systemd cgroup driver".into()));
-        }
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
         let (plan, cgroups) = compile(spec, &bundle, &options)?;
@@ -120,13 +122,7 @@ impl Runtime {
 
 fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
-    let linux = spec.oci().linux.as_ref();
-    let cgroups = CgroupPlan::compile(
-        &layout,
-        linux.map(|linux| linux.cgroups_path.as_path()),
-        options.id.as_str(),
-        linux.and_then(|linux| linux.resources.as_ref()),
-    )?;
+    let cgroups = resources::plan(spec.oci(), &layout, options)?;
     let facts = Facts {
         id: &options.id,
         bundle,
@@ -195,18 +191,21 @@ impl Construction<'_> {
         namespaces: Vec<Opened>,
         undo: &mut Undo,
     ) -> Result<Built, Error> {
-        let cgroup = undo.cgroup.insert(cgroup_plan.create()?);
+        let by_unit = cgroup_plan.needs_process();
+        if !by_unit {
+            undo.cgroup = Some(cgroup_plan.create()?);
+        }
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         let gate = gate::make(directory.fd())?;
-        let entrances = cgroup.entrances()?;
-        let wait_for_parent = plan.mappings.is_some();
+        let entrances = undo.cgroup.as_ref().map(Cgroup::entrances).transpose()?.unwrap_or_default();
+        let wait_for_parent = plan.mappings.is_some() || by_unit;
         let (early, join) = split(namespaces, &plan);
         let (child, socket) = spawn(Request {
             create: plan.namespaces.create,
             early,
-            cgroup: cgroup.v2_dir_fd()?,
+            cgroup: undo.cgroup.as_ref().map(Cgroup::v2_dir_fd).transpose()?.flatten(),
             entrances: &entrances,
             streams: self.streams,
             preserve_fds: self.preserve_fds,
@@ -220,6 +219,14 @@ impl Construction<'_> {
         let child = &*undo.child.insert(child);
         let conversation = Conversation::new(&socket, &child.pidfd);
         let recorded = (|| {
+            if by_unit {
+                // What started is removed, whatever comes next.
+                undo.cgroup = Some(cgroup_plan.start_unit(child.pid)?);
+                undo.cgroup = Some(cgroup_plan.fill(child.pid)?);
+            }
+            let Some(cgroup) = &undo.cgroup else {
+                return Err(Error::Invalid("the control group is gone".into()));
+            };
             if let Some(mappings) = &plan.mappings {
                 user_namespace::write(child.pid, mappings)?;
             }
@@ -305,6 +312,8 @@ impl Construction<'_> {
             created: now(),
             annotations: oci.annotations.clone(),
             cgroups: cgroup.paths().clone(),
+            unit: cgroup.unit().cloned(),
+            resources: None,
             namespaces: plan.namespaces.all(),
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
             config: config.to_owned(),

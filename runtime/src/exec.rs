@@ -1,5 +1,6 @@
 //! Another process in a running container.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -27,6 +28,10 @@ pub struct ExecOptions {
     pub no_new_keyring: bool,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
+    /// Groups below the container's to run in, by controller; an empty name is all of them.
+    pub sub_cgroups: BTreeMap<String, String>,
+    /// Also in a paused container: the process waits until it is resumed.
+    pub ignore_paused: bool,
 }
 
 impl ExecOptions {
@@ -40,6 +45,8 @@ impl ExecOptions {
             preserve_fds: 0,
             no_new_keyring: false,
             console_socket: None,
+            sub_cgroups: BTreeMap::new(),
+            ignore_paused: false,
         }
     }
 }
@@ -79,7 +86,11 @@ impl Container {
     /// The container is not running (or created), the process is refused, or a step fails; then no process is left.
     pub fn exec(&self, options: ExecOptions) -> Result<Process, Error> {
         let status = self.status()?;
-        let running = matches!(status, Status::Running | Status::Created);
+        let running = match status {
+            Status::Running | Status::Created => true,
+            Status::Paused => options.ignore_paused,
+            Status::Creating | Status::Stopped => false,
+        };
         let Some(init) = self.pidfd.as_ref().filter(|_| running) else {
             return Err(self.wrong("exec in", status));
         };
@@ -93,28 +104,40 @@ impl Container {
             }
             path => path.map(ConsoleSocket::connect).transpose()?,
         };
-        let (early, late) = self.namespaces(init.as_fd())?;
-        let entrances = self.cgroup.entrances()?;
-        // Only the parent has the privilege to write it.
-        let wait_for_parent = plan.oom_score_adj.is_some();
-        let (child, socket) = spawn(Request {
-            create: 0,
-            early,
-            cgroup: self.cgroup.v2_dir_fd()?,
-            entrances: &entrances,
-            streams: &streams,
-            preserve_fds: options.preserve_fds,
-            gate: None,
-            wait_for_parent,
-            join: Vec::new(),
-            join_process: Some((init.as_fd(), late)),
-            work: Work::Process(&mut plan),
+        let place = self.place(&options.sub_cgroups)?;
+        let oom_score_adj = plan.oom_score_adj;
+        let entrances = place.entrances()?;
+        let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
+            let (early, late) = self.namespaces(init.as_fd())?;
+            spawn(Request {
+                create: 0,
+                early,
+                cgroup,
+                entrances: &entrances,
+                streams: &streams,
+                preserve_fds: options.preserve_fds,
+                gate: None,
+                // Only the parent has the privilege to do some things.
+                wait_for_parent: oom_score_adj.is_some() || moved_later,
+                join: Vec::new(),
+                join_process: Some((init.as_fd(), late)),
+                work: Work::Process(&mut plan),
+            })
         })?;
+        let (child, socket) = spawned;
         drop(streams);
         let attended = (|| {
             let conversation = Conversation::new(&socket, &child.pidfd);
-            if let Some(score) = plan.oom_score_adj {
-                let told = write_oom_score(child.pid, score).and_then(|()| conversation.go());
+            if oom_score_adj.is_some() || moved_by.is_some() {
+                let told = (|| {
+                    if let Some(mover) = &moved_by {
+                        mover.move_process(child.pid)?;
+                    }
+                    if let Some(score) = oom_score_adj {
+                        write_oom_score(child.pid, score)?;
+                    }
+                    conversation.go()
+                })();
                 let failure = |error| {
                     let last = conversation.last_words();
                     last.map_or(error, |failure| step_failed(failure, &plan, &entrances))

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::devices::DeviceRules;
 use super::layout::join;
+use super::systemd::{Manager, UnitPlan, Wishes};
 use super::write::Write;
 use super::{Error, Hierarchy, Layout, Version, v1, v2};
 use crate::spec::oci::LinuxResources;
@@ -60,11 +61,30 @@ pub(super) struct Directory {
 }
 
 /// What is to be made: directories, and the values written into their files, in order.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CgroupPlan {
     pub(super) directories: Vec<Directory>,
+    /// The unit that the directories belong to, where systemd makes them.
+    pub(super) unit: Option<UnitPlan>,
     pub(super) rootless: bool,
+    /// No path was asked for.
+    pub(super) is_default_path: bool,
+    /// Who gets the v2 group to manage below it.
+    pub(super) owner: Option<u32>,
     warnings: Vec<String>,
+}
+
+/// What a container's configuration says about its control groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The container's name.
+    pub id: &'a str,
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: Option<&'a Path>,
+    /// `linux.resources`.
+    pub resources: Option<&'a LinuxResources>,
+    /// `annotations`, among which systemd's properties may be.
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 impl CgroupPlan {
@@ -86,30 +106,81 @@ impl CgroupPlan {
         let none = LinuxResources::default();
         let resources = resources.unwrap_or(&none);
         let inner = Inner::new(cgroups_path, id)?;
-        let rules = DeviceRules::compile(&resources.devices)?;
-        // In a user namespace the kernel refuses device rules, and mknod does not work there anyway.
-        let rules = layout.in_initial_user_namespace().then_some(rules);
+        let rules = device_rules(layout, resources)?;
+        let mut plan = Self::at(layout, &inner, resources, rules)?;
+        plan.is_default_path = cgroups_path.is_none_or(|path| path.as_os_str().is_empty());
+        Ok(plan)
+    }
+
+    /// As [`Self::compile`], of a group that is a unit of systemd's: `cgroups_path` is `slice:prefix:name`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::compile`]; or the path, or an annotation about a property of the unit, cannot be understood.
+    pub fn compile_unit(layout: &Layout, manager: &Manager, wanted: &Wanted<'_>) -> Result<Self, Error> {
+        let none = LinuxResources::default();
+        let resources = wanted.resources.unwrap_or(&none);
+        let rules = device_rules(layout, resources)?;
+        let wishes = Wishes {
+            cgroups_path: wanted.cgroups_path,
+            id: wanted.id,
+            annotations: wanted.annotations,
+            rules: rules.as_ref(),
+            is_v2: layout.version() == Version::V2,
+        };
+        let planned = UnitPlan::compile(manager, &wishes, resources)?;
+        let mut plan = Self::at(layout, &Inner::Absolute(planned.group), &planned.resources, rules)?;
+        plan.unit = Some(planned.unit);
+        plan.warnings.extend(planned.warnings);
+        Ok(plan)
+    }
+
+    fn at(
+        layout: &Layout,
+        inner: &Inner,
+        resources: &LinuxResources,
+        rules: Option<DeviceRules>,
+    ) -> Result<Self, Error> {
         let mut warnings = Vec::new();
         let directories = if layout.version() == Version::V2 {
             let (writes, left_out) = v2::writes(resources)?;
             warnings = left_out;
-            vec![v2_directory(layout, &inner, Kind::V2, writes, rules)?]
+            vec![v2_directory(layout, inner, Kind::V2, writes, rules)?]
         } else {
-            v1_directories(layout, &inner, resources, rules)?
+            v1_directories(layout, inner, resources, rules)?
         };
+        if resources.memory.as_ref().is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some()) {
+            warnings.push("Kernel memory settings are ignored and will be removed".to_owned());
+        }
         Ok(Self {
             directories,
+            unit: None,
             rootless: false,
+            is_default_path: false,
+            owner: None,
             warnings,
         })
     }
 
     /// With `rootless`, a directory that the caller may not make is left out, unless a limit or an explicit
-    /// path was asked of it.
+    /// path was asked of it; and device rules that may not be set are not.
     #[must_use]
     pub fn rootless(mut self, rootless: bool) -> Self {
         self.rootless = rootless;
         self
+    }
+
+    /// The v2 group, and what the kernel lets be delegated of its files, will belong to this user of the host's.
+    #[must_use]
+    pub fn owned_by(mut self, owner: Option<u32>) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// Whether systemd makes the group: it needs a process to put into it.
+    #[must_use]
+    pub fn needs_process(&self) -> bool {
+        self.unit.is_some()
     }
 
     /// Controller name (empty for v2) to directory, as [`Cgroup::paths`](super::Cgroup::paths) will say; directories that the
@@ -132,6 +203,12 @@ impl CgroupPlan {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+}
+
+/// In a user namespace the kernel refuses device rules, and mknod does not work there anyway.
+fn device_rules(layout: &Layout, resources: &LinuxResources) -> Result<Option<DeviceRules>, Error> {
+    let rules = DeviceRules::compile(&resources.devices)?;
+    Ok(layout.in_initial_user_namespace().then_some(rules))
 }
 
 fn v1_directories(

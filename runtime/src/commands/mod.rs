@@ -4,6 +4,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -17,6 +18,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -63,7 +65,7 @@ pub(crate) struct Global {
     /// The criu program; checkpoints are not supported yet, so nothing runs it
     #[arg(long, value_name = "PATH", default_value = "criu")]
     criu: PathBuf,
-    /// Let systemd make the control groups; not supported yet
+    /// Let systemd make the control groups; linux.cgroupsPath is "slice:prefix:name" then
     #[arg(long)]
     systemd_cgroup: bool,
     /// Whether to do without control groups that may not be made
@@ -122,10 +124,10 @@ enum Command {
     Checkpoint(Unsupported),
     /// Not supported yet
     Restore(Unsupported),
-    /// Not supported yet
-    Events(Unsupported),
-    /// Not supported yet
-    Update(Unsupported),
+    /// Print a container's use of resources now and then, and when it ran out of memory
+    Events(events::Arguments),
+    /// Change a container's limits
+    Update(Box<update::Arguments>),
 }
 
 #[derive(Args, Debug)]
@@ -155,6 +157,7 @@ struct Environment<'a> {
     runtime: Runtime,
     root_is_given: bool,
     systemd_cgroup: bool,
+    rootless: Option<bool>,
     log: &'a Log,
 }
 
@@ -201,8 +204,8 @@ pub(crate) fn perform(arguments: Arguments, log: &Log) -> Result<ExitCode, Failu
         Command::Features => done(features::perform()),
         Command::Checkpoint(arguments) => Err(unsupported("checkpoint", &arguments)),
         Command::Restore(arguments) => Err(unsupported("restore", &arguments)),
-        Command::Events(arguments) => Err(unsupported("events", &arguments)),
-        Command::Update(arguments) => Err(unsupported("update", &arguments)),
+        Command::Events(arguments) => done(events::perform(&environment, &arguments)),
+        Command::Update(arguments) => done(update::perform(&environment, &arguments)),
     }
 }
 
@@ -221,13 +224,6 @@ fn unsupported(command: &str, asked: &Unsupported) -> Failure {
 }
 
 fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<'a>> {
-    // The library decides by the caller's ids; forcing it either way would need its consent.
-    if global.rootless != Rootless::Auto {
-        let is_root = rustix::process::geteuid().is_root();
-        if is_root != (global.rootless == Rootless::False) {
-            bail!("--rootless other than it is by the caller's ids is not supported yet");
-        }
-    }
     log.debug(|| format!("criu would be {}", global.criu.display()));
     let root = match &global.root {
         Some(root) => {
@@ -243,6 +239,11 @@ fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<
         runtime: Runtime::new(root),
         root_is_given: global.root.is_some(),
         systemd_cgroup: global.systemd_cgroup,
+        rootless: match global.rootless {
+            Rootless::True => Some(true),
+            Rootless::False => Some(false),
+            Rootless::Auto => None,
+        },
         log,
     })
 }
