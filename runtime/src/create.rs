@@ -10,8 +10,9 @@ use std::sync::Mutex;
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
+use crate::handover::Handover;
 use crate::hook::{self, Place};
-use crate::init::{Failure, Message, Work, describe};
+use crate::init::{self, Failure, Message, Work};
 use crate::plan::{Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
@@ -20,7 +21,6 @@ use crate::record::{Directory, Record};
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
-use crate::terminal::ConsoleSocket;
 use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
 
 /// How a container is created.
@@ -44,6 +44,8 @@ pub struct CreateOptions {
     pub systemd_cgroup: bool,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
+    /// A listening unix socket that receives a pidfd of the first process.
+    pub pidfd_socket: Option<PathBuf>,
 }
 
 impl CreateOptions {
@@ -60,6 +62,7 @@ impl CreateOptions {
             no_new_keyring: false,
             systemd_cgroup: false,
             console_socket: None,
+            pidfd_socket: None,
         }
     }
 }
@@ -95,6 +98,7 @@ impl Runtime {
         }
         let streams = Streams::new(options.stdio, plan.process.terminal.is_some())?;
         let console = console_socket(options.console_socket.as_deref(), &plan)?;
+        let pidfd = pidfd_socket(options.pidfd_socket.as_deref())?;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let directory = Directory::claim(self.root(), &options.id)?;
         let mut undo = Undo {
@@ -108,6 +112,7 @@ impl Runtime {
             spec,
             streams: &streams,
             console,
+            pidfd,
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
         };
@@ -161,14 +166,21 @@ fn enters_time_namespace_by_exec(release: &str) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
 }
 
-fn console_socket(path: Option<&Path>, plan: &Plan) -> Result<Option<ConsoleSocket>, Error> {
+fn console_socket(path: Option<&Path>, plan: &Plan) -> Result<Option<Handover>, Error> {
     match path {
         Some(_) if plan.process.terminal.is_none() => Err(Error::Invalid(
             "a console socket is given, but process.terminal is off".into(),
         )),
-        path => path.map(ConsoleSocket::connect).transpose(),
+        path => path.map(|path| Handover::connect(path, "console")).transpose(),
     }
 }
+
+pub(crate) fn pidfd_socket(path: Option<&Path>) -> Result<Option<Handover>, Error> {
+    path.map(|path| Handover::connect(path, "pidfd")).transpose()
+}
+
+/// The name under which a terminal's master is sent.
+pub(crate) const CONSOLE: &str = "/dev/ptmx";
 
 /// What building one container needs to know.
 struct Construction<'a> {
@@ -176,7 +188,8 @@ struct Construction<'a> {
     bundle: PathBuf,
     spec: &'a Spec,
     streams: &'a Streams,
-    console: Option<ConsoleSocket>,
+    console: Option<Handover>,
+    pidfd: Option<Handover>,
     pid_file: Option<&'a Path>,
     preserve_fds: u32,
 }
@@ -242,6 +255,9 @@ impl Construction<'_> {
         };
         let record = recorded.map_err(failure)?;
         let console = self.attend(&conversation, &plan, &record, &entrances)?;
+        if let Some(socket) = self.pidfd.take() {
+            socket.send("standard", child.pidfd.as_fd())?;
+        }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
@@ -268,7 +284,7 @@ impl Construction<'_> {
                     return Err(step_failed(failure, plan, entrances));
                 }
                 Heard::Console(master) => match self.console.take() {
-                    Some(socket) => socket.send(master)?,
+                    Some(socket) => socket.send(CONSOLE, master.as_fd())?,
                     None => console = Some(master),
                 },
                 Heard::Message(Message::Console | Message::Executing) | Heard::Closed => {
@@ -332,10 +348,7 @@ impl Construction<'_> {
 }
 
 fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {
-    Error::Step {
-        description: describe(failure, Some(plan), &plan.process, entrances),
-        errno: failure.errno,
-    }
+    init::error(failure, Some(plan), &plan.process, entrances)
 }
 
 /// Which namespaces are joined before the clone.

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use oci_spec::runtime as oci;
 
 use crate::cgroup::{Entrance, Version};
-use crate::create::{end, write_oom_score, write_pid_file};
-use crate::init::{Failure, Message, Work, describe};
+use crate::create::{CONSOLE, end, pidfd_socket, write_oom_score, write_pid_file};
+use crate::handover::Handover;
+use crate::init::{self, Failure, Message, Work};
 use crate::plan::{self, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
-use crate::terminal::ConsoleSocket;
 use crate::{Container, Error, Status, Stdio, lsm};
 
 /// What to execute in a running container, and how.
@@ -28,6 +28,8 @@ pub struct ExecOptions {
     pub no_new_keyring: bool,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
+    /// A listening unix socket that receives a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
 }
 
 impl ExecOptions {
@@ -41,6 +43,7 @@ impl ExecOptions {
             preserve_fds: 0,
             no_new_keyring: false,
             console_socket: None,
+            pidfd_socket: None,
         }
     }
 }
@@ -92,8 +95,9 @@ impl Container {
                     "a console socket is given, but process.terminal is off".into(),
                 ));
             }
-            path => path.map(ConsoleSocket::connect).transpose()?,
+            path => path.map(|path| Handover::connect(path, "console")).transpose()?,
         };
+        let pidfd_socket = pidfd_socket(options.pidfd_socket.as_deref())?;
         let (early, late) = self.namespaces(init.as_fd())?;
         let entrances = self.cgroup.entrances()?;
         // Only the parent has the privilege to write it.
@@ -123,6 +127,9 @@ impl Container {
                 told.map_err(failure)?;
             }
             let master = attend(&conversation, &mut console, &plan, &entrances)?;
+            if let Some(socket) = pidfd_socket {
+                socket.send("setns", child.pidfd.as_fd())?;
+            }
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, child.pid)?;
             }
@@ -196,7 +203,7 @@ impl Container {
 /// Follows the child half until the program is executed; answers the terminal's master, if it stays here.
 fn attend(
     conversation: &Conversation<'_>,
-    console: &mut Option<ConsoleSocket>,
+    console: &mut Option<Handover>,
     plan: &ProcessPlan,
     entrances: &[Entrance],
 ) -> Result<Option<OwnedFd>, Error> {
@@ -208,7 +215,7 @@ fn attend(
                 return Err(step_failed(failure, plan, entrances));
             }
             Heard::Console(master) => match console.take() {
-                Some(socket) => socket.send(master)?,
+                Some(socket) => socket.send(CONSOLE, master.as_fd())?,
                 None => kept = Some(master),
             },
             Heard::Closed if executing => return Ok(kept),
@@ -218,8 +225,5 @@ fn attend(
 }
 
 fn step_failed(failure: Failure, plan: &ProcessPlan, entrances: &[Entrance]) -> Error {
-    Error::Step {
-        description: describe(failure, None, plan, entrances),
-        errno: failure.errno,
-    }
+    init::error(failure, None, plan, entrances)
 }

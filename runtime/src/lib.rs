@@ -42,6 +42,7 @@ mod error;
 mod exec;
 pub mod features;
 pub mod foreground;
+mod handover;
 mod hook;
 pub mod host_binary;
 mod id;
@@ -58,7 +59,7 @@ mod start;
 mod state;
 mod stdio;
 mod sys;
-mod terminal;
+pub mod trace;
 mod user_namespace;
 
 pub use container::{Container, Runtime};

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::hook::{self, Place};
-use crate::init::{Message, describe};
+use crate::init::{self, Message};
 use crate::plan::Plan;
 use crate::process::{Conversation, Heard, gate};
 use crate::{Container, Error, Signal, Status};
@@ -59,12 +59,9 @@ impl Container {
                     let spec = self.spec()?;
                     let process = spec.oci().process().as_ref();
                     let process = process.map(Plan::process_for_messages).transpose()?;
-                    return Err(Error::Step {
-                        description: match &process {
-                            Some(process) => describe(failure, None, process, &[]),
-                            None => failure.errno.to_string(),
-                        },
-                        errno: failure.errno,
+                    return Err(match &process {
+                        Some(process) => init::error(failure, None, process, &[]),
+                        None => Error::io("start the program", failure.errno),
                     });
                 }
                 Heard::Closed if executing => return Ok(()),

@@ -6,7 +6,7 @@ use wharf_runtime::spec::{self, Spec};
 use wharf_runtime::{CreateOptions, Error, Stdio};
 
 use super::process::{ContainerFlags, check_terminal};
-use super::{Environment, PROGRAM, parse_id};
+use super::{Environment, parse_id};
 
 /// What is created, and how.
 #[derive(Args, Debug)]
@@ -29,7 +29,7 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
 }
 
 fn failed() -> String {
-    format!("{PROGRAM} create failed")
+    format!("{} create failed", super::called())
 }
 
 /// The options that `create` and `run` share, and the configuration, which is read once. The configuration's warnings are logged on the way.
@@ -63,6 +63,7 @@ pub(super) fn options(
     options.no_new_keyring = flags.no_new_keyring;
     options.systemd_cgroup = environment.systemd_cgroup;
     options.console_socket.clone_from(&flags.console_socket);
+    options.pidfd_socket.clone_from(&flags.pidfd_socket);
     if terminal && !detach {
         options.stdio = Stdio::Terminal;
     }

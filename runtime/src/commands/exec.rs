@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     /// A unix socket that receives the master of the terminal
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// A unix socket that receives a pidfd of the process; not supported yet
+    /// A unix socket that receives a pidfd of the process
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
     /// The working directory in the container
@@ -79,10 +79,7 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
 }
 
 fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    for (asked, flag) in [
-        (arguments.pidfd_socket.is_some(), "--pidfd-socket"),
-        (!arguments.cgroup.is_empty(), "--cgroup"),
-    ] {
+    for (asked, flag) in [(!arguments.cgroup.is_empty(), "--cgroup")] {
         if asked {
             bail!("{flag} is not supported yet");
         }
@@ -108,6 +105,7 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
     options.pid_file.clone_from(&arguments.pid_file);
     options.preserve_fds = arguments.preserve_fds;
     options.console_socket.clone_from(&arguments.console_socket);
+    options.pidfd_socket.clone_from(&arguments.pidfd_socket);
     if arguments.detach {
         if terminal {
             options.stdio = Stdio::Terminal;

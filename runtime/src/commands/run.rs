@@ -8,7 +8,7 @@ use wharf_runtime::foreground::Foreground;
 use wharf_runtime::{Container, Stdio};
 
 use super::process::ContainerFlags;
-use super::{Environment, PROGRAM, create};
+use super::{Environment, create};
 
 /// What is run, and how.
 #[derive(Args, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    run(environment, &arguments).with_context(|| format!("{PROGRAM} run failed"))
+    run(environment, &arguments).with_context(|| format!("{} run failed", super::called()))
 }
 
 fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<ExitCode> {

@@ -22,7 +22,7 @@ use std::convert::Infallible;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
-pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, Step, describe};
+pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, Step, error};
 
 /// What connects the child half with the rest of the world.
 #[derive(Debug)]

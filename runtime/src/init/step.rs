@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::CStr;
 
+use crate::Error;
 use crate::cgroup::Entrance;
 use crate::plan::{Operation, Plan, ProcessPlan, Source};
 use crate::sys::Errno;
@@ -203,20 +204,34 @@ impl Message {
     }
 }
 
-/// What failed, for people: operation, object and cause. `plan` is there when the container itself was being made,
-/// `entrances` as they were given to the child half.
-pub(crate) fn describe(
+/// The error that a failed step is; arguments as for [`describe`].
+pub(crate) fn error(
     failure: Failure,
     plan: Option<&Plan>,
     process: &ProcessPlan,
     entrances: &[Entrance],
-) -> String {
+) -> Error {
+    match failure.step {
+        Step::Execute => Error::Execute {
+            program: program(process).into_owned(),
+            errno: failure.errno,
+        },
+        _ => Error::Step {
+            description: describe(failure, plan, process, entrances),
+            errno: failure.errno,
+        },
+    }
+}
+
+/// What failed, for people: operation, object and cause. `plan` is there when the container itself was being made,
+/// `entrances` as they were given to the child half.
+fn describe(failure: Failure, plan: Option<&Plan>, process: &ProcessPlan, entrances: &[Entrance]) -> String {
     let index = failure.index as usize;
     let errno = failure.errno;
     let what: Cow<'static, str> = match failure.step {
         Step::Find => return not_found(process, errno),
         Step::CwdInside => return format!("{} is outside of the container", text(&process.cwd)),
-        Step::Execute => return format!("exec {}: {errno}", program(process)),
+        Step::Execute => format!("exec {}", program(process)).into(),
         Step::Chdir => format!("chdir to {}", text(&process.cwd)).into(),
         Step::Rlimit => match process.rlimits.get(index) {
             Some((resource, soft, hard)) => format!("set resource limit {resource} to {soft}:{hard}").into(),
