@@ -10,9 +10,9 @@ use std::sync::Mutex;
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
-use crate::handover::Handover;
 use crate::hook::{self, Place};
 use crate::init::{self, Failure, Message, Work};
+use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
@@ -21,6 +21,7 @@ use crate::record::{Directory, Record};
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
+use crate::terminal::ConsoleSocket;
 use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
 
 /// How a container is created.
@@ -98,7 +99,8 @@ impl Runtime {
         }
         let streams = Streams::new(options.stdio, plan.process.terminal.is_some())?;
         let console = console_socket(options.console_socket.as_deref(), &plan)?;
-        let pidfd = pidfd_socket(options.pidfd_socket.as_deref())?;
+        let pidfd = options.pidfd_socket.as_deref();
+        let pidfd = pidfd.map(PidfdSocket::connect).transpose()?;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let directory = Directory::claim(self.root(), &options.id)?;
         let mut undo = Undo {
@@ -125,12 +127,12 @@ impl Runtime {
 
 fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
-    let linux = spec.oci().linux().as_ref();
+    let linux = spec.oci().linux.as_ref();
     let cgroups = CgroupPlan::compile(
         &layout,
-        linux.and_then(|linux| linux.cgroups_path().as_deref()),
+        linux.map(|linux| linux.cgroups_path.as_path()),
         options.id.as_str(),
-        linux.and_then(|linux| linux.resources().as_ref()),
+        linux.and_then(|linux| linux.resources.as_ref()),
     )?;
     let facts = Facts {
         id: &options.id,
@@ -166,21 +168,14 @@ fn enters_time_namespace_by_exec(release: &str) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
 }
 
-fn console_socket(path: Option<&Path>, plan: &Plan) -> Result<Option<Handover>, Error> {
+fn console_socket(path: Option<&Path>, plan: &Plan) -> Result<Option<ConsoleSocket>, Error> {
     match path {
         Some(_) if plan.process.terminal.is_none() => Err(Error::Invalid(
             "a console socket is given, but process.terminal is off".into(),
         )),
-        path => path.map(|path| Handover::connect(path, "console")).transpose(),
+        path => path.map(ConsoleSocket::connect).transpose(),
     }
 }
-
-pub(crate) fn pidfd_socket(path: Option<&Path>) -> Result<Option<Handover>, Error> {
-    path.map(|path| Handover::connect(path, "pidfd")).transpose()
-}
-
-/// The name under which a terminal's master is sent.
-pub(crate) const CONSOLE: &str = "/dev/ptmx";
 
 /// What building one container needs to know.
 struct Construction<'a> {
@@ -188,8 +183,8 @@ struct Construction<'a> {
     bundle: PathBuf,
     spec: &'a Spec,
     streams: &'a Streams,
-    console: Option<Handover>,
-    pidfd: Option<Handover>,
+    console: Option<ConsoleSocket>,
+    pidfd: Option<PidfdSocket>,
     pid_file: Option<&'a Path>,
     preserve_fds: u32,
 }
@@ -256,7 +251,7 @@ impl Construction<'_> {
         let record = recorded.map_err(failure)?;
         let console = self.attend(&conversation, &plan, &record, &entrances)?;
         if let Some(socket) = self.pidfd.take() {
-            socket.send("standard", child.pidfd.as_fd())?;
+            socket.send(PidfdSocket::FIRST, &child.pidfd)?;
         }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
@@ -284,7 +279,7 @@ impl Construction<'_> {
                     return Err(step_failed(failure, plan, entrances));
                 }
                 Heard::Console(master) => match self.console.take() {
-                    Some(socket) => socket.send(CONSOLE, master.as_fd())?,
+                    Some(socket) => socket.send(master)?,
                     None => console = Some(master),
                 },
                 Heard::Message(Message::Console | Message::Executing) | Heard::Closed => {
@@ -295,50 +290,31 @@ impl Construction<'_> {
     }
 
     fn run_hooks(&self, conversation: &Conversation<'_>, plan: &Plan, record: &Record) -> Result<(), Error> {
-        let Some(hooks) = self.spec.oci().hooks() else {
+        let Some(hooks) = &self.spec.oci().hooks else {
             return Ok(());
         };
         let state = record.state(record.pid, Status::Creating);
-        #[allow(deprecated)]
-        let prestart = hooks.prestart().as_ref();
-        hook::run("prestart", prestart, &state, Place::Runtime)?;
-        hook::run(
-            "createRuntime",
-            hooks.create_runtime().as_ref(),
-            &state,
-            Place::Runtime,
-        )?;
+        hook::run("prestart", &hooks.prestart, &state, Place::Runtime)?;
+        hook::run("createRuntime", &hooks.create_runtime, &state, Place::Runtime)?;
         let inside = Place::Container(conversation.pidfd, hook::namespaces(plan.namespaces.all()));
-        hook::run(
-            "createContainer",
-            hooks.create_container().as_ref(),
-            &state,
-            inside,
-        )
+        hook::run("createContainer", &hooks.create_container, &state, inside)
     }
 
     fn record(&self, child: &Child, cgroup: &Cgroup, plan: &Plan) -> Result<Record, Error> {
         let oci = self.spec.oci();
-        let root = oci.root().as_ref().map(oci_spec::runtime::Root::path);
+        let root = oci.root.as_ref().map(|root| root.path.as_path());
         let config: &RawValue = serde_json::from_slice(self.spec.original())
             .map_err(|cause| Error::Spec(spec::Error::Syntax(cause)))?;
         Ok(Record {
             version: Record::VERSION,
             id: self.id.to_string(),
-            oci_version: oci.version().clone(),
-            rootfs: self
-                .bundle
-                .join(root.map_or(Path::new("rootfs"), PathBuf::as_path)),
+            oci_version: oci.oci_version.clone(),
+            rootfs: self.bundle.join(root.unwrap_or(Path::new("rootfs"))),
             bundle: self.bundle.clone(),
             pid: child.pid,
             start_time: start_time(child.pid).ok_or(Error::Ended("being recorded"))?,
             created: now(),
-            annotations: oci
-                .annotations()
-                .iter()
-                .flatten()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
+            annotations: oci.annotations.clone(),
             cgroups: cgroup.paths().clone(),
             namespaces: plan.namespaces.all(),
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,

@@ -3,14 +3,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use oci_spec::runtime as oci;
-
 use crate::cgroup::{Entrance, Version};
-use crate::create::{CONSOLE, end, pidfd_socket, write_oom_score, write_pid_file};
-use crate::handover::Handover;
+use crate::create::{end, write_oom_score, write_pid_file};
 use crate::init::{self, Failure, Message, Work};
+use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
+use crate::spec::oci;
+use crate::terminal::ConsoleSocket;
 use crate::{Container, Error, Status, Stdio, lsm};
 
 /// What to execute in a running container, and how.
@@ -95,9 +95,10 @@ impl Container {
                     "a console socket is given, but process.terminal is off".into(),
                 ));
             }
-            path => path.map(|path| Handover::connect(path, "console")).transpose()?,
+            path => path.map(ConsoleSocket::connect).transpose()?,
         };
-        let pidfd_socket = pidfd_socket(options.pidfd_socket.as_deref())?;
+        let pidfd_socket = options.pidfd_socket.as_deref();
+        let pidfd_socket = pidfd_socket.map(PidfdSocket::connect).transpose()?;
         let (early, late) = self.namespaces(init.as_fd())?;
         let entrances = self.cgroup.entrances()?;
         // Only the parent has the privilege to write it.
@@ -128,7 +129,7 @@ impl Container {
             }
             let master = attend(&conversation, &mut console, &plan, &entrances)?;
             if let Some(socket) = pidfd_socket {
-                socket.send("setns", child.pidfd.as_fd())?;
+                socket.send(PidfdSocket::JOINED, &child.pidfd)?;
             }
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, child.pid)?;
@@ -162,7 +163,7 @@ impl Container {
             no_new_keyring: options.no_new_keyring,
         };
         let default = oci::Linux::default();
-        let linux = spec.oci().linux().as_ref().unwrap_or(&default);
+        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
         Ok(plan::compile_process(&options.process, linux, &facts)?)
     }
 
@@ -203,7 +204,7 @@ impl Container {
 /// Follows the child half until the program is executed; answers the terminal's master, if it stays here.
 fn attend(
     conversation: &Conversation<'_>,
-    console: &mut Option<Handover>,
+    console: &mut Option<ConsoleSocket>,
     plan: &ProcessPlan,
     entrances: &[Entrance],
 ) -> Result<Option<OwnedFd>, Error> {
@@ -215,7 +216,7 @@ fn attend(
                 return Err(step_failed(failure, plan, entrances));
             }
             Heard::Console(master) => match console.take() {
-                Some(socket) => socket.send(CONSOLE, master.as_fd())?,
+                Some(socket) => socket.send(master)?,
                 None => kept = Some(master),
             },
             Heard::Closed if executing => return Ok(kept),

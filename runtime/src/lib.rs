@@ -49,6 +49,7 @@ mod id;
 mod init;
 mod kill;
 pub mod lsm;
+mod pidfd_socket;
 pub mod plan;
 mod process;
 mod record;
@@ -59,6 +60,7 @@ mod start;
 mod state;
 mod stdio;
 mod sys;
+mod terminal;
 pub mod trace;
 mod user_namespace;
 
