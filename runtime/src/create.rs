@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
-use crate::hook::{self, Place};
+use crate::hook;
 use crate::init::{self, Failure, Message, Work};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{Facts, Opened, Plan};
@@ -22,6 +22,7 @@ use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
 use crate::terminal::ConsoleSocket;
+use crate::trace::trace;
 use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
 
 /// How a container is created.
@@ -193,6 +194,7 @@ struct Construction<'a> {
 struct Built {
     record: Record,
     console: Option<OwnedFd>,
+    warnings: Vec<String>,
 }
 
 impl Construction<'_> {
@@ -207,6 +209,7 @@ impl Construction<'_> {
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
+        trace!("state directory of {} is made", self.id);
         let gate = gate::make(directory.fd())?;
         let entrances = cgroup.entrances()?;
         let wait_for_parent = plan.mappings.is_some();
@@ -256,7 +259,12 @@ impl Construction<'_> {
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
-        Ok(Built { record, console })
+        let warnings = plan.process.warnings;
+        Ok(Built {
+            record,
+            console,
+            warnings,
+        })
     }
 
     /// Follows the child half until it waits at the gate; answers the terminal's master, if it stays here.
@@ -270,9 +278,12 @@ impl Construction<'_> {
         let mut console = None;
         loop {
             match conversation.listen()? {
-                Heard::Message(Message::Ready) => return Ok(console),
+                Heard::Message(Message::Ready) => {
+                    trace!("init: closing the pipe to signal completion");
+                    return Ok(console);
+                }
                 Heard::Message(Message::BeforePivot) => {
-                    self.run_hooks(conversation, plan, record)?;
+                    self.run_hooks(record)?;
                     conversation.go()?;
                 }
                 Heard::Message(Message::Failed(failure)) => {
@@ -282,22 +293,24 @@ impl Construction<'_> {
                     Some(socket) => socket.send(master)?,
                     None => console = Some(master),
                 },
-                Heard::Message(Message::Console | Message::Executing) | Heard::Closed => {
+                Heard::Hook(failure, output) => {
+                    let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
+                    return Err(hook::failed(failure, &hooks, output.into()));
+                }
+                Heard::Message(_) | Heard::Closed => {
                     return Err(Error::Ended("building the container"));
                 }
             }
         }
     }
 
-    fn run_hooks(&self, conversation: &Conversation<'_>, plan: &Plan, record: &Record) -> Result<(), Error> {
+    fn run_hooks(&self, record: &Record) -> Result<(), Error> {
         let Some(hooks) = &self.spec.oci().hooks else {
             return Ok(());
         };
         let state = record.state(record.pid, Status::Creating);
-        hook::run("prestart", &hooks.prestart, &state, Place::Runtime)?;
-        hook::run("createRuntime", &hooks.create_runtime, &state, Place::Runtime)?;
-        let inside = Place::Container(conversation.pidfd, hook::namespaces(plan.namespaces.all()));
-        hook::run("createContainer", &hooks.create_container, &state, inside)
+        hook::run("prestart", &hooks.prestart, &state)?;
+        hook::run("createRuntime", &hooks.create_runtime, &state)
     }
 
     fn record(&self, child: &Child, cgroup: &Cgroup, plan: &Plan) -> Result<Record, Error> {
@@ -337,6 +350,7 @@ fn split(namespaces: Vec<Opened>, plan: &Plan) -> (Early, Vec<Opened>) {
     (
         Early {
             namespaces: early.collect(),
+            affinity: None,
         },
         late,
     )
@@ -401,6 +415,7 @@ impl Undo {
                 spec.warnings()
                     .iter()
                     .chain(cgroups.warnings())
+                    .chain(&built.warnings)
                     .cloned()
                     .collect(),
             ),

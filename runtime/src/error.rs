@@ -55,10 +55,12 @@ pub enum Error {
     #[error("the container process ended while {0}")]
     Ended(&'static str),
     /// A hook failed.
-    #[error("{kind} hook {}: {problem}", path.display())]
+    #[error("error running {kind} hook #{index}: {}: {problem}", path.display())]
     Hook {
         /// Which kind, as the configuration calls it.
         kind: &'static str,
+        /// Which of that kind, from 0 on.
+        index: usize,
         /// Its program.
         path: PathBuf,
         /// How it failed.

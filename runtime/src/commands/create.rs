@@ -24,7 +24,8 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
         options.stdio = Stdio::Terminal;
     }
     let created = environment.runtime.create_as(options, &spec);
-    created.with_context(failed)?;
+    let container = created.with_context(failed)?;
+    environment.log.warnings(&container.take_warnings());
     Ok(())
 }
 
@@ -32,7 +33,7 @@ fn failed() -> String {
     format!("{} create failed", super::called())
 }
 
-/// The options that `create` and `run` share, and the configuration, which is read once. The configuration's warnings are logged on the way.
+/// The options that `create` and `run` share, and the configuration, which is read once.
 pub(super) fn options(
     environment: &Environment<'_>,
     flags: &ContainerFlags,
@@ -46,9 +47,6 @@ pub(super) fn options(
     }
     let spec = spec::load(&bundle).map_err(Error::from)?;
     let id = parse_id(id)?;
-    spec.warnings()
-        .iter()
-        .for_each(|warning| environment.log.warning(warning));
     let terminal = spec
         .oci()
         .process

@@ -110,12 +110,14 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
         if terminal {
             options.stdio = Stdio::Terminal;
         }
-        container.exec(options)?;
+        let process = container.exec(options)?;
+        environment.log.warnings(process.warnings());
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(false)?;
     options.stdio = foreground.stdio(terminal)?;
     let mut process = container.exec(options)?;
+    environment.log.warnings(process.warnings());
     if let Some(console) = process.take_console() {
         foreground.attach(console)?;
     }
@@ -134,9 +136,7 @@ fn process(
 ) -> anyhow::Result<Process> {
     if let Some(path) = &arguments.process {
         let (process, warnings) = spec::parse_process(&read(path)?)?;
-        warnings
-            .iter()
-            .for_each(|warning| environment.log.warning(warning));
+        environment.log.warnings(&warnings);
         return Ok(process);
     }
     if command.is_empty() {
@@ -169,7 +169,7 @@ fn process(
         process.no_new_privileges = value;
     }
     process.env.extend(arguments.env.iter().cloned());
-    add_capabilities(&mut process, &arguments.cap)?;
+    add_capabilities(environment, &mut process, &arguments.cap);
     set_user(&mut process.user, arguments)?;
     spec::validate_process(&process, "process")?;
     Ok(process)
@@ -193,12 +193,16 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// Adds capabilities to what the process may have and has. They are ambient only where the configuration lets
 /// processes inherit some, because nothing else can become ambient.
-fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<()> {
+fn add_capabilities(environment: &Environment<'_>, process: &mut Process, names: &[String]) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
-    if let Some(name) = names.iter().find(|name| !spec::is_capability(name)) {
-        bail!("unknown capability {name:?}");
+    let (known, unknown): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| spec::is_capability(name));
+    if !unknown.is_empty() {
+        environment.log.warning(&format!(
+            "ignoring unknown or unavailable capabilities: {unknown:?}"
+        ));
     }
     let sets = process.capabilities.get_or_insert_default();
     let mut grown = vec![&mut sets.bounding, &mut sets.effective, &mut sets.permitted];
@@ -206,9 +210,8 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<(
         grown.push(&mut sets.ambient);
     }
     for set in grown {
-        set.extend(names.iter().cloned());
+        set.extend(known.iter().copied().cloned());
     }
-    Ok(())
 }
 
 fn set_user(user: &mut User, arguments: &Arguments) -> anyhow::Result<()> {

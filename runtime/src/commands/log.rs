@@ -71,6 +71,10 @@ impl Log {
         self.write("warning", message);
     }
 
+    pub(crate) fn warnings(&self, messages: &[String]) {
+        messages.iter().for_each(|message| self.warning(message));
+    }
+
     /// The last entry. Whoever has no eye on the log file finds the message on standard error.
     pub(crate) fn fatal(&self, message: &str) {
         self.write("error", message);

@@ -40,12 +40,14 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
             options.stdio = Stdio::Terminal;
         }
         let container = environment.runtime.create_as(options, &spec)?;
+        environment.log.warnings(&container.take_warnings());
         start(environment, &container, false)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(!arguments.no_subreaper)?;
     options.stdio = foreground.stdio(matches!(options.stdio, Stdio::Terminal))?;
     let mut container = environment.runtime.create_as(options, &spec)?;
+    environment.log.warnings(&container.take_warnings());
     let (Some(pid), Some(pidfd)) = (container.init_pid(), container.pidfd()) else {
         anyhow::bail!("the container ended before it was started");
     };
@@ -59,6 +61,7 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
     let waited = foreground.wait(pid, std::os::fd::AsFd::as_fd(&pidfd));
     if !arguments.keep {
         container.delete(true)?;
+        environment.log.warnings(&container.take_warnings());
     }
     Ok(ExitCode::from(waited? as u8))
 }
