@@ -10,18 +10,20 @@ use std::sync::Mutex;
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
-use crate::resources;
-use crate::hook::{self, Place};
-use crate::init::{Failure, Message, Work, describe};
+use crate::hook::{self};
+use crate::init::{self, Failure, Message, Work};
+use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
 use crate::record::{Directory, Record};
+use crate::resources;
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
 use crate::terminal::ConsoleSocket;
+use crate::trace::trace;
 use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
 
 /// How a container is created.
@@ -48,6 +50,8 @@ pub struct CreateOptions {
     pub rootless: Option<bool>,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
+    /// A listening unix socket that receives a pidfd of the first process.
+    pub pidfd_socket: Option<PathBuf>,
 }
 
 impl CreateOptions {
@@ -65,6 +69,7 @@ impl CreateOptions {
             systemd_cgroup: false,
             rootless: None,
             console_socket: None,
+            pidfd_socket: None,
         }
     }
 }
@@ -97,6 +102,8 @@ impl Runtime {
         }
         let streams = Streams::new(options.stdio, plan.process.terminal.is_some())?;
         let console = console_socket(options.console_socket.as_deref(), &plan)?;
+        let pidfd = options.pidfd_socket.as_deref();
+        let pidfd = pidfd.map(PidfdSocket::connect).transpose()?;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let directory = Directory::claim(self.root(), &options.id)?;
         let mut undo = Undo {
@@ -110,6 +117,7 @@ impl Runtime {
             spec,
             streams: &streams,
             console,
+            pidfd,
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
         };
@@ -173,6 +181,7 @@ struct Construction<'a> {
     spec: &'a Spec,
     streams: &'a Streams,
     console: Option<ConsoleSocket>,
+    pidfd: Option<PidfdSocket>,
     pid_file: Option<&'a Path>,
     preserve_fds: u32,
 }
@@ -181,6 +190,7 @@ struct Construction<'a> {
 struct Built {
     record: Record,
     console: Option<OwnedFd>,
+    warnings: Vec<String>,
 }
 
 impl Construction<'_> {
@@ -198,8 +208,14 @@ impl Construction<'_> {
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
+        trace!("state directory of {} is made", self.id);
         let gate = gate::make(directory.fd())?;
-        let entrances = undo.cgroup.as_ref().map(Cgroup::entrances).transpose()?.unwrap_or_default();
+        let entrances = undo
+            .cgroup
+            .as_ref()
+            .map(Cgroup::entrances)
+            .transpose()?
+            .unwrap_or_default();
         let wait_for_parent = plan.mappings.is_some() || by_unit;
         let (early, join) = split(namespaces, &plan);
         let (child, socket) = spawn(Request {
@@ -249,10 +265,18 @@ impl Construction<'_> {
         };
         let record = recorded.map_err(failure)?;
         let console = self.attend(&conversation, &plan, &record, &entrances)?;
+        if let Some(socket) = self.pidfd.take() {
+            socket.send(PidfdSocket::FIRST, &child.pidfd)?;
+        }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
-        Ok(Built { record, console })
+        let warnings = plan.process.warnings;
+        Ok(Built {
+            record,
+            console,
+            warnings,
+        })
     }
 
     /// Follows the child half until it waits at the gate; answers the terminal's master, if it stays here.
@@ -266,9 +290,12 @@ impl Construction<'_> {
         let mut console = None;
         loop {
             match conversation.listen()? {
-                Heard::Message(Message::Ready) => return Ok(console),
+                Heard::Message(Message::Ready) => {
+                    trace!("init: closing the pipe to signal completion");
+                    return Ok(console);
+                }
                 Heard::Message(Message::BeforePivot) => {
-                    self.run_hooks(conversation, plan, record)?;
+                    self.run_hooks(record)?;
                     conversation.go()?;
                 }
                 Heard::Message(Message::Failed(failure)) => {
@@ -278,22 +305,24 @@ impl Construction<'_> {
                     Some(socket) => socket.send(master)?,
                     None => console = Some(master),
                 },
-                Heard::Message(Message::Console | Message::Executing) | Heard::Closed => {
+                Heard::Hook(failure, output) => {
+                    let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
+                    return Err(hook::failed(failure, &hooks, output.into()));
+                }
+                Heard::Message(_) | Heard::Closed => {
                     return Err(Error::Ended("building the container"));
                 }
             }
         }
     }
 
-    fn run_hooks(&self, conversation: &Conversation<'_>, plan: &Plan, record: &Record) -> Result<(), Error> {
+    fn run_hooks(&self, record: &Record) -> Result<(), Error> {
         let Some(hooks) = &self.spec.oci().hooks else {
             return Ok(());
         };
         let state = record.state(record.pid, Status::Creating);
-        hook::run("prestart", &hooks.prestart, &state, Place::Runtime)?;
-        hook::run("createRuntime", &hooks.create_runtime, &state, Place::Runtime)?;
-        let inside = Place::Container(conversation.pidfd, hook::namespaces(plan.namespaces.all()));
-        hook::run("createContainer", &hooks.create_container, &state, inside)
+        hook::run("prestart", &hooks.prestart, &state)?;
+        hook::run("createRuntime", &hooks.create_runtime, &state)
     }
 
     fn record(&self, child: &Child, cgroup: &Cgroup, plan: &Plan) -> Result<Record, Error> {
@@ -322,10 +351,7 @@ impl Construction<'_> {
 }
 
 fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {
-    Error::Step {
-        description: describe(failure, Some(plan), &plan.process, entrances),
-        errno: failure.errno,
-    }
+    init::error(failure, Some(plan), &plan.process, entrances)
 }
 
 /// Which namespaces are joined before the clone.
@@ -338,6 +364,7 @@ fn split(namespaces: Vec<Opened>, plan: &Plan) -> (Early, Vec<Opened>) {
     (
         Early {
             namespaces: early.collect(),
+            affinity: None,
         },
         late,
     )
@@ -402,6 +429,7 @@ impl Undo {
                 spec.warnings()
                     .iter()
                     .chain(cgroups.warnings())
+                    .chain(&built.warnings)
                     .cloned()
                     .collect(),
             ),

@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 
-use super::step::{At, Failure, Message, Step};
-use super::{Wires, identity, isolate, terminal};
-use crate::plan::ProcessPlan;
+use super::step::{At, Failure, Message, Stage, Step};
+use super::{Wires, hook, identity, isolate, terminal};
+use crate::plan::{Hooks, ProcessPlan};
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::{Errno, Fd, credentials, process, socket};
@@ -14,6 +14,7 @@ const MAX_PASSWD_BYTES: usize = 1 << 20;
 
 pub(super) fn execute(
     plan: &mut ProcessPlan,
+    hooks: Option<&Hooks>,
     terminal: Option<Fd>,
     wires: &Wires,
     reporter: &mut Fd,
@@ -56,6 +57,9 @@ pub(super) fn execute(
     for (resource, soft, hard) in plan.rlimits.iter().filter(|limit| is_nofile(limit)) {
         process::set_rlimit(*resource, *soft, *hard).at(Step::Rlimit)?;
     }
+    if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
+        run_hooks(plan, hooks, *reporter)?;
+    }
     fd::close_range(wires.first_undeclared, u32::MAX, Closing::OnExec).at(Step::CloseDescriptors)?;
     socket::send(*reporter, &Message::Executing.encode(), None).at(Step::Gate)?;
     if let Some(filter) = &plan.seccomp {
@@ -63,6 +67,22 @@ pub(super) fn execute(
     }
     identity::finish(plan)?;
     Err(become_program(plan, first)).at(Step::Execute)
+}
+
+/// The hooks of the container run as its program will: in its namespaces, with its user and privileges, behind its filter.
+fn run_hooks(plan: &ProcessPlan, hooks: &Hooks, reporter: Fd) -> Result<(), Failure> {
+    let stages = hook::Stages {
+        stage: Stage::StartContainer,
+        hooks: &hooks.start_container,
+        state: &hooks.created,
+        environment: &plan.environment,
+    };
+    hook::run_all(&stages, reporter, || {
+        if let Some(filter) = &plan.seccomp {
+            credentials::set_seccomp(filter)?;
+        }
+        identity::finish(plan).map_err(|failure| failure.errno)
+    })
 }
 
 /// What the process inherits to its program besides its identity.
@@ -78,6 +98,9 @@ fn limit(plan: &ProcessPlan) -> Result<(), Failure> {
     }
     if let Some(scheduling) = &plan.scheduling {
         process::set_scheduling(scheduling).at(Step::Scheduling)?;
+    }
+    if let Some(policy) = &plan.memory_policy {
+        process::set_memory_policy(policy.mode, &policy.nodes).at(Step::MemoryPolicy)?;
     }
     if let Some(domain) = plan.personality {
         process::set_personality(domain).at(Step::Personality)?;
