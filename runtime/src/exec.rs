@@ -11,7 +11,7 @@ use crate::init::{Failure, Message, Work, describe};
 use crate::plan::{self, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
 use crate::terminal::ConsoleSocket;
-use crate::{Container, Error, Status, Stdio, lsm};
+use crate::{Container, Error, State, Status, Stdio, lsm};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -122,7 +122,8 @@ impl Container {
                 };
                 told.map_err(failure)?;
             }
-            let master = attend(&conversation, &mut console, &plan, &entrances)?;
+            let state = || self.record.state(self.record.pid, Status::Running);
+            let master = attend(&conversation, &mut console, &plan, &entrances, (child.pid, &state))?;
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, child.pid)?;
             }
@@ -199,11 +200,19 @@ fn attend(
     console: &mut Option<ConsoleSocket>,
     plan: &ProcessPlan,
     entrances: &[Entrance],
+    (pid, state): (i32, &dyn Fn() -> State),
 ) -> Result<Option<OwnedFd>, Error> {
     let (mut kept, mut executing) = (None, false);
     loop {
         match conversation.listen()? {
             Heard::Message(Message::Executing) => executing = true,
+            Heard::Message(Message::Listener(number)) => {
+                let listener = conversation.fetch(number)?;
+                match &plan.agent {
+                    Some(agent) => agent.send(listener, pid, &state())?,
+                    None => return Err(Error::Ended("handing over a listener")),
+                }
+            }
             Heard::Message(Message::Failed(failure)) => {
                 return Err(step_failed(failure, plan, entrances));
             }

@@ -42,6 +42,7 @@ mod error;
 mod exec;
 pub mod features;
 pub mod foreground;
+mod handover;
 mod hook;
 pub mod host_binary;
 mod id;

@@ -59,6 +59,7 @@ pub(crate) enum Step {
     Find,
     Gate,
     Seccomp,
+    Listener,
     Execute,
 }
 
@@ -110,6 +111,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Find,
     Step::Gate,
     Step::Seccomp,
+    Step::Listener,
     Step::Execute,
 ];
 
@@ -152,6 +154,8 @@ pub(crate) enum Message {
     BeforePivot,
     /// The packet carries the terminal's master.
     Console,
+    /// The descriptor of that number listens to the filter's notices; the child waits for a packet.
+    Listener(i32),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
@@ -175,6 +179,7 @@ impl Message {
             Self::Console => [3, 0, 0, 0],
             Self::Ready => [4, 0, 0, 0],
             Self::Executing => [5, 0, 0, 0],
+            Self::Listener(number) => [6, number.cast_unsigned(), 0, 0],
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -198,6 +203,7 @@ impl Message {
             3 => Self::Console,
             4 => Self::Ready,
             5 => Self::Executing,
+            6 => Self::Listener(word(4).cast_signed()),
             _ => return None,
         })
     }
@@ -324,6 +330,7 @@ fn plain(step: Step) -> &'static str {
         Step::Find => "find the program",
         Step::Gate => "wait for start",
         Step::Seccomp => "load the seccomp filter",
+        Step::Listener => "hand over the seccomp listener",
         Step::Execute => "exec",
     }
 }
@@ -370,6 +377,7 @@ mod tests {
             Message::Console,
             Message::Ready,
             Message::Executing,
+            Message::Listener(7),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

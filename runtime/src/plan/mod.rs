@@ -149,6 +149,9 @@ pub fn compile_process(
         .map(seccomp::compile)
         .transpose()
         .map_err(|error| Error::field("linux.seccomp", error.to_string()))?;
+    if plan.seccomp.as_ref().is_some_and(seccomp::Program::has_listener) {
+        plan.agent = linux.seccomp().as_ref().and_then(seccomp::Agent::of);
+    }
     plan.personality = linux.personality().as_ref().map(limit::personality).transpose()?;
     plan.label = facts.lsm.label(process)?;
     if !facts.no_new_keyring {

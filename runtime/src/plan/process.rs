@@ -41,6 +41,8 @@ pub struct ProcessPlan {
     pub rlimits: Vec<(u32, u64, u64)>,
     /// The system call filter.
     pub seccomp: Option<seccomp::Program>,
+    /// Who listens, when the filter has notices.
+    pub agent: Option<seccomp::Agent>,
     /// Give it a terminal; rows and columns, 0 for the kernel's default.
     pub terminal: Option<(u16, u16)>,
     /// For `/proc/PID/oom_score_adj`, written by the parent.
@@ -104,6 +106,7 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: super::limit::rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         seccomp: None,
+        agent: None,
         terminal: terminal(process)?,
         oom_score_adj: oom_score_adj(process)?,
         io_priority: process
