@@ -3,13 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use oci_spec::runtime as oci;
-
 use crate::cgroup::{Entrance, Version};
 use crate::create::{end, write_oom_score, write_pid_file};
 use crate::init::{Failure, Message, Work, describe};
 use crate::plan::{self, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
+use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::{Container, Error, State, Status, Stdio, lsm};
 
@@ -123,7 +122,13 @@ impl Container {
                 told.map_err(failure)?;
             }
             let state = || self.record.state(self.record.pid, Status::Running);
-            let master = attend(&conversation, &mut console, &plan, &entrances, (child.pid, &state))?;
+            let master = attend(
+                &conversation,
+                &mut console,
+                &plan,
+                &entrances,
+                (child.pid, &state),
+            )?;
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, child.pid)?;
             }
@@ -156,7 +161,7 @@ impl Container {
             no_new_keyring: options.no_new_keyring,
         };
         let default = oci::Linux::default();
-        let linux = spec.oci().linux().as_ref().unwrap_or(&default);
+        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
         Ok(plan::compile_process(&options.process, linux, &facts)?)
     }
 

@@ -28,8 +28,8 @@ mod tests;
 
 pub use error::Error;
 pub use notify::Agent;
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 
+use crate::spec::oci::{LinuxSeccomp, LinuxSeccompFlag};
 use arch::Arch;
 use rules::Rules;
 
@@ -111,9 +111,9 @@ pub fn compile_for(profile: &LinuxSeccomp, machine: Machine) -> Result<Program, 
 /// The names in a profile that are no system calls of any architecture; rules about them are skipped.
 #[must_use]
 pub fn unknown_names(profile: &LinuxSeccomp) -> Vec<&str> {
-    let calls = profile.syscalls().iter().flatten();
+    let calls = profile.syscalls.iter();
     calls
-        .flat_map(|call| call.names())
+        .flat_map(|call| &call.names)
         .map(String::as_str)
         .filter(|name| syscalls::numbers(name).is_none())
         .collect()
@@ -121,14 +121,10 @@ pub fn unknown_names(profile: &LinuxSeccomp) -> Vec<&str> {
 
 fn compile_native(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error> {
     let rules = Rules::of(profile, native)?;
-    let mut flags = flags(profile.flags().as_deref(), rules.notifies)?;
+    let mut flags = flags(profile.flags.as_deref(), rules.notifies)?;
     if rules.notifies {
         flags |= NEW_LISTENER;
-        if profile
-            .listener_path()
-            .as_ref()
-            .is_none_or(|path| path.as_os_str().is_empty())
-        {
+        if profile.listener_path.as_os_str().is_empty() {
             return Err(Error::field("listenerPath", "seccomp listenerPath is not set"));
         }
     }
@@ -141,20 +137,18 @@ fn compile_native(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error
 const NEW_LISTENER: u32 = 1 << 3;
 
 /// Without any mention of flags, containers keep the speed of their programs: `SPEC_ALLOW`, as with runc.
-fn flags(flags: Option<&[LinuxSeccompFilterFlag]>, notifies: bool) -> Result<u32, Error> {
+fn flags(flags: Option<&[LinuxSeccompFlag]>, notifies: bool) -> Result<u32, Error> {
     const LOG: u32 = 1 << 1;
     const SPEC_ALLOW: u32 = 1 << 2;
     const WAIT_KILLABLE_RECV: u32 = 1 << 5;
     let Some(flags) = flags else { return Ok(SPEC_ALLOW) };
     flags.iter().try_fold(0, |bits, flag| match flag {
         // The process that loads the filter has one thread.
-        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => Ok(bits),
-        LinuxSeccompFilterFlag::SeccompFilterFlagLog => Ok(bits | LOG),
-        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => Ok(bits | SPEC_ALLOW),
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if notifies => {
-            Ok(bits | WAIT_KILLABLE_RECV)
-        }
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+        LinuxSeccompFlag::Tsync => Ok(bits),
+        LinuxSeccompFlag::Log => Ok(bits | LOG),
+        LinuxSeccompFlag::SpecAllow => Ok(bits | SPEC_ALLOW),
+        LinuxSeccompFlag::WaitKillableRecv if notifies => Ok(bits | WAIT_KILLABLE_RECV),
+        LinuxSeccompFlag::WaitKillableRecv => {
             let problem = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without SCMP_ACT_NOTIFY";
             Err(Error::field("flags", problem))
         }

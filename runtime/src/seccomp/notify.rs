@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use oci_spec::runtime::LinuxSeccomp;
+use crate::spec::oci::LinuxSeccomp;
 use serde_json::json;
 
 use crate::{Error, State, handover};
@@ -22,11 +22,11 @@ pub struct Agent {
 
 impl Agent {
     /// The agent that a profile names.
-    pub(crate) fn of(profile: &LinuxSeccomp) -> Option<Self> {
-        Some(Self {
-            path: profile.listener_path().clone()?,
-            metadata: profile.listener_metadata().clone().unwrap_or_default(),
-        })
+    pub(crate) fn of(profile: &LinuxSeccomp) -> Self {
+        Self {
+            path: profile.listener_path.clone(),
+            metadata: profile.listener_metadata.clone(),
+        }
     }
 
     /// Sends the listener of process `pid` of the container in `state`; this process's copy is closed. Blocks until the agent's

@@ -12,7 +12,7 @@
 
 use std::cmp::Ordering;
 
-use oci_spec::runtime::LinuxSeccompOperator as Operator;
+use crate::spec::oci::LinuxSeccompOperator as Operator;
 
 use super::rules::{Condition, Rule};
 
@@ -41,15 +41,15 @@ fn compare(one: &Condition, other: &Condition) -> Ordering {
         .cmp(&one.index)
         .then(class.cmp(&self::class(other.operator)));
     order.then_with(|| match one.operator {
-        Operator::ScmpCmpLt | Operator::ScmpCmpLe => one.value.cmp(&other.value),
+        Operator::Lt | Operator::Le => one.value.cmp(&other.value),
         _ => other.value.cmp(&one.value),
     })
 }
 
 fn class(operator: Operator) -> u8 {
     match operator {
-        Operator::ScmpCmpEq | Operator::ScmpCmpNe | Operator::ScmpCmpMaskedEq => 0,
-        Operator::ScmpCmpLt | Operator::ScmpCmpLe => 1,
-        Operator::ScmpCmpGt | Operator::ScmpCmpGe => 2,
+        Operator::Eq | Operator::Ne | Operator::MaskedEq => 0,
+        Operator::Lt | Operator::Le => 1,
+        Operator::Gt | Operator::Ge => 2,
     }
 }
