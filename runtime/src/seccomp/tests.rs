@@ -6,7 +6,7 @@ use serde_json::json;
 use super::arch::Arch;
 use super::assemble::{AND, ARCH, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, LOAD, NUMBER, RETURN};
 use super::{Instruction, compile_native as compile_for, syscalls};
-use crate::spec::oci::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator};
+use crate::spec::oci::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
@@ -385,7 +385,10 @@ fn naive(profile: &LinuxSeccomp, arch: u32, number: u32, args: [u64; 6]) -> Vec<
                     LinuxSeccompOperator::MaskedEq => have & want == narrow(arg.value_two) & want,
                 }
             });
-            if call.args.is_empty() {
+            // A mask of nothing is no condition.
+            let compares =
+                |arg: &LinuxSeccompArg| arg.op != LinuxSeccompOperator::MaskedEq || narrow(arg.value) != 0;
+            if !call.args.iter().any(compares) {
                 whole = whole.or(Some(answer));
             } else if holds {
                 matches.push(answer);
