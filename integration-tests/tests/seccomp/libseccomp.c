@@ -4,10 +4,10 @@
  *   libseccomp names ARCH        every system call that it knows there: "NUMBER NAME"
  *   libseccomp filter < PROFILE  the filter
  *
- * PROFILE is lines of words: "native ARCH", "default ACTION", "arch ARCH", "tree", and for each rule
+ * PROFILE is lines of words: "native ARCH", "default ACTION", "arch ARCH", "tree", "name NAME", and for each rule
  * "rule ACTION NAME COUNT" with COUNT times "INDEX OPERATOR VALUE VALUE2" behind it. Actions are the kernel's numbers.
  *
- * The filter is written as lines "call ARCH NAME NUMBER" for each name of a rule, then "program" and its bytes. The exit
+ * The filter is written as lines "call ARCH NAME NUMBER" for each name, then "program" and its bytes. The exit
  * code is 3 when libseccomp refuses a rule: it contradicts another.
  */
 #include <errno.h>
@@ -41,6 +41,14 @@ static uint32_t arch(const char *name)
 			return archs[i].token;
 	fail(name, EINVAL);
 	return 0;
+}
+
+static const char *spelling(uint32_t token)
+{
+	for (size_t i = 0; i < sizeof(archs) / sizeof(*archs); i++)
+		if (archs[i].token == token)
+			return archs[i].name;
+	return "";
 }
 
 static enum scmp_compare operator(const char *name)
@@ -110,15 +118,10 @@ static int filter(void)
 			if (number == __NR_SCMP_ERROR)
 				fail(word, ENOSYS);
 			code = seccomp_rule_add_array(context, action, number, conditions, compare);
-			for (size_t i = 0; i < count; i++) {
-				char *known = NULL;
-
-				for (size_t j = 0; j < sizeof(archs) / sizeof(*archs); j++)
-					if (archs[j].token == used[i])
-						known = (char *)archs[j].name;
-				printf("call %s %s %d\n", known, word,
+		} else if (sscanf(line, "name %63s", word) == 1) {
+			for (size_t i = 0; i < count; i++)
+				printf("call %s %s %d\n", spelling(used[i]), word,
 				       seccomp_syscall_resolve_name_arch(used[i], word));
-			}
 		} else {
 			fail(line, EINVAL);
 		}

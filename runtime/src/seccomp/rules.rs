@@ -250,7 +250,7 @@ impl Table {
             segments.push((number | marker, outcome));
             segments.push(((number + 1) | marker, Outcome::Return(default)));
         }
-        if self.last > 0 {
+        if self.last > 0 && beyond != default {
             segments.retain(|(start, _)| *start <= self.last | marker);
             segments.push(((self.last + 1) | marker, Outcome::Return(beyond)));
         }
