@@ -65,6 +65,7 @@ pub(crate) enum Step {
     Find,
     Gate,
     Seccomp,
+    Listener,
     Execute,
 }
 
@@ -119,6 +120,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Find,
     Step::Gate,
     Step::Seccomp,
+    Step::Listener,
     Step::Execute,
 ];
 
@@ -210,6 +212,8 @@ pub(crate) enum Message {
     BeforePivot,
     /// The packet carries the terminal's master.
     Console,
+    /// The descriptor of that number listens to the filter's notices; the child waits for a packet.
+    Listener(i32),
     /// A hook failed, and the packet carries what it wrote; the child is ending.
     Hook(HookFailure),
     /// The child waits at the gate.
@@ -235,6 +239,7 @@ impl Message {
             Self::Console => [3, 0, 0, 0],
             Self::Ready => [4, 0, 0, 0],
             Self::Executing => [5, 0, 0, 0],
+            Self::Listener(number) => [6, number.cast_unsigned(), 0, 0],
             Self::Hook(failure) => {
                 let [place, how, number] = failure.encode();
                 [7, place, how, number]
@@ -262,6 +267,7 @@ impl Message {
             3 => Self::Console,
             4 => Self::Ready,
             5 => Self::Executing,
+            6 => Self::Listener(word(4).cast_signed()),
             7 => Self::Hook(HookFailure::decode([word(4), word(8), word(12)])?),
             _ => return None,
         })
@@ -409,6 +415,7 @@ fn plain(step: Step) -> &'static str {
         Step::Find => "find the program",
         Step::Gate => "wait for start",
         Step::Seccomp => "load the seccomp filter",
+        Step::Listener => "hand over the seccomp listener",
         Step::Execute => "exec",
     }
 }
@@ -463,6 +470,7 @@ mod tests {
             Message::Console,
             Message::Ready,
             Message::Executing,
+            Message::Listener(7),
             hook(Stage::CreateContainer, Ending::Ended(Ended::Exited(7))),
             hook(Stage::StartContainer, Ending::Ended(Ended::Killed(9))),
             hook(Stage::StartContainer, Ending::TimedOut),

@@ -158,6 +158,9 @@ pub fn compile_process(
         .map(seccomp::compile)
         .transpose()
         .map_err(|error| Error::field("linux.seccomp", error.to_string()))?;
+    if plan.seccomp.as_ref().is_some_and(seccomp::Program::has_listener) {
+        plan.agent = linux.seccomp.as_ref().map(seccomp::Agent::of);
+    }
     plan.personality = linux.personality.as_ref().map(limit::personality).transpose()?;
     let memory_policy = linux.memory_policy.as_ref();
     plan.memory_policy = memory_policy.map(limit::memory_policy).transpose()?;
