@@ -3,13 +3,15 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use crate::caller::limits_to_raise;
 use crate::cgroup::{Entrance, Version};
-use crate::create::{end, write_oom_score, write_pid_file};
+use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
 use crate::init::{Failure, Message, Work, describe};
-use crate::plan::{self, Facts, ProcessPlan};
+use crate::plan::{self, Caller, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
+use crate::user_namespace::allows_setgroups;
 use crate::{Container, Error, Status, Stdio, lsm};
 
 /// What to execute in a running container, and how.
@@ -83,7 +85,9 @@ impl Container {
         let Some(init) = self.pidfd.as_ref().filter(|_| running) else {
             return Err(self.wrong("exec in", status));
         };
-        let mut plan = self.compile(&options)?;
+        let own_user = self.record.namespaces & libc::CLONE_NEWUSER as u64 != 0;
+        let caller = self.caller(own_user)?;
+        let mut plan = self.compile(&options, caller)?;
         let streams = Streams::new(options.stdio, plan.terminal.is_some())?;
         let mut console = match options.console_socket.as_deref() {
             Some(_) if plan.terminal.is_none() => {
@@ -93,10 +97,20 @@ impl Container {
             }
             path => path.map(ConsoleSocket::connect).transpose()?,
         };
-        let (early, late) = self.namespaces(init.as_fd())?;
+        // Only in the container's user namespace has a user the privilege to join its pid namespace.
+        let usher = own_user && !caller.is_root();
+        let (early, late) = match usher {
+            true => (Early::default(), self.record.namespaces),
+            false => self.namespaces(init.as_fd())?,
+        };
         let entrances = self.cgroup.entrances()?;
-        // Only the parent has the privilege to write it.
-        let wait_for_parent = plan.oom_score_adj.is_some();
+        // Only root has the privilege to write it, and only outside.
+        let oom_score = plan.oom_score_adj.filter(|_| caller.is_root());
+        let wait_for_parent = oom_score.is_some() || self.record.intel_rdt.is_some();
+        let raise = match own_user {
+            true => limits_to_raise(&plan)?,
+            false => Vec::new(),
+        };
         let (child, socket) = spawn(Request {
             create: 0,
             early,
@@ -108,13 +122,19 @@ impl Container {
             wait_for_parent,
             join: Vec::new(),
             join_process: Some((init.as_fd(), late)),
+            usher,
+            drop_groups: caller.is_root() && caller.may_set_groups,
+            oom_score: own_oom_score(plan.oom_score_adj.filter(|_| !caller.is_root())),
+            raise,
             work: Work::Process(&mut plan),
         })?;
         drop(streams);
         let attended = (|| {
             let conversation = Conversation::new(&socket, &child.pidfd);
-            if let Some(score) = plan.oom_score_adj {
-                let told = write_oom_score(child.pid, score).and_then(|()| conversation.go());
+            if wait_for_parent {
+                let told = self
+                    .prepare(child.pid, oom_score)
+                    .and_then(|()| conversation.go());
                 let failure = |error| {
                     let last = conversation.last_words();
                     last.map_or(error, |failure| step_failed(failure, &plan, &entrances))
@@ -140,7 +160,31 @@ impl Container {
         }
     }
 
-    fn compile(&self, options: &ExecOptions) -> Result<ProcessPlan, Error> {
+    /// What only this process may do for the new one, which waits.
+    fn prepare(&self, pid: i32, oom_score: Option<i32>) -> Result<(), Error> {
+        if let Some(score) = oom_score {
+            write_oom_score(pid, score)?;
+        }
+        match &self.record.intel_rdt {
+            Some(group) => Ok(group.join(pid)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Who executes, and whether the user namespace that the process will be in lets it change its groups.
+    fn caller(&self, own_user: bool) -> Result<Caller, Error> {
+        let may_set_groups = match own_user {
+            true => allows_setgroups(&self.record.pid.to_string())?,
+            false => allows_setgroups("self")?,
+        };
+        Ok(Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            may_set_groups,
+        })
+    }
+
+    fn compile(&self, options: &ExecOptions, caller: Caller) -> Result<ProcessPlan, Error> {
         let spec = self.spec()?;
         let facts = Facts {
             id: &self.id,
@@ -152,6 +196,7 @@ impl Container {
             lsm: lsm::Enabled::detect_for_process(&options.process),
             no_pivot: false,
             no_new_keyring: options.no_new_keyring,
+            caller,
         };
         let default = oci::Linux::default();
         let linux = spec.oci().linux.as_ref().unwrap_or(&default);
@@ -211,7 +256,9 @@ fn attend(
                 None => kept = Some(master),
             },
             Heard::Closed if executing => return Ok(kept),
-            Heard::Closed | Heard::Message(_) => return Err(Error::Ended("joining the container")),
+            Heard::Closed | Heard::Born(..) | Heard::Message(_) => {
+                return Err(Error::Ended("joining the container"));
+            }
         }
     }
 }

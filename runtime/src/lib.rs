@@ -34,6 +34,7 @@
 //! - A failing step ends the operation, names itself (`mount proc on /proc: EPERM`), and leaves nothing behind.
 //! - Nothing here knows images, gRPC, tokio or Docker.
 
+mod caller;
 pub mod cgroup;
 mod container;
 mod create;
@@ -72,3 +73,4 @@ pub use kill::{InvalidSignal, Signal};
 pub use state::{State, Status};
 pub use stdio::Stdio;
 pub use sys::Errno;
+pub use user_namespace::in_user_namespace;

@@ -30,7 +30,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat}
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ContainerId, Error};
+use crate::{ContainerId, Error, intel_rdt};
 
 const FILE: &str = "state.json";
 const NEW_FILE: &str = ".state.json";
@@ -65,6 +65,9 @@ pub(crate) struct Record {
     pub(crate) namespaces: u64,
     /// Those of them that were made for it.
     pub(crate) own_namespaces: u64,
+    /// The group of resctrl that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) intel_rdt: Option<intel_rdt::Group>,
     /// `config.json` as it was at creation.
     pub(crate) config: Box<RawValue>,
 }
@@ -221,6 +224,7 @@ mod tests {
             cgroups: BTreeMap::new(),
             namespaces: 0,
             own_namespaces: 0,
+            intel_rdt: None,
             config: RawValue::from_string("{ \"a\" :1}".into()).unwrap(),
         }
     }

@@ -110,6 +110,12 @@ impl Cgroup {
         &self.paths
     }
 
+    /// Whether the container has any group: one of a user without privileges may have none.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        !self.directories.is_empty()
+    }
+
     /// The v2 directory, for `CLONE_INTO_CGROUP`; nothing where there is no v2 hierarchy. The v1 hierarchies are entered
     /// through [`Self::entrances`].
     ///

@@ -64,6 +64,9 @@ pub(super) struct Directory {
 pub struct CgroupPlan {
     pub(super) directories: Vec<Directory>,
     pub(super) rootless: bool,
+    /// The configuration says where the group is.
+    named: bool,
+    stays: BTreeMap<String, PathBuf>,
     warnings: Vec<String>,
 }
 
@@ -100,16 +103,57 @@ impl CgroupPlan {
         Ok(Self {
             directories,
             rootless: false,
+            named: matches!(cgroups_path, Some(path) if !path.as_os_str().is_empty()),
+            stays: BTreeMap::new(),
             warnings,
         })
     }
 
-    /// With `rootless`, a directory that the caller may not make is left out, unless a limit or an explicit
-    /// path was asked of it.
+    /// For whoever may not make every group: without an explicit path for it, the container does without the groups that
+    /// the caller may not make, and stays in the caller's there. Limits cannot be done without, but for those on devices, which
+    /// only root of the host can set (`keep_device_rules`).
+    ///
+    /// # Errors
+    ///
+    /// A limit needs a group that the caller may not make.
+    pub fn rootless(mut self, layout: &Layout, keep_device_rules: bool) -> Result<Self, Error> {
+        if !keep_device_rules {
+            for directory in &mut self.directories {
+                directory.filter = None;
+                directory
+                    .writes
+                    .retain(|write| !write.file.starts_with("devices."));
+            }
+        }
+        self.rootless = !self.named;
+        if self.named {
+            return Ok(self);
+        }
+        let (made, lacking): (Vec<_>, Vec<_>) = self
+            .directories
+            .into_iter()
+            .partition(|directory| may_make(&directory.path));
+        for directory in &lacking {
+            if let Some(write) = directory.writes.first() {
+                let controller = write.file.split('.').next().unwrap_or_default();
+                let problem =
+                    format!("cannot set {controller} limit: container could not join or create cgroup");
+                return Err(Error::field("linux.resources", problem));
+            }
+            for key in &directory.keys {
+                if let Some(own) = layout.hierarchy(key).and_then(|hierarchy| hierarchy.own.clone()) {
+                    self.stays.insert(key.clone(), own);
+                }
+            }
+        }
+        self.directories = made;
+        Ok(self)
+    }
+
+    /// The groups of the caller's that the container stays in, by controller.
     #[must_use]
-    pub fn rootless(mut self, rootless: bool) -> Self {
-        self.rootless = rootless;
-        self
+    pub fn stays(&self) -> &BTreeMap<String, PathBuf> {
+        &self.stays
     }
 
     /// Controller name (empty for v2) to directory, as [`Cgroup::paths`](super::Cgroup::paths) will say; directories that the
@@ -132,6 +176,15 @@ impl CgroupPlan {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+}
+
+/// Whether this process may make the directory, or write to it where it is there.
+fn may_make(path: &Path) -> bool {
+    let there = path.ancestors().find(|ancestor| ancestor.exists());
+    there.is_some_and(|there| {
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::accessat(rustix::fs::CWD, there, access, rustix::fs::AtFlags::empty()).is_ok()
+    })
 }
 
 fn v1_directories(

@@ -61,6 +61,7 @@ pub(super) fn options(
     options.no_pivot = flags.no_pivot;
     options.no_new_keyring = flags.no_new_keyring;
     options.systemd_cgroup = environment.systemd_cgroup;
+    options.rootless = environment.rootless;
     options.console_socket.clone_from(&flags.console_socket);
     if terminal && !detach {
         options.stdio = Stdio::Terminal;

@@ -12,6 +12,9 @@ use crate::sys::Errno;
 #[repr(u32)]
 #[allow(missing_docs)]
 pub(crate) enum Step {
+    OomScore,
+    RaiseLimit,
+    Usher,
     Hide,
     Cgroup,
     Signals,
@@ -63,6 +66,9 @@ pub(crate) enum Step {
 }
 
 const STEPS: [Step; Step::Execute as usize + 1] = [
+    Step::OomScore,
+    Step::RaiseLimit,
+    Step::Usher,
     Step::Hide,
     Step::Cgroup,
     Step::Signals,
@@ -152,6 +158,8 @@ pub(crate) enum Message {
     BeforePivot,
     /// The packet carries the terminal's master.
     Console,
+    /// From an usher: the packet carries the pidfd of the process it made, which has this pid.
+    Born(u32),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
@@ -162,7 +170,7 @@ pub(crate) enum Message {
 pub(crate) const MESSAGE_BYTES: usize = 16;
 
 impl Message {
-    /// The packet: four native words, `kind`, `step`, `index`, `errno`.
+    /// The packet: four native words, `kind`, `step` (or a pid), `index`, `errno`.
     pub(crate) fn encode(self) -> [u8; MESSAGE_BYTES] {
         let words = match self {
             Self::Failed(failure) => [
@@ -175,6 +183,7 @@ impl Message {
             Self::Console => [3, 0, 0, 0],
             Self::Ready => [4, 0, 0, 0],
             Self::Executing => [5, 0, 0, 0],
+            Self::Born(pid) => [6, pid, 0, 0],
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -198,6 +207,7 @@ impl Message {
             3 => Self::Console,
             4 => Self::Ready,
             5 => Self::Executing,
+            6 => Self::Born(word(4)),
             _ => return None,
         })
     }
@@ -226,6 +236,13 @@ pub(crate) fn describe(
             Some(entrance) => format!("write \"0\" to {}", entrance.path().display()).into(),
             None => plain(failure.step).into(),
         },
+        // The only reason to refuse a number that is one.
+        Step::User if errno.number() == libc::EINVAL => {
+            return format!("cannot setuid to unmapped uid {} in user namespace", process.uid);
+        }
+        Step::Group if errno.number() == libc::EINVAL => {
+            return format!("cannot setgid to unmapped gid {} in user namespace", process.gid);
+        }
         Step::User => format!("set user {}", process.uid).into(),
         Step::Group => format!("set group {}", process.gid).into(),
         Step::Label => match &process.label {
@@ -277,6 +294,9 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
 /// The steps without an object.
 fn plain(step: Step) -> &'static str {
     match step {
+        Step::OomScore => "write /proc/self/oom_score_adj",
+        Step::RaiseLimit => "raise a resource limit",
+        Step::Usher => "make a process in the joined namespaces",
         Step::Hide => "clear the dumpable flag",
         Step::Cgroup => "enter a control group",
         Step::Signals => "reset signals",
@@ -368,6 +388,7 @@ mod tests {
         for message in [
             Message::BeforePivot,
             Message::Console,
+            Message::Born(4711),
             Message::Ready,
             Message::Executing,
         ] {

@@ -169,6 +169,6 @@ fn number(path: &Path) -> Result<u64, Error> {
 /// The last line about `resource`, without blanks around it.
 fn line(schemata: &str, resource: &str) -> String {
     let about = |line: &&str| line.contains(resource);
-    let line = schemata.lines().filter(about).last();
+    let line = schemata.lines().rfind(about);
     line.unwrap_or_default().trim().to_owned()
 }

@@ -19,6 +19,8 @@ pub(crate) enum Heard {
     Message(Message),
     /// The terminal's master.
     Console(OwnedFd),
+    /// A process that an usher made: its pid and pidfd.
+    Born(i32, OwnedFd),
     /// The other end is closed: the program was executed, or the process ended.
     Closed,
 }
@@ -79,7 +81,7 @@ impl Conversation<'_> {
             match self.listen() {
                 Ok(Heard::Message(Message::Failed(failure))) => return Some(failure),
                 Ok(Heard::Closed) | Err(_) => return None,
-                Ok(Heard::Message(_) | Heard::Console(_)) => {}
+                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Born(..)) => {}
             }
         }
     }
@@ -115,11 +117,12 @@ impl Conversation<'_> {
         let complete = !received.flags.contains(ReturnFlags::TRUNC);
         match (message, passed) {
             (Some(Message::Console), Some(master)) if complete => Ok(Heard::Console(master)),
-            (Some(message), None) if complete && message != Message::Console => Ok(Heard::Message(message)),
-            _ => Err(Error::Invalid(
-                "the container process sent what is no message".into(),
-            )),
+            (Some(Message::Born(pid)), Some(pidfd)) if complete => Ok(Heard::Born(pid.cast_signed(), pidfd)),
+            (Some(Message::Console | Message::Born(_)), None) => Err(()),
+            (Some(message), None) if complete => Ok(Heard::Message(message)),
+            _ => Err(()),
         }
+        .map_err(|()| Error::Invalid("the container process sent what is no message".into()))
     }
 }
 
