@@ -40,7 +40,7 @@ impl Runtime {
         let missing = || Error::NotFound(id.clone());
         let directory = Directory::open(&self.root, id)?.ok_or_else(missing)?;
         let record = directory.read()?.ok_or_else(missing)?;
-        let cgroup = Cgroup::from_paths(record.cgroups.clone())?;
+        let cgroup = Cgroup::from_paths(record.cgroups.clone())?.with_unit(record.unit.clone());
         Ok(Container {
             id: id.clone(),
             pidfd: open_pidfd(record.pid, record.start_time),

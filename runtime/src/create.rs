@@ -20,6 +20,7 @@ use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
 use crate::record::{Directory, Record};
+use crate::resources;
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal, raise_hard_limit};
@@ -45,13 +46,13 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Keep the caller's session keyring instead of joining a new one.
     pub no_new_keyring: bool,
-    /// `linux.cgroupsPath` is `slice:prefix:name`, for systemd.
+    /// systemd makes the control group; `linux.cgroupsPath` is `slice:prefix:name`.
     pub systemd_cgroup: bool,
+    /// Do without a control group that may not be made, unless limits or a path are asked for; and speak to the user's systemd.
+    /// Decided by the caller's ids when nothing is said.
+    pub rootless: Option<bool>,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
-    /// Whether the container does without control groups that the caller may not make, if it is given neither limits nor
-    /// a place for them. Nothing: for whoever is not root of the host.
-    pub rootless: Option<bool>,
 }
 
 impl CreateOptions {
@@ -67,8 +68,8 @@ impl CreateOptions {
             no_pivot: false,
             no_new_keyring: false,
             systemd_cgroup: false,
-            console_socket: None,
             rootless: None,
+            console_socket: None,
         }
     }
 }
@@ -93,9 +94,6 @@ impl Runtime {
     ///
     /// As [`Self::create`].
     pub fn create_as(&self, options: CreateOptions, spec: &Spec) -> Result<Container, Error> {
-        if options.systemd_cgroup {
-            return Err(Error::Unsupported("the systemd cgroup driver".into()));
-        }
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
         let (mut plan, cgroups) = compile(spec, &bundle, &options)?;
@@ -133,31 +131,17 @@ impl Runtime {
 
 fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
-    let linux = spec.oci().linux.as_ref();
-    let cgroups = CgroupPlan::compile(
-        &layout,
-        linux.map(|linux| linux.cgroups_path.as_path()),
-        options.id.as_str(),
-        linux.and_then(|linux| linux.resources.as_ref()),
-    )?;
-    let caller = Caller::detect(&layout)?;
-    let is_host_root = caller.is_root() && layout.in_initial_user_namespace();
-    let cgroups = match options.rootless.unwrap_or(!is_host_root) {
-        true => cgroups.rootless(&layout, caller.is_root())?,
-        false => cgroups,
-    };
-    let mut groups = cgroups.paths();
-    groups.extend(cgroups.stays().clone());
+    let cgroups = resources::plan(spec.oci(), &layout, options)?;
     let facts = Facts {
         id: &options.id,
         bundle,
         cgroup_version: layout.version(),
-        cgroup_paths: &groups,
+        cgroup_paths: &cgroups.paths(),
         new_cgroup_namespace: false,
         lsm: lsm::Enabled::detect_for(spec.oci()),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
-        caller,
+        caller: Caller::detect(&layout)?,
     };
     let plan = Plan::compile(spec.oci(), &facts)?;
     Ok((plan, cgroups))
@@ -296,13 +280,21 @@ impl Construction<'_> {
         namespaces: Vec<Opened>,
         undo: &mut Undo,
     ) -> Result<Built, Error> {
-        let cgroup = undo.cgroup.insert(cgroup_plan.create()?);
+        let by_unit = cgroup_plan.needs_process();
+        if !by_unit {
+            undo.cgroup = Some(cgroup_plan.create()?);
+        }
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         let gate = gate::make(directory.fd())?;
-        let entrances = cgroup.entrances()?;
-        let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty();
+        let entrances = undo
+            .cgroup
+            .as_ref()
+            .map(Cgroup::entrances)
+            .transpose()?
+            .unwrap_or_default();
+        let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
         let is_root = rustix::process::geteuid().is_root();
         let raise = match plan.namespaces.has(libc::CLONE_NEWUSER) {
             true => limits_to_raise(&plan.process)?,
@@ -319,7 +311,7 @@ impl Construction<'_> {
         let (child, socket) = spawn(Request {
             create: plan.namespaces.create,
             early,
-            cgroup: cgroup.v2_dir_fd()?,
+            cgroup: undo.cgroup.as_ref().map(Cgroup::v2_dir_fd).transpose()?.flatten(),
             entrances: &entrances,
             streams: self.streams,
             preserve_fds: self.preserve_fds,
@@ -337,6 +329,14 @@ impl Construction<'_> {
         let child = &*undo.child.insert(child);
         let conversation = Conversation::new(&socket, &child.pidfd);
         let recorded = (|| {
+            if by_unit {
+                // What started is removed, whatever comes next.
+                undo.cgroup = Some(cgroup_plan.start_unit(child.pid)?);
+                undo.cgroup = Some(cgroup_plan.fill(child.pid)?);
+            }
+            let Some(cgroup) = &undo.cgroup else {
+                return Err(Error::Invalid("the control group is gone".into()));
+            };
             if let Some(mappings) = &plan.mappings {
                 user_namespace::write(child.pid, mappings, is_root)?;
                 // It has been born without the privilege.
@@ -446,6 +446,8 @@ impl Construction<'_> {
             created: now(),
             annotations: oci.annotations.clone(),
             cgroups: cgroup.paths().clone(),
+            unit: cgroup.unit().cloned(),
+            resources: None,
             namespaces: plan.namespaces.all(),
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
             intel_rdt,

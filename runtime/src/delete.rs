@@ -28,8 +28,7 @@ impl Container {
             }
             self.end()?;
         }
-        let own_pids = self.record.own_namespaces & libc::CLONE_NEWPID as u64 != 0;
-        if !own_pids && self.cgroup.is_any() {
+        if !self.has_own_pids() && self.cgroup.is_any() {
             // The end of the first process did not end the others.
             self.cgroup.kill(Signal::KILL.number())?;
         }

@@ -42,6 +42,9 @@ pub enum Error {
         /// The kernel's answer.
         errno: Errno,
     },
+    /// The new process could not be made where it belongs.
+    #[error("clone3: {0}")]
+    Clone(Errno),
     /// The new process ended before its work was done.
     #[error("the container process ended while {0}")]
     Ended(&'static str),
@@ -147,6 +150,7 @@ impl Error {
             | Self::Io { .. }
             | Self::State { .. }
             | Self::Step { .. }
+            | Self::Clone(_)
             | Self::Ended(_)
             | Self::Hook { .. } => ErrorKind::System,
         }

@@ -1,5 +1,6 @@
 //! Another process in a running container.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -29,6 +30,10 @@ pub struct ExecOptions {
     pub no_new_keyring: bool,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
+    /// Groups below the container's to run in, by controller; an empty name is all of them.
+    pub sub_cgroups: BTreeMap<String, String>,
+    /// Also in a paused container: the process waits until it is resumed.
+    pub ignore_paused: bool,
 }
 
 impl ExecOptions {
@@ -42,6 +47,8 @@ impl ExecOptions {
             preserve_fds: 0,
             no_new_keyring: false,
             console_socket: None,
+            sub_cgroups: BTreeMap::new(),
+            ignore_paused: false,
         }
     }
 }
@@ -81,7 +88,11 @@ impl Container {
     /// The container is not running (or created), the process is refused, or a step fails; then no process is left.
     pub fn exec(&self, options: ExecOptions) -> Result<Process, Error> {
         let status = self.status()?;
-        let running = matches!(status, Status::Running | Status::Created);
+        let running = match status {
+            Status::Running | Status::Created => true,
+            Status::Paused => options.ignore_paused,
+            Status::Creating | Status::Stopped => false,
+        };
         let Some(init) = self.pidfd.as_ref().filter(|_| running) else {
             return Err(self.wrong("exec in", status));
         };
@@ -99,42 +110,52 @@ impl Container {
         };
         // Only in the container's user namespace has a user the privilege to join its pid namespace.
         let usher = own_user && !caller.is_root();
-        let (early, late) = match usher {
-            true => (Early::default(), self.record.namespaces),
-            false => self.namespaces(init.as_fd())?,
-        };
-        let entrances = self.cgroup.entrances()?;
         // Only root has the privilege to write it, and only outside.
         let oom_score = plan.oom_score_adj.filter(|_| caller.is_root());
-        let wait_for_parent = oom_score.is_some() || self.record.intel_rdt.is_some();
+        let own_oom_score = own_oom_score(plan.oom_score_adj.filter(|_| !caller.is_root()));
         let raise = match own_user {
             true => limits_to_raise(&plan)?,
             false => Vec::new(),
         };
-        let (child, socket) = spawn(Request {
-            create: 0,
-            early,
-            cgroup: self.cgroup.v2_dir_fd()?,
-            entrances: &entrances,
-            streams: &streams,
-            preserve_fds: options.preserve_fds,
-            gate: None,
-            wait_for_parent,
-            join: Vec::new(),
-            join_process: Some((init.as_fd(), late)),
-            usher,
-            drop_groups: caller.is_root() && caller.may_set_groups,
-            oom_score: own_oom_score(plan.oom_score_adj.filter(|_| !caller.is_root())),
-            raise,
-            work: Work::Process(&mut plan),
+        let place = self.place(&options.sub_cgroups)?;
+        let entrances = place.entrances()?;
+        let has_work = oom_score.is_some() || self.record.intel_rdt.is_some();
+        let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
+            let (early, late) = match usher {
+                true => (Early::default(), self.record.namespaces),
+                false => self.namespaces(init.as_fd())?,
+            };
+            spawn(Request {
+                create: 0,
+                early,
+                cgroup,
+                entrances: &entrances,
+                streams: &streams,
+                preserve_fds: options.preserve_fds,
+                gate: None,
+                // Only the parent has the privilege to do some things.
+                wait_for_parent: has_work || moved_later,
+                join: Vec::new(),
+                join_process: Some((init.as_fd(), late)),
+                usher,
+                drop_groups: caller.is_root() && caller.may_set_groups,
+                oom_score: own_oom_score.clone(),
+                raise: raise.clone(),
+                work: Work::Process(&mut plan),
+            })
         })?;
+        let (child, socket) = spawned;
         drop(streams);
         let attended = (|| {
             let conversation = Conversation::new(&socket, &child.pidfd);
-            if wait_for_parent {
-                let told = self
-                    .prepare(child.pid, oom_score)
-                    .and_then(|()| conversation.go());
+            if has_work || moved_by.is_some() {
+                let told = (|| {
+                    if let Some(mover) = &moved_by {
+                        mover.move_process(child.pid)?;
+                    }
+                    self.prepare(child.pid, oom_score)?;
+                    conversation.go()
+                })();
                 let failure = |error| {
                     let last = conversation.last_words();
                     last.map_or(error, |failure| step_failed(failure, &plan, &entrances))

@@ -103,11 +103,30 @@ impl fmt::Display for Signal {
 impl Container {
     /// Signals the first process, through its pidfd. `SIGKILL` also thaws a paused container: it could not die frozen.
     ///
+    /// `SIGKILL` of a container without a pid namespace of its own goes to all of its processes, also when the first is gone:
+    /// nothing else would end them.
+    ///
     /// # Errors
     ///
     /// The container is stopped, or the kernel refuses.
     pub fn kill(&self, signal: Signal) -> Result<(), Error> {
         let status = self.status()?;
+        if signal == Signal::KILL && !self.has_own_pids() && self.cgroup.exists() {
+            self.kill_all(signal)?;
+            // The first process may have left the group; if it is gone, all is done.
+            return match &self.pidfd {
+                Some(pidfd) if status != Status::Stopped => {
+                    match pidfd_signal(Fd::of(pidfd), signal.number()) {
+                        Err(errno) if errno.number() != libc::ESRCH => Err(Error::io(
+                            format!("send {signal} to container {}", self.id),
+                            errno,
+                        )),
+                        Ok(()) | Err(_) => Ok(()),
+                    }
+                }
+                _ => Ok(()),
+            };
+        }
         let Some(pidfd) = self.pidfd.as_ref().filter(|_| status != Status::Stopped) else {
             return Err(self.wrong("kill", status));
         };
@@ -126,6 +145,11 @@ impl Container {
             self.cgroup.thaw()?;
         }
         Ok(())
+    }
+
+    /// Whether the end of the first process is the end of all.
+    pub(crate) fn has_own_pids(&self) -> bool {
+        self.record.own_namespaces & libc::CLONE_NEWPID as u64 != 0
     }
 
     /// Signals every process of the control group.

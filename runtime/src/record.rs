@@ -8,7 +8,7 @@
 //!   ~<id>.<pid>.<n>/      a container on its way out
 //! ```
 //!
-//! `state.json` is written once, under another name, and renamed: it is there or not. It appears after the clone, while
+//! `state.json` is written under another name and renamed: it is there or not, and whole. It is written again when limits change. It appears after the clone, while
 //! the process still builds its container. A crash leaves:
 //!
 //! - before the rename: a directory without `state.json`, which nobody has locked. The next `create` of that id takes it
@@ -30,6 +30,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat}
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::cgroup::Unit;
+use crate::spec::oci::LinuxResources;
 use crate::{ContainerId, Error, intel_rdt};
 
 const FILE: &str = "state.json";
@@ -61,6 +63,12 @@ pub(crate) struct Record {
     pub(crate) annotations: BTreeMap<String, String>,
     /// Controller (empty for v2) to directory.
     pub(crate) cgroups: BTreeMap<String, PathBuf>,
+    /// The unit of systemd's that the control group is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
+    /// The limits since they were changed; those of `config` until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resources: Option<LinuxResources>,
     /// `CLONE_NEW*` of the namespaces the container does not share with its creator.
     pub(crate) namespaces: u64,
     /// Those of them that were made for it.
@@ -222,6 +230,8 @@ mod tests {
             created: "2026-01-01T00:00:00Z".into(),
             annotations: BTreeMap::new(),
             cgroups: BTreeMap::new(),
+            unit: None,
+            resources: None,
             namespaces: 0,
             own_namespaces: 0,
             intel_rdt: None,

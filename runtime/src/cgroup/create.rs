@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::file::{self, Kept};
 use super::plan::{CgroupPlan, Directory, Kind};
 use super::write::{Policy, Write};
-use super::{Cgroup, Error, device_filter};
+use super::{Cgroup, Error, delegate, device_filter, group, threads};
 
 impl CgroupPlan {
     /// Makes the directories and writes the limits. What was made is removed again when a step fails.
@@ -22,7 +22,7 @@ impl CgroupPlan {
     /// The step that failed; or the group already has processes.
     pub fn create(&self) -> Result<Cgroup, Error> {
         let mut made = Vec::new();
-        match self.perform(&mut made) {
+        match self.perform(&mut made, Occupants::Refused) {
             Ok(directories) => Ok(Cgroup::from_directories(directories)),
             Err(error) => {
                 // The group has no processes and no other owner; were it still to stay, the first error
@@ -37,28 +37,151 @@ impl CgroupPlan {
         }
     }
 
-    fn perform(&self, made: &mut Vec<PathBuf>) -> Result<Vec<(Vec<String>, PathBuf, OwnedFd)>, Error> {
+    /// Lets systemd start the planned unit with the process `pid` in it; blocks until it has. The group has none of what
+    /// systemd does not make until [`Self::fill`].
+    ///
+    /// # Errors
+    ///
+    /// systemd cannot be asked or refuses. Nothing is left then.
+    pub fn start_unit(&self, pid: i32) -> Result<Cgroup, Error> {
+        let Some(unit) = &self.unit else {
+            return Err(Error::Unsupported("a unit without systemd".to_owned()));
+        };
+        for directory in &self.directories {
+            // What was left under that name would be limited, and stopped, with the container.
+            refuse_leftovers(directory)?;
+        }
+        unit.start(pid)?;
+        Ok(Cgroup::from_paths(self.paths())?.with_unit(Some(unit.unit.clone())))
+    }
+
+    /// Makes what systemd did not, puts the process `pid` into it, and writes the limits.
+    ///
+    /// # Errors
+    ///
+    /// The step that failed; the group is to be killed and removed then.
+    pub fn fill(&self, pid: i32) -> Result<Cgroup, Error> {
+        let directories = self.perform(&mut Vec::new(), Occupants::Joined(pid))?;
+        let unit = self.unit.as_ref().map(|plan| plan.unit.clone());
+        Ok(Cgroup::from_directories(directories).with_unit(unit))
+    }
+
+    fn perform(
+        &self,
+        made: &mut Vec<PathBuf>,
+        occupants: Occupants,
+    ) -> Result<Vec<(Vec<String>, PathBuf, OwnedFd)>, Error> {
         let mut directories = Vec::with_capacity(self.directories.len());
         for directory in &self.directories {
-            match make(directory, made) {
+            match self.make(directory, made, occupants) {
                 Ok(fd) => directories.push((directory.keys.clone(), directory.path.clone(), fd)),
-                Err(error) if error.is_permission() && self.may_lack(directory) => {}
+                Err(error) if error.is_permission() => self.lack(directory, error)?,
                 Err(error) => return Err(error),
             }
         }
         Ok(directories)
     }
 
-    /// Whether the container can do without a directory that the caller may not make.
-    fn may_lack(&self, directory: &Directory) -> bool {
-        match directory.kind {
-            Kind::Tracking => directory.filter.is_none(),
-            Kind::V1 | Kind::Cpuset | Kind::V2 => self.rootless && directory.writes.is_empty(),
+    /// Whether the container can do without a directory that the caller may not make; the error, if not.
+    fn lack(&self, directory: &Directory, error: Error) -> Result<(), Error> {
+        if directory.kind == Kind::Tracking && directory.filter.is_none() {
+            return Ok(());
         }
+        if !self.rootless || !self.is_default_path || self.unit.is_some() {
+            return Err(error);
+        }
+        let limit = directory.writes.iter().find(|write| !is_device_rule(write));
+        match (limit, directory.kind) {
+            (None, _) => Ok(()),
+            (Some(_), Kind::V2) => Err(Error::Rootless(Box::new(error))),
+            (Some(write), _) => {
+                let controller = write.file.split('.').next().unwrap_or_default();
+                let problem =
+                    format!("cannot set {controller} limit: container could not join or create cgroup");
+                Err(Error::field("linux.resources", problem))
+            }
+        }
+    }
+
+    fn make(
+        &self,
+        directory: &Directory,
+        made: &mut Vec<PathBuf>,
+        occupants: Occupants,
+    ) -> Result<OwnedFd, Error> {
+        let (fd, is_new) = open_or_make(directory, made)?;
+        match occupants {
+            Occupants::Refused if !is_new && directory.kind != Kind::Tracking => {
+                refuse_occupied(&fd, &directory.path)?;
+                refuse_frozen(&fd, &directory.path)?;
+            }
+            Occupants::Refused => {}
+            Occupants::Joined(pid) => group::enter(fd.as_fd(), &directory.path, pid)?,
+        }
+        if directory.kind == Kind::V2 {
+            threads::settle(directory, &fd)?;
+        }
+        let (rules, limits): (Vec<_>, Vec<_>) = match self.rootless {
+            true => directory.writes.iter().cloned().partition(is_device_rule),
+            false => (Vec::new(), Vec::new()),
+        };
+        if self.rootless {
+            tolerate(write_all(&fd, &directory.path, &rules))?;
+            write_all(&fd, &directory.path, &limits)?;
+        } else {
+            write_all(&fd, &directory.path, &directory.writes)?;
+        }
+        if let Some(rules) = &directory.filter {
+            let attached = device_filter::attach(rules, &directory.path);
+            if self.rootless {
+                tolerate(attached)?;
+            } else {
+                attached?;
+            }
+        }
+        if let (Kind::V2, Some(owner)) = (directory.kind, self.owner) {
+            delegate::give(&fd, &directory.path, owner)?;
+        }
+        Ok(fd)
     }
 }
 
-fn make(directory: &Directory, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Error> {
+/// Who may be in a group already.
+#[derive(Clone, Copy, Debug)]
+enum Occupants {
+    /// Nobody.
+    Refused,
+    /// The container's own first process, in those that systemd has made; it is put into the others.
+    Joined(i32),
+}
+
+fn is_device_rule(write: &Write) -> bool {
+    write.file.starts_with("devices.")
+}
+
+/// Whoever may make no device nodes needs no rules about them.
+fn tolerate(result: Result<(), Error>) -> Result<(), Error> {
+    result.or_else(|error| if error.is_permission() { Ok(()) } else { Err(error) })
+}
+
+/// Refuses a directory that is there before its unit, with processes or frozen.
+fn refuse_leftovers(directory: &Directory) -> Result<(), Error> {
+    if directory.kind == Kind::Tracking {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(&directory.path, flags, Mode::empty()) {
+        Ok(fd) => {
+            refuse_occupied(&fd, &directory.path)?;
+            refuse_frozen(&fd, &directory.path)
+        }
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::io("open", &directory.path, errno)),
+    }
+}
+
+/// Makes a directory with its parents; answers whether it is new, too.
+fn open_or_make(directory: &Directory, made: &mut Vec<PathBuf>) -> Result<(OwnedFd, bool), Error> {
     let below = directory
         .path
         .strip_prefix(&directory.mount)
@@ -89,21 +212,12 @@ fn make(directory: &Directory, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Error
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::open(&directory.path, flags, Mode::empty())
         .map_err(|errno| Error::io("open", &directory.path, errno))?;
-    if !is_new && directory.kind != Kind::Tracking {
-        refuse_occupied(&fd, &directory.path)?;
-        refuse_frozen(&fd, &directory.path)?;
-    }
-    write_all(&fd, &directory.path, &directory.writes)?;
-    if let Some(rules) = &directory.filter {
-        device_filter::attach(rules, &directory.path)?;
-    }
-    Ok(fd)
+    Ok((fd, is_new))
 }
 
 /// A group with processes of somebody else would be limited, and killed, with the container.
 fn refuse_occupied(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
-    let procs = file::read(fd.as_fd(), path, "cgroup.procs")?;
-    match procs.lines().count() {
+    match file::processes(fd.as_fd(), path)?.lines().count() {
         0 => Ok(()),
         count => Err(Error::NotEmpty {
             path: path.to_owned(),

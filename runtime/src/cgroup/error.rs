@@ -57,6 +57,12 @@ pub enum Error {
         /// The time given.
         seconds: u64,
     },
+    /// A user without privileges asked for limits where there is no permission to set any.
+    #[error("rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {0}")]
+    Rootless(#[source] Box<Error>),
+    /// systemd refused, or could not be asked.
+    #[error("{0}")]
+    Systemd(String),
     /// The operation is not there on this host.
     #[error("{0} is not supported")]
     Unsupported(String),

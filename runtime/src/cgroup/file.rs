@@ -57,6 +57,16 @@ pub(super) fn read(directory: BorrowedFd<'_>, path: &Path, name: &str) -> Result
     })
 }
 
+/// The pids of a group, one a line. A threaded group tells only those of its threads.
+pub(super) fn processes(directory: BorrowedFd<'_>, path: &Path) -> Result<String, Error> {
+    match read(directory, path, "cgroup.procs") {
+        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            read(directory, path, "cgroup.threads")
+        }
+        result => result,
+    }
+}
+
 /// As [`read`], but a file or group that is not there is nothing.
 pub(super) fn read_if_present(
     directory: BorrowedFd<'_>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::create::write_all;
-use super::{Entrance, Error, file, v1, v2};
+use super::{Entrance, Error, Unit, file, v1, v2};
 use crate::spec::oci::LinuxResources;
 
 /// How long processes that were killed may take to leave a group.
@@ -60,6 +60,8 @@ pub struct Cgroup {
     paths: BTreeMap<String, PathBuf>,
     /// Each directory once; controllers that are mounted together share one.
     directories: Vec<GroupDirectory>,
+    /// The unit of systemd's that it is.
+    unit: Option<Unit>,
 }
 
 impl Cgroup {
@@ -73,7 +75,11 @@ impl Cgroup {
                 fd: OnceLock::from(fd),
             });
         }
-        Self { paths, directories }
+        Self {
+            paths,
+            directories,
+            unit: None,
+        }
     }
 
     /// The group recorded in a container's state: controller name (empty for v2) to directory. Opens nothing.
@@ -101,7 +107,24 @@ impl Cgroup {
                 });
             }
         }
-        Ok(Self { paths, directories })
+        Ok(Self {
+            paths,
+            directories,
+            unit: None,
+        })
+    }
+
+    /// The same, as a unit of systemd's, which is told about changes.
+    #[must_use]
+    pub fn with_unit(mut self, unit: Option<Unit>) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    /// The unit of systemd's that it is, for the container's state.
+    #[must_use]
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// Controller name (empty for v2) to directory, for the container's state.
@@ -114,6 +137,35 @@ impl Cgroup {
     #[must_use]
     pub fn is_any(&self) -> bool {
         !self.directories.is_empty()
+    }
+
+    /// The groups below these that `below` names, by controller (an empty name is all of them); they have to be there to be
+    /// entered.
+    ///
+    /// # Errors
+    ///
+    /// A path leads out, or a controller is not known.
+    pub fn below(&self, below: &BTreeMap<String, String>) -> Result<Self, Error> {
+        let mut paths = self.paths.clone();
+        for (controller, sub) in below {
+            let inside = descend(sub)
+                .ok_or_else(|| Error::field("--cgroup", format!("bad sub cgroup path: {sub}")))?;
+            let mut found = false;
+            for (_, path) in paths
+                .iter_mut()
+                .filter(|(key, _)| controller.is_empty() || *key == controller)
+            {
+                *path = super::layout::join(path, &inside);
+                found = true;
+            }
+            if !found {
+                return Err(Error::field(
+                    "--cgroup",
+                    format!("unknown controller {controller} in SubCgroupPaths"),
+                ));
+            }
+        }
+        Self::from_paths(paths)
     }
 
     /// The v2 directory, for `CLONE_INTO_CGROUP`; nothing where there is no v2 hierarchy. The v1 hierarchies are entered
@@ -151,19 +203,33 @@ impl Cgroup {
     pub fn join(&self, pid: i32) -> Result<(), Error> {
         self.directories
             .iter()
-            .try_for_each(|directory| enter(directory, pid))
+            .try_for_each(|directory| enter(directory.fd()?.as_fd(), &directory.path, pid))
     }
 
     /// Writes changed limits, those of `resources` that are present; device rules are not changed.
     ///
     /// # Errors
     ///
-    /// A limit cannot be given, or the kernel refuses it: the ones before it are then in force.
+    /// A limit cannot be given, or the kernel or systemd refuses it: the ones before it are then in force.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        if self.is_v2() {
+        let is_v2 = self.is_v2();
+        if is_v2 {
+            self.check_usage(resources)?;
+        }
+        let rounded = self
+            .unit
+            .as_ref()
+            .map(|unit| self.undisturbed(|| unit.update(resources, is_v2)))
+            .transpose()?;
+        let resources = rounded.as_ref().unwrap_or(resources);
+        if is_v2 {
             let (writes, _) = v2::writes(resources)?;
             let directory = self.primary()?;
             return write_all(directory.fd()?, &directory.path, &writes);
+        }
+        if !resources.unified.is_empty() {
+            let problem = "invalid configuration: cannot use unified on cgroup v1";
+            return Err(Error::field("linux.resources.unified", problem));
         }
         for (key, path) in &self.paths {
             let writes = v1::writes(key, resources)?;
@@ -171,6 +237,40 @@ impl Cgroup {
                 && !writes.is_empty()
             {
                 write_all(directory.fd()?, path, &writes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// v1's systemd empties the list of devices and fills it again, whatever it is told: nobody may look meanwhile.
+    fn undisturbed<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        if self.is_v2() || self.directory("freezer").is_none() || self.is_frozen()? {
+            return work();
+        }
+        self.freeze()?;
+        let result = work();
+        let thawed = self.thaw();
+        let result = result?;
+        thawed.map(|()| result)
+    }
+
+    /// Refuses limits below what is in use, which would kill, if that was asked for (`checkBeforeUpdate`).
+    fn check_usage(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let Some(memory) = resources
+            .memory
+            .as_ref()
+            .filter(|memory| memory.check_before_update == Some(true))
+        else {
+            return Ok(());
+        };
+        let usage = self.primary()?.read_if_present("memory.current")?;
+        let Some(usage) = usage.and_then(|text| text.trim().parse::<i64>().ok()) else {
+            return Ok(());
+        };
+        for (name, limit) in [("memory+swap", memory.swap), ("memory", memory.limit)] {
+            if let Some(limit) = limit.filter(|limit| *limit > 0 && *limit <= usage) {
+                let problem = format!("rejecting {name} limit {limit} <= usage {usage}");
+                return Err(Error::field("linux.resources.memory", problem));
             }
         }
         Ok(())
@@ -201,8 +301,8 @@ impl Cgroup {
     ///
     /// A directory stays busy. A directory that is gone is no error.
     pub fn remove(&self) -> Result<(), Error> {
+        let mut first = self.unit.as_ref().and_then(|unit| unit.stop().err());
         let deadline = Instant::now() + REMOVE_DEADLINE;
-        let mut first = None;
         for directory in &self.directories {
             // The other hierarchies are removed also when one stays.
             if let Err(error) = remove_tree(&directory.path, deadline) {
@@ -213,7 +313,7 @@ impl Cgroup {
     }
 
     /// Whether there is nothing but the one v2 hierarchy.
-    pub(super) fn is_v2(&self) -> bool {
+    pub(crate) fn is_v2(&self) -> bool {
         self.paths.keys().all(String::is_empty)
     }
 
@@ -237,13 +337,26 @@ impl Cgroup {
     }
 }
 
+/// A relative path without `.` and `..`; nothing for one that leads above its start.
+fn descend(path: &str) -> Option<PathBuf> {
+    let mut inside = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => inside.push(name),
+            Component::ParentDir if !inside.pop() => return None,
+            _ => {}
+        }
+    }
+    Some(inside)
+}
+
 /// Writes a pid into `cgroup.procs`.
 ///
 /// The kernel answers `EINVAL` while the process is half born, which passes.
-fn enter(directory: &GroupDirectory, pid: i32) -> Result<(), Error> {
+pub(super) fn enter(directory: BorrowedFd<'_>, path: &Path, pid: i32) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_millis(200);
     loop {
-        match directory.write("cgroup.procs", &pid.to_string()) {
+        match file::write(directory, path, "cgroup.procs", &pid.to_string(), &mut None) {
             Err(Error::Io { source, .. })
                 if source.raw_os_error() == Some(libc::EINVAL) && Instant::now() < deadline =>
             {
@@ -259,8 +372,10 @@ fn collect_pids(path: &Path, pids: &mut Vec<i32>) -> Result<(), Error> {
         path: path.to_owned(),
         fd: OnceLock::new(),
     };
-    let Some(text) = directory.read_if_present("cgroup.procs")? else {
-        return Ok(());
+    let text = match directory.fd().and_then(|fd| file::processes(fd.as_fd(), path)) {
+        Ok(text) => text,
+        Err(error) if file::is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
     };
     for line in text.lines() {
         let pid: i32 = line.parse().map_err(|_| Error::Malformed {
@@ -315,5 +430,54 @@ fn remove_tree(path: &Path, deadline: Instant) -> Result<(), Error> {
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_below_are_inside() {
+        let paths = [
+            ("cpu", "/c/cpu/x"),
+            ("cpuacct", "/c/cpu/x"),
+            ("memory", "/c/memory/x"),
+        ];
+        let paths = paths.map(|(key, path)| (key.to_owned(), PathBuf::from(path)));
+        let group = Cgroup::from_paths(paths.into()).unwrap();
+        let below = |asked: &[(&str, &str)]| {
+            let asked = asked
+                .iter()
+                .map(|(key, path)| ((*key).to_owned(), (*path).to_owned()))
+                .collect();
+            group.below(&asked).map(|group| group.paths)
+        };
+        assert_eq!(below(&[]).unwrap(), group.paths);
+        assert_eq!(below(&[("", "/")]).unwrap(), group.paths);
+        assert_eq!(
+            below(&[("", "a/../b")]).unwrap()["cpuacct"],
+            Path::new("/c/cpu/x/b")
+        );
+        let one = below(&[("memory", "sub")]).unwrap();
+        assert_eq!(
+            (&one["memory"], &one["cpu"]),
+            (&"/c/memory/x/sub".into(), &"/c/cpu/x".into())
+        );
+        for (bad, phrase) in [
+            ("..", "bad sub cgroup path"),
+            ("a/../../x", "bad sub cgroup path"),
+        ] {
+            assert!(
+                below(&[("", bad)]).unwrap_err().to_string().contains(phrase),
+                "{bad}"
+            );
+        }
+        assert!(
+            below(&[("io", "/")])
+                .unwrap_err()
+                .to_string()
+                .contains("unknown controller io")
+        );
     }
 }

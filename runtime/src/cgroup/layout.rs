@@ -48,6 +48,15 @@ impl Layout {
     ///
     /// One of them cannot be read or understood, or no control group file system is mounted.
     pub fn detect() -> Result<Self, Error> {
+        Self::read("/proc/self/cgroup")
+    }
+
+    /// As [`Self::detect`], with [`Hierarchy::own`] for the groups of another process.
+    pub(crate) fn of_process(pid: i32) -> Result<Self, Error> {
+        Self::read(&format!("/proc/{pid}/cgroup"))
+    }
+
+    fn read(own: &str) -> Result<Self, Error> {
         // The kernel's files have no size to go by: with room for most of them, one read is enough.
         let read = |path: &str| {
             let mut text = Vec::with_capacity(16 << 10);
@@ -55,7 +64,7 @@ impl Layout {
             read.map(|_| text).map_err(|error| Error::io("read", path, error))
         };
         let mountinfo = read("/proc/self/mountinfo")?;
-        let own = read("/proc/self/cgroup")?;
+        let own = read(own)?;
         let uid_map = read("/proc/self/uid_map")?;
         Self::parse(
             &String::from_utf8_lossy(&mountinfo),

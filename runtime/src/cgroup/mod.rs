@@ -5,7 +5,9 @@
 //! the OCI resources into directories and writes without touching the host; [`CgroupPlan::create`] performs
 //! them and answers a [`Cgroup`].
 //!
-//! Refused here: limits on a controller that the host does not have. The systemd driver is not here.
+//! With [`CgroupPlan::compile_unit`] systemd makes the group: it is a transient unit then.
+//!
+//! Refused here: limits on a controller that the host does not have.
 //!
 //! # Invariants
 //!
@@ -14,6 +16,7 @@
 //! - What [`CgroupPlan::create`] made is gone again when it fails.
 
 mod create;
+mod delegate;
 mod device_filter;
 mod devices;
 mod entrance;
@@ -24,7 +27,12 @@ mod group;
 mod layout;
 mod oom;
 mod plan;
+mod population;
+mod pressure;
+mod processors;
 mod stats;
+mod systemd;
+mod threads;
 mod v1;
 mod v2;
 mod write;
@@ -35,5 +43,9 @@ pub use group::Cgroup;
 pub(crate) use layout::unescape;
 pub use layout::{Hierarchy, Layout, Version};
 pub use oom::OomWatch;
-pub use plan::CgroupPlan;
+pub use plan::{CgroupPlan, Wanted};
+pub use population::PopulationWatch;
+pub use pressure::{Pressure, PressureShares};
+pub use processors::CpusetStats;
 pub use stats::{CpuStats, HugetlbStats, IoEntry, IoStats, MemoryStats, MemoryUse, PidsStats, Stats};
+pub use systemd::{Manager, Unit};

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::devices::DeviceRules;
 use super::layout::join;
+use super::systemd::{Manager, UnitPlan, Wishes};
 use super::write::Write;
 use super::{Error, Hierarchy, Layout, Version, v1, v2};
 use crate::spec::oci::LinuxResources;
@@ -60,14 +61,30 @@ pub(super) struct Directory {
 }
 
 /// What is to be made: directories, and the values written into their files, in order.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CgroupPlan {
     pub(super) directories: Vec<Directory>,
+    /// The unit that the directories belong to, where systemd makes them.
+    pub(super) unit: Option<UnitPlan>,
     pub(super) rootless: bool,
-    /// The configuration says where the group is.
-    named: bool,
-    stays: BTreeMap<String, PathBuf>,
+    /// No path was asked for.
+    pub(super) is_default_path: bool,
+    /// Who gets the v2 group to manage below it.
+    pub(super) owner: Option<u32>,
     warnings: Vec<String>,
+}
+
+/// What a container's configuration says about its control groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The container's name.
+    pub id: &'a str,
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: Option<&'a Path>,
+    /// `linux.resources`.
+    pub resources: Option<&'a LinuxResources>,
+    /// `annotations`, among which systemd's properties may be.
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 impl CgroupPlan {
@@ -89,71 +106,85 @@ impl CgroupPlan {
         let none = LinuxResources::default();
         let resources = resources.unwrap_or(&none);
         let inner = Inner::new(cgroups_path, id)?;
-        let rules = DeviceRules::compile(&resources.devices)?;
-        // In a user namespace the kernel refuses device rules, and mknod does not work there anyway.
-        let rules = layout.in_initial_user_namespace().then_some(rules);
+        let rules = device_rules(layout, resources)?;
+        let mut plan = Self::at(layout, &inner, resources, rules)?;
+        plan.is_default_path = cgroups_path.is_none_or(|path| path.as_os_str().is_empty());
+        Ok(plan)
+    }
+
+    /// As [`Self::compile`], of a group that is a unit of systemd's: `cgroups_path` is `slice:prefix:name`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::compile`]; or the path, or an annotation about a property of the unit, cannot be understood.
+    pub fn compile_unit(layout: &Layout, manager: &Manager, wanted: &Wanted<'_>) -> Result<Self, Error> {
+        let none = LinuxResources::default();
+        let resources = wanted.resources.unwrap_or(&none);
+        let rules = device_rules(layout, resources)?;
+        let wishes = Wishes {
+            cgroups_path: wanted.cgroups_path,
+            id: wanted.id,
+            annotations: wanted.annotations,
+            rules: rules.as_ref(),
+            is_v2: layout.version() == Version::V2,
+        };
+        let planned = UnitPlan::compile(manager, &wishes, resources)?;
+        let mut plan = Self::at(layout, &Inner::Absolute(planned.group), &planned.resources, rules)?;
+        plan.unit = Some(planned.unit);
+        plan.warnings.extend(planned.warnings);
+        Ok(plan)
+    }
+
+    fn at(
+        layout: &Layout,
+        inner: &Inner,
+        resources: &LinuxResources,
+        rules: Option<DeviceRules>,
+    ) -> Result<Self, Error> {
         let mut warnings = Vec::new();
         let directories = if layout.version() == Version::V2 {
             let (writes, left_out) = v2::writes(resources)?;
             warnings = left_out;
-            vec![v2_directory(layout, &inner, Kind::V2, writes, rules)?]
+            vec![v2_directory(layout, inner, Kind::V2, writes, rules)?]
         } else {
-            v1_directories(layout, &inner, resources, rules)?
+            v1_directories(layout, inner, resources, rules)?
         };
+        if resources
+            .memory
+            .as_ref()
+            .is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some())
+        {
+            warnings.push("Kernel memory settings are ignored and will be removed".to_owned());
+        }
         Ok(Self {
             directories,
+            unit: None,
             rootless: false,
-            named: matches!(cgroups_path, Some(path) if !path.as_os_str().is_empty()),
-            stays: BTreeMap::new(),
+            is_default_path: false,
+            owner: None,
             warnings,
         })
     }
 
-    /// For whoever may not make every group: without an explicit path for it, the container does without the groups that
-    /// the caller may not make, and stays in the caller's there. Limits cannot be done without, but for those on devices, which
-    /// only root of the host can set (`keep_device_rules`).
-    ///
-    /// # Errors
-    ///
-    /// A limit needs a group that the caller may not make.
-    pub fn rootless(mut self, layout: &Layout, keep_device_rules: bool) -> Result<Self, Error> {
-        if !keep_device_rules {
-            for directory in &mut self.directories {
-                directory.filter = None;
-                directory
-                    .writes
-                    .retain(|write| !write.file.starts_with("devices."));
-            }
-        }
-        self.rootless = !self.named;
-        if self.named {
-            return Ok(self);
-        }
-        let (made, lacking): (Vec<_>, Vec<_>) = self
-            .directories
-            .into_iter()
-            .partition(|directory| may_make(&directory.path));
-        for directory in &lacking {
-            if let Some(write) = directory.writes.first() {
-                let controller = write.file.split('.').next().unwrap_or_default();
-                let problem =
-                    format!("cannot set {controller} limit: container could not join or create cgroup");
-                return Err(Error::field("linux.resources", problem));
-            }
-            for key in &directory.keys {
-                if let Some(own) = layout.hierarchy(key).and_then(|hierarchy| hierarchy.own.clone()) {
-                    self.stays.insert(key.clone(), own);
-                }
-            }
-        }
-        self.directories = made;
-        Ok(self)
+    /// With `rootless`, a directory that the caller may not make is left out, unless a limit or an explicit
+    /// path was asked of it; and device rules that may not be set are not.
+    #[must_use]
+    pub fn rootless(mut self, rootless: bool) -> Self {
+        self.rootless = rootless;
+        self
     }
 
-    /// The groups of the caller's that the container stays in, by controller.
+    /// The v2 group, and what the kernel lets be delegated of its files, will belong to this user of the host's.
     #[must_use]
-    pub fn stays(&self) -> &BTreeMap<String, PathBuf> {
-        &self.stays
+    pub fn owned_by(mut self, owner: Option<u32>) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// Whether systemd makes the group: it needs a process to put into it.
+    #[must_use]
+    pub fn needs_process(&self) -> bool {
+        self.unit.is_some()
     }
 
     /// Controller name (empty for v2) to directory, as [`Cgroup::paths`](super::Cgroup::paths) will say; directories that the
@@ -178,13 +209,10 @@ impl CgroupPlan {
     }
 }
 
-/// Whether this process may make the directory, or write to it where it is there.
-fn may_make(path: &Path) -> bool {
-    let there = path.ancestors().find(|ancestor| ancestor.exists());
-    there.is_some_and(|there| {
-        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-        rustix::fs::accessat(rustix::fs::CWD, there, access, rustix::fs::AtFlags::empty()).is_ok()
-    })
+/// In a user namespace the kernel refuses device rules, and mknod does not work there anyway.
+fn device_rules(layout: &Layout, resources: &LinuxResources) -> Result<Option<DeviceRules>, Error> {
+    let rules = DeviceRules::compile(&resources.devices)?;
+    Ok(layout.in_initial_user_namespace().then_some(rules))
 }
 
 fn v1_directories(

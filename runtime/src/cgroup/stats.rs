@@ -6,16 +6,20 @@
 use std::collections::BTreeMap;
 
 use super::group::GroupDirectory;
+use super::pressure::{self, Pressure};
+use super::processors::{self, CpusetStats};
 use super::{Cgroup, Error};
 
 /// `USER_HZ`, in which `cpuacct.stat` counts, is 100 on every architecture served.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 /// A snapshot of a group's use.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
     /// Processor time.
     pub cpu: CpuStats,
+    /// Which processors and memory nodes; v1 only.
+    pub cpuset: CpusetStats,
     /// Memory.
     pub memory: MemoryStats,
     /// Processes and threads.
@@ -27,7 +31,7 @@ pub struct Stats {
 }
 
 /// Processor time, in nanoseconds.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CpuStats {
     /// All of it.
     pub usage: u64,
@@ -37,6 +41,12 @@ pub struct CpuStats {
     pub system: u64,
     /// By processor; v1 only.
     pub per_cpu: Vec<u64>,
+    /// The same in the kernel.
+    pub per_cpu_system: Vec<u64>,
+    /// The same in the programs.
+    pub per_cpu_user: Vec<u64>,
+    /// Waiting for a processor; v2 only.
+    pub pressure: Option<Pressure>,
     /// How many periods of the quota have begun.
     pub periods: u64,
     /// In how many the quota was used up.
@@ -46,7 +56,7 @@ pub struct CpuStats {
 }
 
 /// Memory, in bytes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct MemoryStats {
     /// Memory alone.
     pub memory: MemoryUse,
@@ -56,6 +66,12 @@ pub struct MemoryStats {
     pub swap: MemoryUse,
     /// The kernel's own memory for the group; v1 only.
     pub kernel: MemoryUse,
+    /// TCP's buffers; v1 only.
+    pub kernel_tcp: MemoryUse,
+    /// The page cache.
+    pub cache: u64,
+    /// Waiting for memory; v2 only.
+    pub pressure: Option<Pressure>,
     /// The fields of `memory.stat`, by the kernel's names.
     pub stat: BTreeMap<String, u64>,
     /// How often the OOM killer killed in the group.
@@ -85,12 +101,26 @@ pub struct PidsStats {
 }
 
 /// Block devices.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct IoStats {
     /// Bytes moved.
     pub service_bytes: Vec<IoEntry>,
     /// Operations done.
     pub serviced: Vec<IoEntry>,
+    /// Operations that wait; this and what follows is v1's, where the kernel counts it.
+    pub queued: Vec<IoEntry>,
+    /// Time that devices worked, in nanoseconds.
+    pub service_time: Vec<IoEntry>,
+    /// Time that operations waited, in nanoseconds.
+    pub wait_time: Vec<IoEntry>,
+    /// Operations that were done together with others.
+    pub merged: Vec<IoEntry>,
+    /// Time that the devices were the group's, in milliseconds.
+    pub time: Vec<IoEntry>,
+    /// Sectors moved.
+    pub sectors: Vec<IoEntry>,
+    /// Waiting for devices; v2 only.
+    pub pressure: Option<Pressure>,
 }
 
 /// A counter of one block device.
@@ -144,11 +174,24 @@ impl Cgroup {
             stats.pids = pids(group)?;
         }
         if let Some(group) = self.directory("blkio") {
-            stats.io.service_bytes = blkio_v1(group, "io_service_bytes_recursive")?;
-            stats.io.serviced = blkio_v1(group, "io_serviced_recursive")?;
+            for (list, name) in [
+                (&mut stats.io.service_bytes, "io_service_bytes_recursive"),
+                (&mut stats.io.serviced, "io_serviced_recursive"),
+                (&mut stats.io.queued, "io_queued_recursive"),
+                (&mut stats.io.service_time, "io_service_time_recursive"),
+                (&mut stats.io.wait_time, "io_wait_time_recursive"),
+                (&mut stats.io.merged, "io_merged_recursive"),
+                (&mut stats.io.time, "time_recursive"),
+                (&mut stats.io.sectors, "sectors_recursive"),
+            ] {
+                *list = blkio_v1(group, name)?;
+            }
         }
         if let Some(group) = self.directory("hugetlb") {
             stats.hugetlb = hugetlb(group, "usage_in_bytes", "max_usage_in_bytes", "failcnt")?;
+        }
+        if let Some(group) = self.directory("cpuset") {
+            stats.cpuset = processors::read(group)?;
         }
         Ok(stats)
     }
@@ -161,10 +204,11 @@ fn v2(group: &GroupDirectory) -> Result<Stats, Error> {
         usage: nanoseconds("usage_usec"),
         user: nanoseconds("user_usec"),
         system: nanoseconds("system_usec"),
-        per_cpu: Vec::new(),
+        pressure: pressure::read(group, "cpu.pressure")?,
         periods: get(&cpu, "nr_periods"),
         throttled_periods: get(&cpu, "nr_throttled"),
         throttled_time: nanoseconds("throttled_usec"),
+        ..CpuStats::default()
     };
     let counter = |name: &str| -> Result<MemoryUse, Error> {
         let value = |suffix| number(group, &format!("{name}.{suffix}"));
@@ -183,20 +227,24 @@ fn v2(group: &GroupDirectory) -> Result<Stats, Error> {
         limit: memory.limit.saturating_add(swap.limit),
         ..MemoryUse::default()
     };
+    let stat = fields(group, "memory.stat")?;
     let memory = MemoryStats {
         memory,
         with_swap,
         swap,
-        kernel: MemoryUse::default(),
-        stat: fields(group, "memory.stat")?,
+        cache: get(&stat, "file"),
+        stat,
         oom_kills: get(&events, "oom_kill"),
+        pressure: pressure::read(group, "memory.pressure")?,
+        ..MemoryStats::default()
     };
     let mut pids = pids(group)?;
     if group.read_if_present("pids.current")?.is_none() {
         let procs = group.read_if_present("cgroup.procs")?.unwrap_or_default();
         pids.current = procs.lines().count() as u64;
     }
-    let io = io_v2(&group.read_if_present("io.stat")?.unwrap_or_default());
+    let mut io = io_v2(&group.read_if_present("io.stat")?.unwrap_or_default());
+    io.pressure = pressure::read(group, "io.pressure")?;
     let hugetlb = hugetlb(group, "current", "", "events")?;
     Ok(Stats {
         cpu,
@@ -204,6 +252,7 @@ fn v2(group: &GroupDirectory) -> Result<Stats, Error> {
         pids,
         io,
         hugetlb,
+        ..Stats::default()
     })
 }
 
@@ -213,6 +262,16 @@ fn cpuacct_v1(group: &GroupDirectory, cpu: &mut CpuStats) -> Result<(), Error> {
     for time in per_cpu.split_ascii_whitespace() {
         cpu.per_cpu
             .push(parse(time).ok_or_else(|| malformed(group, "cpuacct.usage_percpu", time))?);
+    }
+    // A title, then `CPU USER SYSTEM` a line.
+    let all = group.read_if_present("cpuacct.usage_all")?.unwrap_or_default();
+    for line in all.lines().skip(1) {
+        let mut words = line.split(' ').skip(1).map(parse);
+        let (Some(Some(user)), Some(Some(system))) = (words.next(), words.next()) else {
+            return Err(malformed(group, "cpuacct.usage_all", line));
+        };
+        cpu.per_cpu_user.push(user);
+        cpu.per_cpu_system.push(system);
     }
     let ticks = fields(group, "cpuacct.stat")?;
     cpu.user = get(&ticks, "user").saturating_mul(NANOSECONDS_PER_TICK);
@@ -233,9 +292,11 @@ fn memory_v1(group: &GroupDirectory, memory: &mut MemoryStats) -> Result<(), Err
     memory.memory = counter("memory")?;
     memory.with_swap = counter("memory.memsw")?;
     memory.kernel = counter("memory.kmem")?;
+    memory.kernel_tcp = counter("memory.kmem.tcp")?;
     memory.swap.usage = memory.with_swap.usage.saturating_sub(memory.memory.usage);
     memory.swap.failures = memory.with_swap.failures.saturating_sub(memory.memory.failures);
     memory.stat = fields(group, "memory.stat")?;
+    memory.cache = get(&memory.stat, "cache");
     memory.oom_kills = get(&fields(group, "memory.oom_control")?, "oom_kill");
     Ok(())
 }
@@ -266,16 +327,17 @@ fn blkio_v1(group: &GroupDirectory, name: &str) -> Result<Vec<IoEntry>, Error> {
     Ok(Vec::new())
 }
 
-/// `8:0 Read 4096`
+/// `8:0 Read 4096`, or without an operation where the kernel does not tell them apart.
 fn blkio_line(line: &str) -> Option<IoEntry> {
     let mut words = line.split(' ');
     let (major, minor) = words.next()?.split_once(':')?;
-    let operation = words.next()?.to_owned();
+    let (second, third) = (words.next()?, words.next());
+    let (operation, value) = third.map_or(("", second), |value| (second, value));
     Some(IoEntry {
         major: parse(major)?,
         minor: parse(minor)?,
-        operation,
-        value: parse(words.next()?)?,
+        operation: operation.to_owned(),
+        value: parse(value)?,
     })
 }
 

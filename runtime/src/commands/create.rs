@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use clap::Args;
 use wharf_runtime::spec::{self, Spec};
-use wharf_runtime::{CreateOptions, Error, Stdio};
+use wharf_runtime::{Container, CreateOptions, Error, Stdio};
 
 use super::process::{ContainerFlags, check_terminal};
 use super::{Environment, PROGRAM, parse_id};
@@ -24,8 +24,18 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
         options.stdio = Stdio::Terminal;
     }
     let created = environment.runtime.create_as(options, &spec);
-    created.with_context(failed)?;
+    log_warnings(environment, &created.with_context(failed)?, &spec);
     Ok(())
+}
+
+/// What could not be done as it was asked for, besides what the configuration's own warnings said.
+pub(super) fn log_warnings(environment: &Environment<'_>, container: &Container, spec: &Spec) {
+    let said = spec.warnings();
+    let new = container
+        .take_warnings()
+        .into_iter()
+        .filter(|warning| !said.contains(warning));
+    new.for_each(|warning| environment.log.warning(&warning));
 }
 
 fn failed() -> String {

@@ -1,5 +1,6 @@
 //! `exec`: another program in a running container.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -63,7 +64,7 @@ pub(super) struct Arguments {
     /// How many more descriptors to pass, from 3 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// A sub-group to run in; not supported yet
+    /// A control group below the container's to run in, which is there already
     #[arg(long, value_name = "[CONTROLLER:]PATH")]
     cgroup: Vec<String>,
     /// Also in a paused container
@@ -79,14 +80,10 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
 }
 
 fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    for (asked, flag) in [
-        (arguments.pidfd_socket.is_some(), "--pidfd-socket"),
-        (!arguments.cgroup.is_empty(), "--cgroup"),
-    ] {
-        if asked {
-            bail!("{flag} is not supported yet");
-        }
+    if arguments.pidfd_socket.is_some() {
+        bail!("--pidfd-socket is not supported yet");
     }
+    let sub_cgroups = sub_cgroups(&arguments.cgroup)?;
     let (id, command) = arguments
         .arguments
         .split_first()
@@ -108,6 +105,8 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
     options.pid_file.clone_from(&arguments.pid_file);
     options.preserve_fds = arguments.preserve_fds;
     options.console_socket.clone_from(&arguments.console_socket);
+    options.sub_cgroups = sub_cgroups;
+    options.ignore_paused = arguments.ignore_paused;
     if arguments.detach {
         if terminal {
             options.stdio = Stdio::Terminal;
@@ -124,6 +123,29 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
     Ok(ExitCode::from(
         foreground.wait(process.pid(), process.pidfd().as_fd())? as u8,
     ))
+}
+
+/// The groups below the container's, by controller; one without a controller is all of them.
+fn sub_cgroups(arguments: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut paths = BTreeMap::new();
+    for argument in arguments {
+        let Some((controllers, path)) = argument.split_once(':') else {
+            if arguments.len() != 1 {
+                bail!("invalid --cgroup argument: {argument} (missing <controller>: prefix)");
+            }
+            paths.insert(String::new(), argument.clone());
+            continue;
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                bail!("invalid --cgroup argument: {argument} (empty <controller> prefix)");
+            }
+            if paths.insert(controller.to_owned(), path.to_owned()).is_some() {
+                bail!("invalid --cgroup argument(s): controller {controller} specified multiple times");
+            }
+        }
+    }
+    Ok(paths)
 }
 
 /// The process to execute: that of the file, or that of the container's configuration with the changes that the

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
-use wharf_runtime::{Signal, Status};
+use wharf_runtime::{Error, Signal, Status};
 
 use super::Environment;
 
@@ -32,11 +32,16 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
             None => Ok(()),
         };
     }
-    if container.state()?.status == Status::Stopped {
-        bail!("container not running");
-    }
-    match signal {
-        Some(signal) => Ok(container.kill(signal)?),
+    let killed = match signal {
+        Some(signal) => container.kill(signal),
+        None if container.state()?.status == Status::Stopped => bail!("container not running"),
         None => Ok(()),
+    };
+    match killed {
+        Err(Error::WrongStatus {
+            status: Status::Stopped,
+            ..
+        }) => bail!("container not running"),
+        result => Ok(result?),
     }
 }

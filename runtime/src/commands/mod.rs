@@ -4,6 +4,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -17,6 +18,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::ffi::OsString;
 use std::fs::Permissions;
@@ -65,7 +67,7 @@ pub(crate) struct Global {
     /// The criu program; checkpoints are not supported yet, so nothing runs it
     #[arg(long, value_name = "PATH", default_value = "criu")]
     criu: PathBuf,
-    /// Let systemd make the control groups; not supported yet
+    /// Let systemd make the control groups; linux.cgroupsPath is "slice:prefix:name" then
     #[arg(long)]
     systemd_cgroup: bool,
     /// Whether to do without control groups that may not be made
@@ -135,10 +137,10 @@ enum Command {
     Checkpoint(Unsupported),
     /// Not supported yet
     Restore(Unsupported),
-    /// Not supported yet
-    Events(Unsupported),
-    /// Not supported yet
-    Update(Unsupported),
+    /// Print a container's use of resources now and then, and when it ran out of memory
+    Events(events::Arguments),
+    /// Change a container's limits
+    Update(Box<update::Arguments>),
 }
 
 #[derive(Args, Debug)]
@@ -215,8 +217,8 @@ pub(crate) fn perform(arguments: Arguments, log: &Log) -> Result<ExitCode, Failu
         Command::Features => done(features::perform()),
         Command::Checkpoint(arguments) => Err(unsupported("checkpoint", &arguments)),
         Command::Restore(arguments) => Err(unsupported("restore", &arguments)),
-        Command::Events(arguments) => Err(unsupported("events", &arguments)),
-        Command::Update(arguments) => Err(unsupported("update", &arguments)),
+        Command::Events(arguments) => done(events::perform(&environment, &arguments)),
+        Command::Update(arguments) => done(update::perform(&environment, &arguments)),
     }
 }
 

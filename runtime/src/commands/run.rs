@@ -40,12 +40,14 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
             options.stdio = Stdio::Terminal;
         }
         let container = environment.runtime.create_as(options, &spec)?;
+        create::log_warnings(environment, &container, &spec);
         start(environment, &container, false)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(!arguments.no_subreaper)?;
     options.stdio = foreground.stdio(matches!(options.stdio, Stdio::Terminal))?;
     let mut container = environment.runtime.create_as(options, &spec)?;
+    create::log_warnings(environment, &container, &spec);
     let (Some(pid), Some(pidfd)) = (container.init_pid(), container.pidfd()) else {
         anyhow::bail!("the container ended before it was started");
     };

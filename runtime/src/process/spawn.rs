@@ -101,7 +101,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         // SAFETY: `init::run` allocates nothing, locks nothing, does not unwind and never returns.
         #[allow(unsafe_code)]
         let child = unsafe { clone_child(create, cgroup, || init::run(work, &wires)) };
-        child.map_err(|errno| Error::io("clone3", errno))
+        child.map_err(Error::Clone)
     };
     let child = in_namespaces(&request.early, make)?;
     match usher {
