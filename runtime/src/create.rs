@@ -1,5 +1,6 @@
 //! Creating a container: from a bundle to a process that waits at the start gate.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,11 +10,13 @@ use std::sync::Mutex;
 
 use serde_json::value::RawValue;
 
+use crate::caller::limits_to_raise;
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
-use crate::hook::{self};
+use crate::hook;
 use crate::init::{self, Failure, Message, Work};
+use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
-use crate::plan::{Facts, Opened, Plan};
+use crate::plan::{self, Caller, Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
@@ -21,10 +24,12 @@ use crate::record::{Directory, Record};
 use crate::resources;
 use crate::spec::Spec;
 use crate::sys::Fd;
-use crate::sys::process::{Child, pidfd_signal};
+use crate::sys::process::{Child, pidfd_signal, raise_hard_limit};
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
-use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
+use crate::{
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, net_device, spec, user_namespace,
+};
 
 /// How a container is created.
 #[derive(Debug)]
@@ -96,7 +101,8 @@ impl Runtime {
     pub fn create_as(&self, options: CreateOptions, spec: &Spec) -> Result<Container, Error> {
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
-        let (plan, cgroups) = compile(spec, &bundle, &options)?;
+        let (mut plan, cgroups) = compile(spec, &bundle, &options)?;
+        let resctrl = resctrl(&plan)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
         }
@@ -105,11 +111,13 @@ impl Runtime {
         let pidfd = options.pidfd_socket.as_deref();
         let pidfd = pidfd.map(PidfdSocket::connect).transpose()?;
         let namespaces = open_joins(&plan.namespaces.join)?;
+        let warnings = check_joined(spec, &mut plan, &namespaces)?;
         let directory = Directory::claim(self.root(), &options.id)?;
         let mut undo = Undo {
             directory: Some(directory),
             cgroup: None,
             child: None,
+            intel_rdt: None,
         };
         let construction = Construction {
             id: &options.id,
@@ -120,10 +128,11 @@ impl Runtime {
             pidfd,
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
+            resctrl,
         };
         construction
             .build(plan, &cgroups, namespaces, &mut undo)
-            .and_then(|built| undo.keep(built, options.id.clone(), spec, &cgroups))
+            .and_then(|built| undo.keep(built, options.id.clone(), warnings.chain(spec, &cgroups)))
             .map_err(|error| undo.perform(error))
     }
 }
@@ -140,9 +149,88 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         lsm: lsm::Enabled::detect_for(spec.oci()),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
+        caller: Caller::detect(&layout)?,
     };
     let plan = Plan::compile(spec.oci(), &facts)?;
     Ok((plan, cgroups))
+}
+
+/// Where the host divides caches, if the container is to have a share.
+fn resctrl(plan: &Plan) -> Result<Option<Resctrl>, Error> {
+    let Some(settings) = &plan.intel_rdt else {
+        return Ok(None);
+    };
+    let resctrl = Resctrl::find()?.ok_or(intel_rdt::Error::NotEnabled)?;
+    resctrl.check(settings)?;
+    Ok(Some(resctrl))
+}
+
+/// What is known only when the namespaces that are joined are open.
+fn check_joined(spec: &Spec, plan: &mut Plan, namespaces: &[Opened]) -> Result<Warnings, Error> {
+    let mut warnings = Warnings::default();
+    let Some(linux) = &spec.oci().linux else {
+        return Ok(warnings);
+    };
+    for namespace in namespaces {
+        match namespace.kind as libc::c_int {
+            libc::CLONE_NEWUSER => {
+                let maps = user_namespace::inspect(namespace.fd.as_fd())?;
+                if plan::check_joined(linux, &maps)? {
+                    warnings.add(
+                        "config.json has both a userns path to join and a matching userns mapping specified -- you \
+                         may only provide one",
+                    );
+                }
+                if maps.deny_setgroups {
+                    plan.keep_groups();
+                }
+            }
+            // A name for the namespace of the runtime itself: what is set there is set for the host.
+            libc::CLONE_NEWNET if is_own(namespace)? => {
+                if let Some(name) = linux.sysctl.keys().find(|name| name.starts_with("net")) {
+                    return Err(Error::Invalid(format!(
+                        "linux.sysctl[{name}]: sysctl {name:?} not allowed in host network namespace"
+                    )));
+                }
+            }
+            _ => {}
+        }
+    }
+    let asked = spec
+        .oci()
+        .process
+        .as_ref()
+        .map_or(0, |process| process.user.additional_gids.len());
+    if plan.process.groups.is_none() && asked > 0 {
+        warnings.add("process.user.additionalGids are not set: the user namespace does not allow setgroups");
+    }
+    Ok(warnings)
+}
+
+/// Whether it is a namespace that this process is in.
+fn is_own(namespace: &Opened) -> Result<bool, Error> {
+    let name = plan::namespace_name(namespace.kind);
+    let path = format!("/proc/self/ns/{name}");
+    let own = rustix::fs::stat(&path).map_err(|errno| Error::io(format!("stat {path}"), errno))?;
+    let other = rustix::fs::fstat(&namespace.fd)
+        .map_err(|errno| Error::io(format!("stat the {name} namespace"), errno))?;
+    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// What the caller is told about a container that was created.
+#[derive(Debug, Default)]
+struct Warnings(Vec<String>);
+
+impl Warnings {
+    fn add(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+
+    /// These after those of the configuration and of the control groups.
+    fn chain(self, spec: &Spec, cgroups: &CgroupPlan) -> Vec<String> {
+        let earlier = spec.warnings().iter().chain(cgroups.warnings());
+        earlier.cloned().chain(self.0).collect()
+    }
 }
 
 /// The process makes its time namespace and enters it with `execve`, which older kernels do not do: it would stay in
@@ -184,6 +272,7 @@ struct Construction<'a> {
     pidfd: Option<PidfdSocket>,
     pid_file: Option<&'a Path>,
     preserve_fds: u32,
+    resctrl: Option<Resctrl>,
 }
 
 /// What was built, besides what [`Undo`] holds.
@@ -216,8 +305,20 @@ impl Construction<'_> {
             .map(Cgroup::entrances)
             .transpose()?
             .unwrap_or_default();
-        let wait_for_parent = plan.mappings.is_some() || by_unit;
-        let (early, join) = split(namespaces, &plan);
+        let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
+        let is_root = rustix::process::geteuid().is_root();
+        let raise = match plan.namespaces.has(libc::CLONE_NEWUSER) {
+            true => limits_to_raise(&plan.process)?,
+            false => Vec::new(),
+        };
+        let usher = plan.namespaces.need_usher();
+        let net = joined_net(&plan, &namespaces)?;
+        let (early, join) = match usher {
+            true => (Early::default(), namespaces),
+            false => split(namespaces, &plan),
+        };
+        let oom_score = plan.process.oom_score_adj;
+        let born_outside = plan.mappings.is_none();
         let (child, socket) = spawn(Request {
             create: plan.namespaces.create,
             early,
@@ -229,6 +330,10 @@ impl Construction<'_> {
             wait_for_parent,
             join,
             join_process: None,
+            usher,
+            drop_groups: plan.drop_groups,
+            oom_score: own_oom_score(oom_score.filter(|_| !is_root)),
+            raise: if born_outside { raise.clone() } else { Vec::new() },
             work: Work::Container(&mut plan),
         })?;
         drop(gate);
@@ -244,16 +349,32 @@ impl Construction<'_> {
                 return Err(Error::Invalid("the control group is gone".into()));
             };
             if let Some(mappings) = &plan.mappings {
-                user_namespace::write(child.pid, mappings)?;
+                user_namespace::write(child.pid, mappings, is_root)?;
+                // It has been born without the privilege.
+                for (resource, hard) in &raise {
+                    raise_hard_limit(child.pid, *resource, *hard).map_err(|errno| {
+                        Error::io(format!("raise resource limit {resource} to {hard}"), errno)
+                    })?;
+                }
             }
-            if let Some(score) = plan.process.oom_score_adj {
+            if let Some(score) = oom_score.filter(|_| is_root) {
                 write_oom_score(child.pid, score)?;
+            }
+            if !plan.net_devices.is_empty() {
+                let target = match net {
+                    Some(net) => net,
+                    None => open_net(child.pid)?,
+                };
+                net_device::move_all(&plan.net_devices, target.as_fd())?;
+            }
+            if let (Some(resctrl), Some(settings)) = (&self.resctrl, &plan.intel_rdt) {
+                undo.intel_rdt = Some(resctrl.enter(settings, self.id, child.pid)?);
             }
             if wait_for_parent {
                 conversation.go()?;
             }
             // While the child half builds.
-            let record = self.record(child, cgroup, &plan)?;
+            let record = self.record(child, cgroup, &plan, undo.intel_rdt.clone())?;
             directory.write(&record)?;
             Ok(record)
         })();
@@ -317,7 +438,7 @@ impl Construction<'_> {
                     let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
                     return Err(hook::failed(failure, &hooks, output.into()));
                 }
-                Heard::Message(_) | Heard::Closed => {
+                Heard::Message(_) | Heard::Born(..) | Heard::Closed => {
                     return Err(Error::Ended("building the container"));
                 }
             }
@@ -333,7 +454,13 @@ impl Construction<'_> {
         hook::run("createRuntime", &hooks.create_runtime, &state)
     }
 
-    fn record(&self, child: &Child, cgroup: &Cgroup, plan: &Plan) -> Result<Record, Error> {
+    fn record(
+        &self,
+        child: &Child,
+        cgroup: &Cgroup,
+        plan: &Plan,
+        intel_rdt: Option<intel_rdt::Group>,
+    ) -> Result<Record, Error> {
         let oci = self.spec.oci();
         let root = oci.root.as_ref().map(|root| root.path.as_path());
         let config: &RawValue = serde_json::from_slice(self.spec.original())
@@ -353,6 +480,7 @@ impl Construction<'_> {
             resources: None,
             namespaces: plan.namespaces.all(),
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
+            intel_rdt,
             config: config.to_owned(),
         })
     }
@@ -360,6 +488,32 @@ impl Construction<'_> {
 
 fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {
     init::error(failure, Some(plan), &plan.process, entrances)
+}
+
+/// What the new process writes to its own `oom_score_adj`.
+pub(crate) fn own_oom_score(score: Option<i32>) -> Option<CString> {
+    score.and_then(|score| CString::new(score.to_string()).ok())
+}
+
+/// The network namespace that is joined, if there is one and devices are to be moved into it.
+fn joined_net(plan: &Plan, namespaces: &[Opened]) -> Result<Option<OwnedFd>, Error> {
+    let is_net = |namespace: &&Opened| namespace.kind == libc::CLONE_NEWNET as u64;
+    match namespaces.iter().find(is_net) {
+        Some(net) if !plan.net_devices.is_empty() => {
+            let copied = net.fd.try_clone();
+            copied
+                .map(Some)
+                .map_err(|error| Error::io("duplicate a namespace", error))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The network namespace of a process, a child that has not been reaped.
+fn open_net(pid: i32) -> Result<OwnedFd, Error> {
+    let path = format!("/proc/{pid}/ns/net");
+    let opened = fs::File::open(&path).map_err(|error| Error::io(format!("open {path}"), error))?;
+    Ok(opened.into())
 }
 
 /// Which namespaces are joined before the clone.
@@ -412,20 +566,16 @@ struct Undo {
     directory: Option<Directory>,
     cgroup: Option<Cgroup>,
     child: Option<Child>,
+    intel_rdt: Option<intel_rdt::Group>,
 }
 
 impl Undo {
     /// Nothing is undone: it becomes the container.
-    fn keep(
-        &mut self,
-        built: Built,
-        id: ContainerId,
-        spec: &Spec,
-        cgroups: &CgroupPlan,
-    ) -> Result<Container, Error> {
+    fn keep(&mut self, built: Built, id: ContainerId, mut warnings: Vec<String>) -> Result<Container, Error> {
         let (Some(directory), Some(cgroup)) = (self.directory.take(), self.cgroup.take()) else {
             return Err(Error::Invalid("the container is gone".into()));
         };
+        warnings.extend(built.warnings);
         Ok(Container {
             id,
             directory,
@@ -433,14 +583,7 @@ impl Undo {
             cgroup,
             pidfd: self.child.take().map(|child| child.pidfd),
             console: built.console,
-            warnings: Mutex::new(
-                spec.warnings()
-                    .iter()
-                    .chain(cgroups.warnings())
-                    .chain(&built.warnings)
-                    .cloned()
-                    .collect(),
-            ),
+            warnings: Mutex::new(warnings),
         })
     }
 
@@ -449,6 +592,9 @@ impl Undo {
         let mut left = Vec::new();
         if let Some(child) = self.child.take() {
             left.extend(end(&child).err());
+        }
+        if let Some(group) = self.intel_rdt.take() {
+            left.extend(group.remove().err().map(Error::IntelRdt));
         }
         if let Some(cgroup) = self.cgroup.take() {
             // Children that the first process made without a pid namespace of its own.

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use crate::caller::limits_to_raise;
 use crate::cgroup::{Entrance, Version};
-use crate::create::{end, write_oom_score, write_pid_file};
+use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
 use crate::init::{self, Failure, Message, Work};
 use crate::pidfd_socket::PidfdSocket;
-use crate::plan::{self, Facts, ProcessPlan};
+use crate::plan::{self, Caller, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
+use crate::user_namespace::allows_setgroups;
 use crate::{Container, Error, State, Status, Stdio, lsm};
 
 /// What to execute in a running container, and how.
@@ -108,7 +110,9 @@ impl Container {
         let Some(init) = self.pidfd.as_ref().filter(|_| running) else {
             return Err(self.wrong("exec in", status));
         };
-        let mut plan = self.compile(&options)?;
+        let own_user = self.record.namespaces & libc::CLONE_NEWUSER as u64 != 0;
+        let caller = self.caller(own_user)?;
+        let mut plan = self.compile(&options, caller)?;
         let streams = Streams::new(options.stdio, plan.terminal.is_some())?;
         let mut console = match options.console_socket.as_deref() {
             Some(_) if plan.terminal.is_none() => {
@@ -120,12 +124,24 @@ impl Container {
         };
         let pidfd_socket = options.pidfd_socket.as_deref();
         let pidfd_socket = pidfd_socket.map(PidfdSocket::connect).transpose()?;
-        let place = self.place(&options.sub_cgroups)?;
-        let oom_score_adj = plan.oom_score_adj;
         let initial = plan.affinity.initial.clone();
+        // Only in the container's user namespace has a user the privilege to join its pid namespace.
+        let usher = own_user && !caller.is_root();
+        // Only root has the privilege to write it, and only outside.
+        let oom_score = plan.oom_score_adj.filter(|_| caller.is_root());
+        let own_oom_score = own_oom_score(plan.oom_score_adj.filter(|_| !caller.is_root()));
+        let raise = match own_user {
+            true => limits_to_raise(&plan)?,
+            false => Vec::new(),
+        };
+        let place = self.place(&options.sub_cgroups)?;
         let entrances = place.entrances()?;
+        let has_work = oom_score.is_some() || self.record.intel_rdt.is_some();
         let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
-            let (mut early, late) = self.namespaces(init.as_fd())?;
+            let (mut early, late) = match usher {
+                true => (Early::default(), self.record.namespaces),
+                false => self.namespaces(init.as_fd())?,
+            };
             early.affinity.clone_from(&initial);
             spawn(Request {
                 create: 0,
@@ -136,9 +152,13 @@ impl Container {
                 preserve_fds: options.preserve_fds,
                 gate: None,
                 // Only the parent has the privilege to do some things.
-                wait_for_parent: oom_score_adj.is_some() || moved_later,
+                wait_for_parent: has_work || moved_later,
                 join: Vec::new(),
                 join_process: Some((init.as_fd(), late)),
+                usher,
+                drop_groups: caller.is_root() && caller.may_set_groups,
+                oom_score: own_oom_score.clone(),
+                raise: raise.clone(),
                 work: Work::Process(&mut plan),
             })
         })?;
@@ -146,14 +166,12 @@ impl Container {
         drop(streams);
         let attended = (|| {
             let conversation = Conversation::new(&socket, &child.pidfd);
-            if oom_score_adj.is_some() || moved_by.is_some() {
+            if has_work || moved_by.is_some() {
                 let told = (|| {
                     if let Some(mover) = &moved_by {
                         mover.move_process(child.pid)?;
                     }
-                    if let Some(score) = oom_score_adj {
-                        write_oom_score(child.pid, score)?;
-                    }
+                    self.prepare(child.pid, oom_score)?;
                     conversation.go()
                 })();
                 let failure = |error| {
@@ -192,7 +210,31 @@ impl Container {
         }
     }
 
-    fn compile(&self, options: &ExecOptions) -> Result<ProcessPlan, Error> {
+    /// What only this process may do for the new one, which waits.
+    fn prepare(&self, pid: i32, oom_score: Option<i32>) -> Result<(), Error> {
+        if let Some(score) = oom_score {
+            write_oom_score(pid, score)?;
+        }
+        match &self.record.intel_rdt {
+            Some(group) => Ok(group.join(pid)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Who executes, and whether the user namespace that the process will be in lets it change its groups.
+    fn caller(&self, own_user: bool) -> Result<Caller, Error> {
+        let may_set_groups = match own_user {
+            true => allows_setgroups(&self.record.pid.to_string())?,
+            false => allows_setgroups("self")?,
+        };
+        Ok(Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            may_set_groups,
+        })
+    }
+
+    fn compile(&self, options: &ExecOptions, caller: Caller) -> Result<ProcessPlan, Error> {
         let spec = self.spec()?;
         let mut process = options.process.clone();
         if let Some(first) = &spec.oci().process {
@@ -208,6 +250,7 @@ impl Container {
             lsm: lsm::Enabled::detect_for_process(&process),
             no_pivot: false,
             no_new_keyring: options.no_new_keyring,
+            caller,
         };
         let default = oci::Linux::default();
         let linux = spec.oci().linux.as_ref().unwrap_or(&default);
@@ -304,7 +347,7 @@ fn attend(
                 None => kept = Some(master),
             },
             Heard::Closed if executing => return Ok(kept),
-            Heard::Closed | Heard::Message(_) | Heard::Hook(..) => {
+            Heard::Closed | Heard::Born(..) | Heard::Message(_) | Heard::Hook(..) => {
                 return Err(Error::Ended("joining the container"));
             }
         }

@@ -34,6 +34,7 @@
 //! - A failing step ends the operation, names itself (`mount proc on /proc: EPERM`), and leaves nothing behind.
 //! - Nothing here knows images, gRPC, tokio or Docker.
 
+mod caller;
 pub mod cgroup;
 mod container;
 mod create;
@@ -47,8 +48,10 @@ mod hook;
 pub mod host_binary;
 mod id;
 mod init;
+pub mod intel_rdt;
 mod kill;
 pub mod lsm;
+mod net_device;
 mod pidfd_socket;
 mod place;
 pub mod plan;
@@ -76,3 +79,4 @@ pub use kill::{InvalidSignal, Signal};
 pub use state::{State, Status};
 pub use stdio::Stdio;
 pub use sys::Errno;
+pub use user_namespace::in_user_namespace;

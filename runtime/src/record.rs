@@ -32,7 +32,7 @@ use serde_json::value::RawValue;
 
 use crate::cgroup::Unit;
 use crate::spec::oci::LinuxResources;
-use crate::{ContainerId, Error};
+use crate::{ContainerId, Error, intel_rdt};
 
 const FILE: &str = "state.json";
 const NEW_FILE: &str = ".state.json";
@@ -73,6 +73,9 @@ pub(crate) struct Record {
     pub(crate) namespaces: u64,
     /// Those of them that were made for it.
     pub(crate) own_namespaces: u64,
+    /// The group of resctrl that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) intel_rdt: Option<intel_rdt::Group>,
     /// `config.json` as it was at creation.
     pub(crate) config: Box<RawValue>,
 }
@@ -231,6 +234,7 @@ mod tests {
             resources: None,
             namespaces: 0,
             own_namespaces: 0,
+            intel_rdt: None,
             config: RawValue::from_string("{ \"a\" :1}".into()).unwrap(),
         }
     }

@@ -52,7 +52,7 @@ impl Container {
                 }
                 Heard::Hook(failure, output) => return Err(hook::failed(failure, hooks, output.into())),
                 Heard::Closed if executing => return Ok(()),
-                Heard::Closed | Heard::Message(_) | Heard::Console(_) => {
+                Heard::Closed | Heard::Message(_) | Heard::Console(_) | Heard::Born(..) => {
                     return Err(Error::Ended("being started"));
                 }
             }

@@ -100,6 +100,17 @@ enum Rootless {
     Auto,
 }
 
+impl Rootless {
+    /// Nothing: as the caller's ids say.
+    fn decided(self) -> Option<bool> {
+        match self {
+            Self::True => Some(true),
+            Self::False => Some(false),
+            Self::Auto => None,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create a container
@@ -275,11 +286,7 @@ fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<
         runtime: Runtime::new(root),
         root_is_given: global.root.is_some(),
         systemd_cgroup: global.systemd_cgroup,
-        rootless: match global.rootless {
-            Rootless::True => Some(true),
-            Rootless::False => Some(false),
-            Rootless::Auto => None,
-        },
+        rootless: global.rootless.decided(),
         log,
     })
 }
@@ -308,14 +315,11 @@ fn default_root() -> anyhow::Result<PathBuf> {
     Ok(root)
 }
 
-/// Whether `XDG_RUNTIME_DIR` is this user's: for the host's own root it may be left from somebody else.
+/// Whether `XDG_RUNTIME_DIR` is this user's: for the host's own root it may be left from somebody else. Root of a user
+/// namespace may still be an ordinary user, who then is not called root.
 fn has_runtime_directory() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        return true;
-    }
-    let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let whole: Vec<&str> = ids.split_whitespace().collect();
-    whole != ["0", "0", "4294967295"] && std::env::var_os("USER").is_none_or(|user| user != "root")
+    !rustix::process::geteuid().is_root()
+        || (wharf_runtime::in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root"))
 }
 
 /// Whether nothing is left of the path when `..` is resolved by name.

@@ -11,6 +11,9 @@ use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{Fd, process, socket};
 
 pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Result<Infallible, Failure> {
+    if wires.usher.is_none() {
+        isolate::keep_privileges(wires)?;
+    }
     // While the id maps are written the process must be dumpable for an unprivileged parent. It is alone so far:
     // its user namespace is new.
     if plan.mappings.is_none() {
@@ -27,7 +30,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
         isolate::write_time_offsets(offsets).at(Step::TimeOffsets)?;
     }
     if plan.namespaces.has(libc::CLONE_NEWUSER) {
-        isolate::become_root()?;
+        isolate::become_root(wires.drop_groups)?;
         isolate::hide()?;
     }
     isolate::new_session(&plan.process)?;

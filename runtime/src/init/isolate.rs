@@ -33,6 +33,18 @@ pub(super) fn set_affinity(plan: &ProcessPlan) -> Result<(), Failure> {
     }
 }
 
+/// Uses the privileges that are lost in a user namespace, and what a process can do only before it hides. An usher has
+/// done it for the process that it makes.
+pub(super) fn keep_privileges(wires: &Wires) -> Result<(), Failure> {
+    if let Some(score) = &wires.oom_score {
+        write_own_proc(c"/proc/self/oom_score_adj", score).at(Step::OomScore)?;
+    }
+    for (resource, hard) in &wires.raise {
+        process::raise_hard_limit(0, *resource, *hard).at(Step::RaiseLimit)?;
+    }
+    Ok(())
+}
+
 /// Signals, streams and descriptors as the new process is to have them.
 pub(super) fn leave_caller(wires: &Wires) -> Result<(), Failure> {
     process::reset_signals().at(Step::Signals)?;
@@ -75,6 +87,9 @@ pub(super) fn await_parent(parent: Fd) -> Result<(), Failure> {
 
 /// Joins what is joined by path or from another process.
 pub(super) fn join(wires: &Wires) -> Result<(), Failure> {
+    if wires.usher.is_some() {
+        return Ok(());
+    }
     for (index, namespace) in wires.join.iter().enumerate() {
         process::setns(Fd::of(&namespace.fd), namespace.kind).at_nth(Step::Join, index)?;
     }
@@ -83,16 +98,19 @@ pub(super) fn join(wires: &Wires) -> Result<(), Failure> {
             process::setns(pidfd, kinds).at(Step::Join)?;
         }
         if kinds & libc::CLONE_NEWUSER as u64 != 0 {
-            become_root()?;
+            become_root(wires.drop_groups)?;
         }
         pidfd.close();
     }
     Ok(())
 }
 
-/// Root of the user namespace, with no groups of the caller's: what is made from here on belongs to it.
-pub(super) fn become_root() -> Result<(), Failure> {
-    credentials::set_groups(&[]).at(Step::BecomeRoot)?;
+/// Root of the user namespace, with no groups of the caller's where they may be left: what is made from here on belongs
+/// to it.
+pub(super) fn become_root(drop_groups: bool) -> Result<(), Failure> {
+    if drop_groups {
+        credentials::set_groups(&[]).at(Step::BecomeRoot)?;
+    }
     credentials::set_gid(0).at(Step::BecomeRoot)?;
     credentials::set_uid(0).at(Step::BecomeRoot)
 }
@@ -113,29 +131,33 @@ pub(super) fn new_session(process: &ProcessPlan) -> Result<(), Failure> {
 
 /// The clocks of the new time namespace, which this process enters with `execve`. The root is still the host's.
 pub(super) fn write_time_offsets(offsets: &CStr) -> Result<(), Errno> {
-    let file = fs::openat2(
-        Fd::CWD,
-        c"/proc/self/timens_offsets",
-        libc::O_WRONLY,
-        0,
-        Resolve::Host,
-    )?;
-    let result = write_to_proc(file, offsets);
+    write_own_proc(c"/proc/self/timens_offsets", offsets)
+}
+
+/// Writes to a file of the host's procfs.
+fn write_own_proc(path: &CStr, value: &CStr) -> Result<(), Errno> {
+    let file = fs::openat2(Fd::CWD, path, libc::O_WRONLY, 0, Resolve::Host)?;
+    let result = write_to_proc(file, value);
     file.close();
     result
 }
 
 /// Writes to a file of a procfs that was made for this write: nobody can have mounted anything over it.
 pub(super) fn write_private_proc(path: &CStr, value: &CStr, resolve: Resolve) -> Result<(), Errno> {
-    let context = mount::fsopen(c"proc")?;
-    mount::fsconfig_create(context)?;
-    let proc = mount::fsmount(context, 0)?;
-    context.close();
-    let file = fs::openat2(proc, path, libc::O_WRONLY, 0, resolve)?;
+    let proc = private_proc()?;
+    let opened = fs::openat2(proc, path, libc::O_WRONLY, 0, resolve);
     proc.close();
+    let file = opened?;
     let result = write_to_proc(file, value);
     file.close();
     result
+}
+
+fn private_proc() -> Result<Fd, Errno> {
+    let context = mount::fsopen(c"proc")?;
+    let proc = mount::fsconfig_create(context).and_then(|()| mount::fsmount(context, 0));
+    context.close();
+    proc
 }
 
 fn write_to_proc(file: Fd, value: &CStr) -> Result<(), Errno> {

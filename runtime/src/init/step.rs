@@ -15,6 +15,9 @@ use crate::sys::process::Ended;
 #[repr(u32)]
 #[allow(missing_docs)]
 pub(crate) enum Step {
+    OomScore,
+    RaiseLimit,
+    Usher,
     Hide,
     Cgroup,
     Affinity,
@@ -70,6 +73,9 @@ pub(crate) enum Step {
 }
 
 const STEPS: [Step; Step::Execute as usize + 1] = [
+    Step::OomScore,
+    Step::RaiseLimit,
+    Step::Usher,
     Step::Hide,
     Step::Cgroup,
     Step::Affinity,
@@ -216,6 +222,8 @@ pub(crate) enum Message {
     Listener(i32),
     /// A hook failed, and the packet carries what it wrote; the child is ending.
     Hook(HookFailure),
+    /// From an usher: the packet carries the pidfd of the process it made, which has this pid.
+    Born(u32),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
@@ -226,7 +234,7 @@ pub(crate) enum Message {
 pub(crate) const MESSAGE_BYTES: usize = 16;
 
 impl Message {
-    /// The packet: four native words, `kind`, `step`, `index`, `errno`.
+    /// The packet: four native words, `kind`, `step` (or a pid), `index`, `errno`.
     pub(crate) fn encode(self) -> [u8; MESSAGE_BYTES] {
         let words = match self {
             Self::Failed(failure) => [
@@ -244,6 +252,7 @@ impl Message {
                 let [place, how, number] = failure.encode();
                 [7, place, how, number]
             }
+            Self::Born(pid) => [8, pid, 0, 0],
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -269,6 +278,7 @@ impl Message {
             5 => Self::Executing,
             6 => Self::Listener(word(4).cast_signed()),
             7 => Self::Hook(HookFailure::decode([word(4), word(8), word(12)])?),
+            8 => Self::Born(word(4)),
             _ => return None,
         })
     }
@@ -313,6 +323,13 @@ fn describe(failure: Failure, plan: Option<&Plan>, process: &ProcessPlan, entran
         },
         Step::Scheduling if errno.number() == libc::EPERM && process.some_cpus => {
             "process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)".into()
+        }
+        // The only reason to refuse a number that is one.
+        Step::User if errno.number() == libc::EINVAL => {
+            format!("cannot setuid to unmapped uid {} in user namespace", process.uid).into()
+        }
+        Step::Group if errno.number() == libc::EINVAL => {
+            format!("cannot setgid to unmapped gid {} in user namespace", process.gid).into()
         }
         Step::User => format!("set user {}", process.uid).into(),
         Step::Group => format!("set group {}", process.gid).into(),
@@ -365,6 +382,9 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
 /// The steps without an object.
 fn plain(step: Step) -> &'static str {
     match step {
+        Step::OomScore => "write /proc/self/oom_score_adj",
+        Step::RaiseLimit => "raise a resource limit",
+        Step::Usher => "make a process in the joined namespaces",
         Step::Hide => "clear the dumpable flag",
         Step::Cgroup => "enter a control group",
         Step::Affinity => "set the CPU affinity",
@@ -468,6 +488,7 @@ mod tests {
         for message in [
             Message::BeforePivot,
             Message::Console,
+            Message::Born(4711),
             Message::Ready,
             Message::Executing,
             Message::Listener(7),

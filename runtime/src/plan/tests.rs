@@ -40,6 +40,7 @@ fn compile_for(version: Version, document: &Value) -> Result<Plan, Error> {
             lsm: Enabled::default(),
             no_pivot: false,
             no_new_keyring: false,
+            caller: Caller::ROOT,
         },
     )
 }
@@ -226,7 +227,12 @@ fn what_cannot_be_carried_out_is_refused_by_name() {
         json!({"boottime": {"secs": 1}}),
         "linux.timeOffsets",
     );
-    refused("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt");
+    refused(
+        "/linux/intelRdt",
+        json!({"closID": "x/y"}),
+        "linux.intelRdt.closID",
+    );
+    refused("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices");
     refused("/hostname", json!("x"), "uts");
     refused("/process/args", json!([]), "process.args");
     refused("/process/cwd", json!("relative"), "process.cwd");

@@ -23,6 +23,8 @@ pub(crate) enum Heard {
     Console(OwnedFd),
     /// A hook in the container failed; with what it wrote.
     Hook(HookFailure, OwnedFd),
+    /// A process that an usher made: its pid and pidfd.
+    Born(i32, OwnedFd),
     /// The other end is closed: the program was executed, or the process ended.
     Closed,
 }
@@ -83,7 +85,7 @@ impl Conversation<'_> {
             match self.listen() {
                 Ok(Heard::Message(Message::Failed(failure))) => return Some(failure),
                 Ok(Heard::Closed) | Err(_) => return None,
-                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Hook(..)) => {}
+                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Hook(..) | Heard::Born(..)) => {}
             }
         }
     }
@@ -128,14 +130,12 @@ impl Conversation<'_> {
         match (message, passed) {
             (Some(Message::Console), Some(master)) if complete => Ok(Heard::Console(master)),
             (Some(Message::Hook(failure)), Some(output)) if complete => Ok(Heard::Hook(failure, output)),
-            (Some(Message::Console | Message::Hook(_)), None) => Err(Error::Invalid(
-                "the container process sent a message without its descriptor".into(),
-            )),
+            (Some(Message::Born(pid)), Some(pidfd)) if complete => Ok(Heard::Born(pid.cast_signed(), pidfd)),
+            (Some(Message::Console | Message::Hook(_) | Message::Born(_)), None) => Err(()),
             (Some(message), None) if complete => Ok(Heard::Message(message)),
-            _ => Err(Error::Invalid(
-                "the container process sent what is no message".into(),
-            )),
+            _ => Err(()),
         }
+        .map_err(|()| Error::Invalid("the container process sent what is no message".into()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The clone itself.
 
+use std::ffi::CString;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
@@ -7,7 +8,7 @@ use std::thread;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::Streams;
+use super::{Conversation, Heard, Streams, reap, wait_exit};
 use crate::Error;
 use crate::cgroup::Entrance;
 use crate::init::{self, Wires, Work};
@@ -54,23 +55,31 @@ pub(crate) struct Request<'a> {
     pub(crate) join: Vec<Opened>,
     /// A process whose namespaces the child half joins.
     pub(crate) join_process: Option<(BorrowedFd<'a>, u64)>,
+    /// An usher joins, and makes the process; nothing is joined before.
+    pub(crate) usher: bool,
+    /// Leave the caller's groups when root of a user namespace is assumed.
+    pub(crate) drop_groups: bool,
+    /// For its own `oom_score_adj`, where this process has no privilege to write it.
+    pub(crate) oom_score: Option<CString>,
+    /// Resources and hard limits that it raises before it has no privilege to.
+    pub(crate) raise: Vec<(u32, u64)>,
 }
 
 /// Makes the child; answers it and this side of the conversation.
 pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|errno| Error::io("make a socket pair", errno))?;
+    let (ours, theirs) = pair()?;
     let theirs = above(theirs)?;
+    let usher = match request.usher {
+        true => pair().and_then(|(ours, theirs)| Ok(Some((ours, above(theirs)?))))?,
+        false => None,
+    };
+    // An usher joins before anything is closed.
+    let late = if usher.is_some() { &[][..] } else { &request.join };
     let first_undeclared = request.preserve_fds.saturating_add(3);
     let mut keep: Vec<u32> = [Fd::of(&theirs)]
         .into_iter()
         .chain(request.gate.as_ref().map(Fd::of))
-        .chain(request.join.iter().map(|namespace| Fd::of(&namespace.fd)))
+        .chain(late.iter().map(|namespace| Fd::of(&namespace.fd)))
         .chain(request.join_process.as_ref().map(|(pidfd, _)| Fd::of(pidfd)))
         .map(|fd| fd.number().cast_unsigned())
         .collect();
@@ -88,9 +97,15 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         first_undeclared,
         wait_for_parent: request.wait_for_parent,
         join: request.join,
+        drop_groups: request.drop_groups,
+        oom_score: request.oom_score,
+        raise: request.raise,
+        usher: usher.as_ref().map(|(_, theirs)| (Fd::of(theirs), request.create)),
         join_process: request.join_process.map(|(pidfd, kinds)| (Fd::of(&pidfd), kinds)),
     };
-    let (create, cgroup, work) = (request.create, request.cgroup.as_ref().map(Fd::of), request.work);
+    // What is new is the process's, not its usher's.
+    let create = if usher.is_some() { 0 } else { request.create };
+    let (cgroup, work) = (request.cgroup.as_ref().map(Fd::of), request.work);
     let make = || {
         // SAFETY: `init::run` allocates nothing, locks nothing, does not unwind and never returns.
         #[allow(unsafe_code)]
@@ -110,7 +125,38 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     );
     let child = in_namespaces(&request.early, make)?;
     trace!("child process in init(): {}", child.pid);
-    Ok((child, ours))
+    match usher {
+        None => Ok((child, ours)),
+        Some((usher, theirs)) => {
+            drop(theirs);
+            Ok((follow(child, &usher)?, ours))
+        }
+    }
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|errno| Error::io("make a socket pair", errno))
+}
+
+/// The process that an usher made; or the usher itself, if it failed: the conversation then begins, and ends, with why.
+fn follow(usher: Child, socket: &OwnedFd) -> Result<Child, Error> {
+    match Conversation::new(socket, &usher.pidfd).listen()? {
+        Heard::Born(pid, pidfd) => {
+            let made = Child { pid, pidfd };
+            // It has nothing left to do but to end.
+            match wait_exit(usher.pidfd.as_fd(), crate::delete::PATIENCE)? {
+                true => reap(usher.pidfd.as_fd()).map(|()| made),
+                false => Err(Error::Ended("waiting for its maker's end")),
+            }
+        }
+        _ => Ok(usher),
+    }
 }
 
 fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {

@@ -96,6 +96,37 @@ where
     })
 }
 
+/// Makes a sibling of this process, with its own copy of the memory and the new namespaces that `namespaces` asks for: a child of
+/// this process's parent, who is told of its end by the same signal. Answers its pid, as this process numbers it, and
+/// its pidfd. For the child half.
+///
+/// # Safety
+///
+/// As for [`clone_child`].
+pub(crate) unsafe fn clone_sibling<F>(namespaces: u64, body: F) -> Result<(i32, Fd), Errno>
+where
+    F: FnOnce() -> Infallible,
+{
+    let mut pidfd: i32 = -1;
+    let arguments = CloneArguments {
+        flags: namespaces | (libc::CLONE_PIDFD | libc::CLONE_PARENT) as u64,
+        pidfd: &raw mut pidfd as u64,
+        ..CloneArguments::default()
+    };
+    // SAFETY: without CLONE_VM the sibling has its own copy of memory and stack, so returning twice is sound; the
+    // arguments outlive the call and the size is theirs; the kernel writes the pidfd into this process's variable.
+    let pid = unsafe {
+        raw(
+            libc::SYS_clone3,
+            [&raw const arguments as usize, size_of::<CloneArguments>()],
+        )?
+    };
+    if pid == 0 {
+        body();
+    }
+    Ok((pid as i32, Fd::at(pidfd)))
+}
+
 /// Ends this process at once: no destructors, no exit handlers.
 pub(crate) fn exit(code: i32) -> ! {
     loop {
@@ -326,6 +357,37 @@ pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errn
         )
     }
     .map(drop)
+}
+
+/// The hard limit of a resource, of this process.
+pub(crate) fn hard_limit(resource: u32) -> Result<u64, Errno> {
+    let mut limit = [0u64; 2];
+    // SAFETY: `limit` outlives the call and has the layout of the kernel's `struct rlimit64`; nothing is set.
+    unsafe {
+        raw(
+            libc::SYS_prlimit64,
+            [0, resource as usize, 0, &raw mut limit as usize],
+        )?;
+    }
+    Ok(limit[1])
+}
+
+/// Raises the hard limit of a resource for process `pid` (0 for this one); what is in force stays.
+pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<(), Errno> {
+    let mut limit = [0u64; 2];
+    // SAFETY: `limit` outlives both calls and has the layout of the kernel's `struct rlimit64`.
+    unsafe {
+        raw(
+            libc::SYS_prlimit64,
+            [pid as usize, resource as usize, 0, &raw mut limit as usize],
+        )?;
+        limit[1] = hard;
+        raw(
+            libc::SYS_prlimit64,
+            [pid as usize, resource as usize, &raw const limit as usize, 0],
+        )?;
+    }
+    Ok(())
 }
 
 /// Sets the host name of the UTS namespace.
