@@ -195,10 +195,11 @@ impl Construction<'_> {
         namespaces: Vec<Opened>,
         undo: &mut Undo,
     ) -> Result<Built, Error> {
-        let cgroup = undo.cgroup.insert(cgroup_plan.create()?);
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
+        directory.note_cgroups(&cgroup_plan.paths())?;
+        let cgroup = undo.cgroup.insert(cgroup_plan.create()?);
         let gate = gate::make(directory.fd())?;
         let entrances = cgroup.entrances()?;
         let wait_for_parent = plan.mappings.is_some();
@@ -424,6 +425,14 @@ impl Undo {
         if let Some(child) = self.child.take() {
             left.extend(end(&child).err());
         }
+        let removal = match self.directory.as_ref().map(Directory::lock_removal).transpose() {
+            Ok(Some(None)) => return error.with_leftovers(left),
+            Ok(removal) => removal.flatten(),
+            Err(second) => {
+                left.push(second);
+                return error.with_leftovers(left);
+            }
+        };
         if let Some(cgroup) = self.cgroup.take() {
             // Children that the first process made without a pid namespace of its own.
             left.extend(cgroup.kill(libc::SIGKILL).err().map(Error::Cgroup));
@@ -432,6 +441,7 @@ impl Undo {
         if let Some(directory) = self.directory.take() {
             left.extend(directory.remove().err());
         }
+        drop(removal);
         error.with_leftovers(left)
     }
 }
