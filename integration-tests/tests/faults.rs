@@ -74,7 +74,7 @@ impl Fault {
         let scratch = Scratch::new();
         bundle::bundle(&scratch.join("bundle"), &["/bin/sleep", "1000"], |spec| {
             spec["linux"]["resources"]["pids"] = serde_json::json!({"limit": 100});
-            spec["linux"]["cgroupsPath"] = format!("/wharf-faults/{}", scratch.unique()).into();
+            spec["linux"]["cgroupsPath"] = format!("/{}", scratch.unique()).into();
         });
         reap_orphans();
         Self { scratch }
