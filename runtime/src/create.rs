@@ -290,14 +290,15 @@ impl Construction<'_> {
         namespaces: Vec<Opened>,
         undo: &mut Undo,
     ) -> Result<Built, Error> {
-        let by_unit = cgroup_plan.needs_process();
-        if !by_unit {
-            undo.cgroup = Some(cgroup_plan.create()?);
-        }
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         trace!("state directory of {} is made", self.id);
+        directory.note_cgroups(&cgroup_plan.paths())?;
+        let by_unit = cgroup_plan.needs_process();
+        if !by_unit {
+            undo.cgroup = Some(cgroup_plan.create()?);
+        }
         let gate = gate::make(directory.fd())?;
         let entrances = undo
             .cgroup
@@ -596,6 +597,14 @@ impl Undo {
         if let Some(group) = self.intel_rdt.take() {
             left.extend(group.remove().err().map(Error::IntelRdt));
         }
+        let removal = match self.directory.as_ref().map(Directory::lock_removal).transpose() {
+            Ok(Some(None)) => return error.with_leftovers(left),
+            Ok(removal) => removal.flatten(),
+            Err(second) => {
+                left.push(second);
+                return error.with_leftovers(left);
+            }
+        };
         if let Some(cgroup) = self.cgroup.take() {
             // Children that the first process made without a pid namespace of its own.
             left.extend(cgroup.kill(libc::SIGKILL).err().map(Error::Cgroup));
@@ -604,6 +613,7 @@ impl Undo {
         if let Some(directory) = self.directory.take() {
             left.extend(directory.remove().err());
         }
+        drop(removal);
         error.with_leftovers(left)
     }
 }

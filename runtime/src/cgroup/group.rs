@@ -312,6 +312,22 @@ impl Cgroup {
         first.map_or(Ok(()), Err)
     }
 
+    /// Removes those of its directories that have neither processes nor children; the others stay.
+    ///
+    /// # Errors
+    ///
+    /// A directory cannot be removed for another reason. A directory that is gone is no error.
+    pub fn remove_if_unused(&self) -> Result<(), Error> {
+        for GroupDirectory { path, .. } in &self.directories {
+            match rustix::fs::unlinkat(rustix::fs::CWD, path, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => {}
+                Err(Errno::ROFS) if !path.exists() => {}
+                Err(errno) => return Err(Error::io("rmdir", path, errno)),
+            }
+        }
+        Ok(())
+    }
+
     /// Whether there is nothing but the one v2 hierarchy.
     pub(crate) fn is_v2(&self) -> bool {
         self.paths.keys().all(String::is_empty)
