@@ -199,6 +199,7 @@ pub struct LinuxThrottleDevice {
 #[serde(default, rename_all = "camelCase")]
 pub struct LinuxHugepageLimit {
     /// The size, as the kernel writes it (`2MB`).
+    #[serde(alias = "pagesize")]
     pub page_size: String,
     /// Bytes.
     pub limit: u64,
