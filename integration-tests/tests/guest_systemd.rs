@@ -29,7 +29,12 @@ group=/sys/fs/cgroup/machine.slice/$unit
 left() { echo left $(systemctl list-units --all --no-legend 'wharf-*') $(ls -d $group 2>/dev/null) $(ls /run/wharf-runtime); }
 "#;
     let programs: [&Path; 3] = [&runtime, &busybox, &config];
-    guest::run_in_systemd_guest(&scratch, &programs, &format!("{prelude}{script}"), Duration::from_secs(230))
+    guest::run_in_systemd_guest(
+        &scratch,
+        &programs,
+        &format!("{prelude}{script}"),
+        Duration::from_secs(230),
+    )
 }
 
 fn expect(output: &str, lines: &[&str]) {
@@ -80,7 +85,9 @@ left
         },
         script,
     );
-    let (created, updated) = output.split_once("=== update").unwrap_or_else(|| panic!("{output}"));
+    let (created, updated) = output
+        .split_once("=== update")
+        .unwrap_or_else(|| panic!("{output}"));
     expect(
         created,
         &[
@@ -168,12 +175,18 @@ left
     );
     let parts: Vec<&str> = output.split("=== ").collect();
     for part in &parts[1..] {
-        assert!(part.starts_with("the name is taken") || part.lines().any(|line| line == "left"), "{part}\nof:\n{output}");
+        assert!(
+            part.starts_with("the name is taken") || part.lines().any(|line| line == "left"),
+            "{part}\nof:\n{output}"
+        );
     }
     for index in [1, 2] {
         expect(parts[index], &["code 0"]);
     }
     assert!(parts[3].contains("no such file or directory"), "{output}");
     assert!(parts[5].contains("the other is active"), "{output}");
-    assert!(parts[6].contains("expected cgroupsPath to be of format \\\"slice:prefix:name\\\""), "{output}");
+    assert!(
+        parts[6].contains("expected cgroupsPath to be of format \\\"slice:prefix:name\\\""),
+        "{output}"
+    );
 }

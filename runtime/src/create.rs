@@ -10,7 +10,6 @@ use std::sync::Mutex;
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
-use crate::resources;
 use crate::hook::{self, Place};
 use crate::init::{Failure, Message, Work, describe};
 use crate::plan::{Facts, Opened, Plan};
@@ -18,6 +17,7 @@ use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
 use crate::record::{Directory, Record};
+use crate::resources;
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
@@ -199,7 +199,12 @@ impl Construction<'_> {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         let gate = gate::make(directory.fd())?;
-        let entrances = undo.cgroup.as_ref().map(Cgroup::entrances).transpose()?.unwrap_or_default();
+        let entrances = undo
+            .cgroup
+            .as_ref()
+            .map(Cgroup::entrances)
+            .transpose()?
+            .unwrap_or_default();
         let wait_for_parent = plan.mappings.is_some() || by_unit;
         let (early, join) = split(namespaces, &plan);
         let (child, socket) = spawn(Request {

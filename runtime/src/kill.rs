@@ -115,12 +115,15 @@ impl Container {
             self.kill_all(signal)?;
             // The first process may have left the group; if it is gone, all is done.
             return match &self.pidfd {
-                Some(pidfd) if status != Status::Stopped => match pidfd_signal(Fd::of(pidfd), signal.number()) {
-                    Err(errno) if errno.number() != libc::ESRCH => {
-                        Err(Error::io(format!("send {signal} to container {}", self.id), errno))
+                Some(pidfd) if status != Status::Stopped => {
+                    match pidfd_signal(Fd::of(pidfd), signal.number()) {
+                        Err(errno) if errno.number() != libc::ESRCH => Err(Error::io(
+                            format!("send {signal} to container {}", self.id),
+                            errno,
+                        )),
+                        Ok(()) | Err(_) => Ok(()),
                     }
-                    Ok(()) | Err(_) => Ok(()),
-                },
+                }
                 _ => Ok(()),
             };
         }

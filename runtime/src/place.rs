@@ -40,7 +40,11 @@ impl Container {
             container: self,
             group: self.cgroup.below(below)?,
             explicit: !below.is_empty(),
-            below: if sub.is_empty() { String::new() } else { format!("/{sub}") },
+            below: if sub.is_empty() {
+                String::new()
+            } else {
+                format!("/{sub}")
+            },
         })
     }
 }

@@ -38,28 +38,41 @@ fn is_rootless(layout: &Layout) -> bool {
 fn owner(spec: &oci::Spec) -> Option<u32> {
     let linux = spec.linux.as_ref()?;
     let new = |kind| {
-        let is_new = |namespace: &oci::LinuxNamespace| namespace.typ == kind && namespace.path.as_os_str().is_empty();
+        let is_new =
+            |namespace: &oci::LinuxNamespace| namespace.typ == kind && namespace.path.as_os_str().is_empty();
         linux.namespaces.iter().any(is_new)
     };
     let is_writable = |mount: &oci::Mount| {
         mount.typ == "cgroup"
             && Path::new("/sys/fs/cgroup") == mount.destination
-            && mount.options.iter().rfind(|option| *option == "ro" || *option == "rw").is_none_or(|last| last == "rw")
+            && mount
+                .options
+                .iter()
+                .rfind(|option| *option == "ro" || *option == "rw")
+                .is_none_or(|last| last == "rw")
     };
     if !new(oci::LinuxNamespaceType::Cgroup) || !spec.mounts.iter().any(is_writable) {
         return None;
     }
     let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
-    let has_user_namespace =
-        linux.namespaces.iter().any(|namespace| namespace.typ == oci::LinuxNamespaceType::User);
-    let owner = if has_user_namespace { host_id(&linux.uid_mappings, uid) } else { Some(uid) };
+    let has_user_namespace = linux
+        .namespaces
+        .iter()
+        .any(|namespace| namespace.typ == oci::LinuxNamespaceType::User);
+    let owner = if has_user_namespace {
+        host_id(&linux.uid_mappings, uid)
+    } else {
+        Some(uid)
+    };
     // Whoever makes the group owns it.
     owner.filter(|owner| *owner != rustix::process::geteuid().as_raw())
 }
 
 fn host_id(mappings: &[oci::LinuxIdMapping], id: u32) -> Option<u32> {
     mappings.iter().find_map(|mapping| {
-        let offset = id.checked_sub(mapping.container_id).filter(|offset| *offset < mapping.size)?;
+        let offset = id
+            .checked_sub(mapping.container_id)
+            .filter(|offset| *offset < mapping.size)?;
         mapping.host_id.checked_add(offset)
     })
 }
@@ -87,11 +100,27 @@ mod tests {
     #[test]
     fn a_group_that_the_container_may_write_to_is_its_users() {
         assert_eq!(owner_of(|_| {}), Some(100_005));
-        assert_eq!(owner_of(|spec| spec["mounts"][0]["options"] = json!([])), Some(100_005));
-        assert_eq!(owner_of(|spec| spec["process"]["user"]["uid"] = 10.into()), None, "not mapped");
-        assert_eq!(owner_of(|spec| spec["mounts"][0]["options"] = json!(["ro"])), None);
-        assert_eq!(owner_of(|spec| spec["linux"]["namespaces"] = json!([{"type": "user"}])), None);
+        assert_eq!(
+            owner_of(|spec| spec["mounts"][0]["options"] = json!([])),
+            Some(100_005)
+        );
+        assert_eq!(
+            owner_of(|spec| spec["process"]["user"]["uid"] = 10.into()),
+            None,
+            "not mapped"
+        );
+        assert_eq!(
+            owner_of(|spec| spec["mounts"][0]["options"] = json!(["ro"])),
+            None
+        );
+        assert_eq!(
+            owner_of(|spec| spec["linux"]["namespaces"] = json!([{"type": "user"}])),
+            None
+        );
         assert_eq!(owner_of(|spec| spec["linux"]["uidMappings"] = json!([])), None);
-        assert_eq!(owner_of(|spec| spec["linux"]["namespaces"] = json!([{"type": "cgroup"}])), Some(5));
+        assert_eq!(
+            owner_of(|spec| spec["linux"]["namespaces"] = json!([{"type": "cgroup"}])),
+            Some(5)
+        );
     }
 }

@@ -28,7 +28,10 @@ impl Container {
     }
 
     fn update_locked(&self, changes: &LinuxResources) -> Result<(), Error> {
-        let mut record = self.directory.read()?.ok_or_else(|| Error::NotFound(self.id.clone()))?;
+        let mut record = self
+            .directory
+            .read()?
+            .ok_or_else(|| Error::NotFound(self.id.clone()))?;
         let before = match record.resources.take() {
             Some(resources) => resources,
             None => {
@@ -52,7 +55,10 @@ impl Container {
 /// The limits after a change, as runc understands one.
 fn merge(before: &LinuxResources, changes: &LinuxResources) -> LinuxResources {
     let none = LinuxCpu::default();
-    let cpu = merge_cpu(before.cpu.as_ref().unwrap_or(&none), changes.cpu.as_ref().unwrap_or(&none));
+    let cpu = merge_cpu(
+        before.cpu.as_ref().unwrap_or(&none),
+        changes.cpu.as_ref().unwrap_or(&none),
+    );
     let none = LinuxMemory::default();
     let memory = merge_memory(
         before.memory.as_ref().unwrap_or(&none),
@@ -116,7 +122,8 @@ fn merge_io(mut io: LinuxBlockIo, changes: &LinuxBlockIo) -> LinuxBlockIo {
     io.leaf_weight = changes.leaf_weight.or(io.leaf_weight);
     for new in &changes.weight_device {
         // Of several about one device the last is in force.
-        let same = |old: &&mut crate::spec::oci::LinuxWeightDevice| (old.major, old.minor) == (new.major, new.minor);
+        let same =
+            |old: &&mut crate::spec::oci::LinuxWeightDevice| (old.major, old.minor) == (new.major, new.minor);
         match io.weight_device.iter_mut().rfind(same) {
             Some(old) => {
                 old.weight = new.weight.or(old.weight);
@@ -125,16 +132,31 @@ fn merge_io(mut io: LinuxBlockIo, changes: &LinuxBlockIo) -> LinuxBlockIo {
             None => io.weight_device.push(*new),
         }
     }
-    merge_throttles(&mut io.throttle_read_bps_device, &changes.throttle_read_bps_device);
-    merge_throttles(&mut io.throttle_write_bps_device, &changes.throttle_write_bps_device);
-    merge_throttles(&mut io.throttle_read_iops_device, &changes.throttle_read_iops_device);
-    merge_throttles(&mut io.throttle_write_iops_device, &changes.throttle_write_iops_device);
+    merge_throttles(
+        &mut io.throttle_read_bps_device,
+        &changes.throttle_read_bps_device,
+    );
+    merge_throttles(
+        &mut io.throttle_write_bps_device,
+        &changes.throttle_write_bps_device,
+    );
+    merge_throttles(
+        &mut io.throttle_read_iops_device,
+        &changes.throttle_read_iops_device,
+    );
+    merge_throttles(
+        &mut io.throttle_write_iops_device,
+        &changes.throttle_write_iops_device,
+    );
     io
 }
 
 fn merge_throttles(devices: &mut Vec<LinuxThrottleDevice>, changes: &[LinuxThrottleDevice]) {
     for new in changes {
-        match devices.iter_mut().rfind(|old| (old.major, old.minor) == (new.major, new.minor)) {
+        match devices
+            .iter_mut()
+            .rfind(|old| (old.major, old.minor) == (new.major, new.minor))
+        {
             Some(old) => old.rate = new.rate,
             None => devices.push(*new),
         }
@@ -163,7 +185,10 @@ mod tests {
         });
         let after = merged(before, json!({"memory": {"limit": 150}}));
         let memory = after.memory.unwrap();
-        assert_eq!((memory.limit, memory.swap, memory.reservation), (Some(150), Some(200), Some(50)));
+        assert_eq!(
+            (memory.limit, memory.swap, memory.reservation),
+            (Some(150), Some(200), Some(50))
+        );
         assert_eq!(memory.swappiness, Some(10));
         let cpu = after.cpu.unwrap();
         assert_eq!((cpu.shares, cpu.burst, cpu.idle), (Some(5), None, None));
@@ -175,22 +200,35 @@ mod tests {
     #[test]
     fn quota_and_period_may_come_one_at_a_time() {
         let pair = |before: serde_json::Value, changes: serde_json::Value| {
-            let cpu = merged(json!({"cpu": before}), json!({"cpu": changes})).cpu.unwrap();
+            let cpu = merged(json!({"cpu": before}), json!({"cpu": changes}))
+                .cpu
+                .unwrap();
             (cpu.quota, cpu.period)
         };
         let both = json!({"quota": 5, "period": 10});
         assert_eq!(pair(both.clone(), json!({"quota": 6})), (Some(6), Some(10)));
         assert_eq!(pair(both.clone(), json!({"period": 20})), (Some(5), Some(20)));
-        assert_eq!(pair(both.clone(), json!({"quota": 6, "period": 20})), (Some(6), Some(20)));
-        assert_eq!(pair(both, json!({"shares": 2})), (None, None), "neither is written again");
+        assert_eq!(
+            pair(both.clone(), json!({"quota": 6, "period": 20})),
+            (Some(6), Some(20))
+        );
+        assert_eq!(
+            pair(both, json!({"shares": 2})),
+            (None, None),
+            "neither is written again"
+        );
         assert_eq!(pair(json!({}), json!({"quota": -1})), (Some(-1), None));
     }
 
     #[test]
     fn some_limits_take_others_with_them() {
-        let memory = merged(json!({"memory": {"swap": 200}}), json!({"memory": {"limit": -1}})).memory.unwrap();
+        let memory = merged(json!({"memory": {"swap": 200}}), json!({"memory": {"limit": -1}}))
+            .memory
+            .unwrap();
         assert_eq!((memory.limit, memory.swap), (Some(-1), Some(0)));
-        let cpu = merged(json!({"cpu": {"shares": 5}}), json!({"cpu": {"idle": 1}})).cpu.unwrap();
+        let cpu = merged(json!({"cpu": {"shares": 5}}), json!({"cpu": {"idle": 1}}))
+            .cpu
+            .unwrap();
         assert_eq!((cpu.shares, cpu.idle), (Some(0), Some(1)));
     }
 
@@ -206,8 +244,15 @@ mod tests {
         .block_io
         .unwrap();
         assert_eq!(io.weight, Some(10));
-        let rates: Vec<_> = io.throttle_read_bps_device.iter().map(|it| (it.major, it.rate)).collect();
+        let rates: Vec<_> = io
+            .throttle_read_bps_device
+            .iter()
+            .map(|it| (it.major, it.rate))
+            .collect();
         assert_eq!(rates, [(7, 2), (8, 3)]);
-        assert_eq!((io.weight_device[0].weight, io.weight_device[0].leaf_weight), (Some(200), Some(1)));
+        assert_eq!(
+            (io.weight_device[0].weight, io.weight_device[0].leaf_weight),
+            (Some(200), Some(1))
+        );
     }
 }

@@ -48,10 +48,20 @@ pub(super) fn disk() -> PathBuf {
     let work = tempfile::tempdir_in(binaries::directory()).expect("a directory for the disk");
     let tree = work.path().join("tree");
     run(Command::new(binaries::peer("debootstrap"))
-        .args(["--variant=minbase", "--include=systemd,systemd-sysv,dbus", "bookworm"])
+        .args([
+            "--variant=minbase",
+            "--include=systemd,systemd-sysv,dbus",
+            "bookworm",
+        ])
         .arg(&tree))
     .ok();
-    for superfluous in ["var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"] {
+    for superfluous in [
+        "var/cache/apt/archives",
+        "var/lib/apt/lists",
+        "usr/share/doc",
+        "usr/share/man",
+        "usr/share/locale",
+    ] {
         fs::remove_dir_all(tree.join(superfluous)).expect("make the disk smaller");
     }
     prepare(&tree);

@@ -53,7 +53,9 @@ pub(super) fn unpacked() -> PathBuf {
     let modules = tree.join(format!("lib/modules/{version}/kernel"));
     fs::copy(modules.join("fs/overlayfs/overlay.ko"), ready.join("overlay.ko")).expect("the overlay module");
     for module in DISK_MODULES {
-        let found = ["drivers/virtio", "drivers/block"].iter().map(|place| modules.join(place).join(module));
+        let found = ["drivers/virtio", "drivers/block"]
+            .iter()
+            .map(|place| modules.join(place).join(module));
         let found = found.into_iter().find(|path| path.exists());
         let found = found.unwrap_or_else(|| panic!("the kernel's package has no {module}"));
         fs::copy(found, ready.join(module)).expect("a module of the disk");

@@ -101,7 +101,18 @@ fn boot(home: &Path, kernel: &Path, initramfs: &Path, disk: Option<&Path>, limit
     let console = home.join("console");
     let mut command = Command::new(binaries::peer("qemu-system-x86_64"));
     command
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048", "-nic", "none"])
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "2048",
+            "-nic",
+            "none",
+        ])
         .args(["-display", "none", "-monitor", "none", "-no-reboot"])
         .args([
             "-append",
@@ -147,7 +158,13 @@ fn boot(home: &Path, kernel: &Path, initramfs: &Path, disk: Option<&Path>, limit
     output.trim().to_string()
 }
 
-fn initramfs(home: &Path, modules: &[PathBuf], inits: &[(&str, &str)], programs: &[&Path], script: &str) -> PathBuf {
+fn initramfs(
+    home: &Path,
+    modules: &[PathBuf],
+    inits: &[(&str, &str)],
+    programs: &[&Path],
+    script: &str,
+) -> PathBuf {
     let tree = home.join("tree");
     for directory in ["bin", "job", "lib"] {
         fs::create_dir_all(tree.join(directory)).expect("make the initramfs");

@@ -96,7 +96,8 @@ impl CgroupPlan {
             (Some(_), Kind::V2) => Err(Error::Rootless(Box::new(error))),
             (Some(write), _) => {
                 let controller = write.file.split('.').next().unwrap_or_default();
-                let problem = format!("cannot set {controller} limit: container could not join or create cgroup");
+                let problem =
+                    format!("cannot set {controller} limit: container could not join or create cgroup");
                 Err(Error::field("linux.resources", problem))
             }
         }
@@ -132,7 +133,11 @@ impl CgroupPlan {
         }
         if let Some(rules) = &directory.filter {
             let attached = device_filter::attach(rules, &directory.path);
-            if self.rootless { tolerate(attached)? } else { attached? }
+            if self.rootless {
+                tolerate(attached)?
+            } else {
+                attached?
+            }
         }
         if let (Kind::V2, Some(owner)) = (directory.kind, self.owner) {
             delegate::give(&fd, &directory.path, owner)?;

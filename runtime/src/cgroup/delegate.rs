@@ -26,7 +26,8 @@ pub(super) fn give(fd: &OwnedFd, path: &Path, owner: u32) -> Result<(), Error> {
     };
     let owner = Some(Uid::from_raw(owner));
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(fd.as_fd(), "", owner, None, flags).map_err(|errno| Error::io("chown", path, errno))?;
+    rustix::fs::chownat(fd.as_fd(), "", owner, None, flags)
+        .map_err(|errno| Error::io("chown", path, errno))?;
     // The names are the kernel's own: they have no slashes.
     for name in list.split_ascii_whitespace().filter(|name| !name.contains('/')) {
         match rustix::fs::chownat(fd.as_fd(), name, owner, None, AtFlags::SYMLINK_NOFOLLOW) {

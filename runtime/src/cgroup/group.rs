@@ -142,14 +142,21 @@ impl Cgroup {
     pub fn below(&self, below: &BTreeMap<String, String>) -> Result<Self, Error> {
         let mut paths = self.paths.clone();
         for (controller, sub) in below {
-            let inside = descend(sub).ok_or_else(|| Error::field("--cgroup", format!("bad sub cgroup path: {sub}")))?;
+            let inside = descend(sub)
+                .ok_or_else(|| Error::field("--cgroup", format!("bad sub cgroup path: {sub}")))?;
             let mut found = false;
-            for (_, path) in paths.iter_mut().filter(|(key, _)| controller.is_empty() || *key == controller) {
+            for (_, path) in paths
+                .iter_mut()
+                .filter(|(key, _)| controller.is_empty() || *key == controller)
+            {
                 *path = super::layout::join(path, &inside);
                 found = true;
             }
             if !found {
-                return Err(Error::field("--cgroup", format!("unknown controller {controller} in SubCgroupPaths")));
+                return Err(Error::field(
+                    "--cgroup",
+                    format!("unknown controller {controller} in SubCgroupPaths"),
+                ));
             }
         }
         Self::from_paths(paths)
@@ -243,7 +250,11 @@ impl Cgroup {
 
     /// Refuses limits below what is in use, which would kill, if that was asked for (`checkBeforeUpdate`).
     fn check_usage(&self, resources: &LinuxResources) -> Result<(), Error> {
-        let Some(memory) = resources.memory.as_ref().filter(|memory| memory.check_before_update == Some(true)) else {
+        let Some(memory) = resources
+            .memory
+            .as_ref()
+            .filter(|memory| memory.check_before_update == Some(true))
+        else {
             return Ok(());
         };
         let usage = self.primary()?.read_if_present("memory.current")?;
@@ -422,21 +433,45 @@ mod tests {
 
     #[test]
     fn groups_below_are_inside() {
-        let paths = [("cpu", "/c/cpu/x"), ("cpuacct", "/c/cpu/x"), ("memory", "/c/memory/x")];
+        let paths = [
+            ("cpu", "/c/cpu/x"),
+            ("cpuacct", "/c/cpu/x"),
+            ("memory", "/c/memory/x"),
+        ];
         let paths = paths.map(|(key, path)| (key.to_owned(), PathBuf::from(path)));
         let group = Cgroup::from_paths(paths.into()).unwrap();
         let below = |asked: &[(&str, &str)]| {
-            let asked = asked.iter().map(|(key, path)| ((*key).to_owned(), (*path).to_owned())).collect();
+            let asked = asked
+                .iter()
+                .map(|(key, path)| ((*key).to_owned(), (*path).to_owned()))
+                .collect();
             group.below(&asked).map(|group| group.paths)
         };
         assert_eq!(below(&[]).unwrap(), group.paths);
         assert_eq!(below(&[("", "/")]).unwrap(), group.paths);
-        assert_eq!(below(&[("", "a/../b")]).unwrap()["cpuacct"], Path::new("/c/cpu/x/b"));
+        assert_eq!(
+            below(&[("", "a/../b")]).unwrap()["cpuacct"],
+            Path::new("/c/cpu/x/b")
+        );
         let one = below(&[("memory", "sub")]).unwrap();
-        assert_eq!((&one["memory"], &one["cpu"]), (&"/c/memory/x/sub".into(), &"/c/cpu/x".into()));
-        for (bad, phrase) in [("..", "bad sub cgroup path"), ("a/../../x", "bad sub cgroup path")] {
-            assert!(below(&[("", bad)]).unwrap_err().to_string().contains(phrase), "{bad}");
+        assert_eq!(
+            (&one["memory"], &one["cpu"]),
+            (&"/c/memory/x/sub".into(), &"/c/cpu/x".into())
+        );
+        for (bad, phrase) in [
+            ("..", "bad sub cgroup path"),
+            ("a/../../x", "bad sub cgroup path"),
+        ] {
+            assert!(
+                below(&[("", bad)]).unwrap_err().to_string().contains(phrase),
+                "{bad}"
+            );
         }
-        assert!(below(&[("io", "/")]).unwrap_err().to_string().contains("unknown controller io"));
+        assert!(
+            below(&[("io", "/")])
+                .unwrap_err()
+                .to_string()
+                .contains("unknown controller io")
+        );
     }
 }

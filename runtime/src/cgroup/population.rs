@@ -25,7 +25,9 @@ impl PopulationWatch {
     pub fn is_over(&self) -> bool {
         let mut text = [0; 512];
         match rustix::io::pread(&self.events, &mut text, 0) {
-            Ok(length) => text[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 0"),
+            Ok(length) => text[..length]
+                .split(|byte| *byte == b'\n')
+                .any(|line| line == b"populated 0"),
             Err(_) => true,
         }
     }

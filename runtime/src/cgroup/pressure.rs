@@ -72,7 +72,10 @@ mod tests {
     fn both_lines_are_read() {
         let text = "some avg10=1.50 avg60=0.25 avg300=0.00 total=42\nfull avg10=0.00 avg60=0.00 avg300=0.10 total=7\n";
         let pressure = parse(text).unwrap();
-        assert_eq!((pressure.some.avg10, pressure.some.avg60, pressure.some.total), (1.5, 0.25, 42));
+        assert_eq!(
+            (pressure.some.avg10, pressure.some.avg60, pressure.some.total),
+            (1.5, 0.25, 42)
+        );
         assert_eq!((pressure.full.avg300, pressure.full.total), (0.1, 7));
         assert_eq!(parse(""), Some(Pressure::default()));
         assert_eq!(parse("some avg10"), None);

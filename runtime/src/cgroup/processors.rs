@@ -33,7 +33,13 @@ pub struct CpusetStats {
 }
 
 pub(super) fn read(group: &GroupDirectory) -> Result<CpusetStats, Error> {
-    let text = |name: &str| Ok::<_, Error>(group.read_if_present(&format!("cpuset.{name}"))?.unwrap_or_default());
+    let text = |name: &str| {
+        Ok::<_, Error>(
+            group
+                .read_if_present(&format!("cpuset.{name}"))?
+                .unwrap_or_default(),
+        )
+    };
     let malformed = |name: &str, found: &str| Error::Malformed {
         file: group.path.join(format!("cpuset.{name}")),
         problem: format!("cannot read {:?}", found.trim()),

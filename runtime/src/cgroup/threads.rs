@@ -49,7 +49,10 @@ pub(super) fn settle(directory: &Directory, fd: &OwnedFd) -> Result<(), Error> {
         Answer::Refused(why) => Err(refusal(&directory.path, why)),
         Answer::MakeThreaded => {
             // From above: a group can become threaded when its parent is.
-            let below = directory.path.strip_prefix(&directory.mount).unwrap_or(Path::new(""));
+            let below = directory
+                .path
+                .strip_prefix(&directory.mount)
+                .unwrap_or(Path::new(""));
             let mut at = directory.mount.clone();
             for part in below.components() {
                 at.push(part);

@@ -31,7 +31,10 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
 /// What could not be done as it was asked for, besides what the configuration's own warnings said.
 pub(super) fn log_warnings(environment: &Environment<'_>, container: &Container, spec: &Spec) {
     let said = spec.warnings();
-    let new = container.take_warnings().into_iter().filter(|warning| !said.contains(warning));
+    let new = container
+        .take_warnings()
+        .into_iter()
+        .filter(|warning| !said.contains(warning));
     new.for_each(|warning| environment.log.warning(&warning));
 }
 

@@ -39,7 +39,8 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
     };
     match killed {
         Err(Error::WrongStatus {
-            status: Status::Stopped, ..
+            status: Status::Stopped,
+            ..
         }) => bail!("container not running"),
         result => Ok(result?),
     }

@@ -79,17 +79,28 @@ pub(super) struct Arguments {
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<()> {
     let container = environment.load(&arguments.id)?;
-    let changes = match arguments.resources.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+    let changes = match arguments
+        .resources
+        .as_deref()
+        .filter(|path| !path.as_os_str().is_empty())
+    {
         Some(path) => read(path)?,
         None => arguments.resources()?,
     };
-    if changes.memory.as_ref().is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some()) {
-        environment.log.warning("Kernel memory settings are ignored and will be removed");
+    if changes
+        .memory
+        .as_ref()
+        .is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some())
+    {
+        environment
+            .log
+            .warning("Kernel memory settings are ignored and will be removed");
     }
     arguments.refuse_rdt()?;
     match container.update(&changes) {
         Err(Error::WrongStatus {
-            status: Status::Stopped, ..
+            status: Status::Stopped,
+            ..
         }) => bail!("container not running"),
         result => Ok(result?),
     }
@@ -140,7 +151,9 @@ impl Arguments {
         Ok(LinuxResources {
             cpu: Some(cpu),
             memory: Some(memory),
-            pids: Some(LinuxPids { limit: self.pids_limit }),
+            pids: Some(LinuxPids {
+                limit: self.pids_limit,
+            }),
             block_io: Some(LinuxBlockIo {
                 weight: weight.filter(|weight| *weight != 0),
                 ..LinuxBlockIo::default()
@@ -152,8 +165,16 @@ impl Arguments {
     fn refuse_rdt(&self) -> anyhow::Result<()> {
         let given = |schema: &Option<String>| schema.as_ref().is_some_and(|schema| !schema.is_empty());
         for (schema, info, absent) in [
-            (&self.l3_cache_schema, "L3", "Intel RDT/CAT: l3 cache schema is not enabled"),
-            (&self.mem_bw_schema, "MB", "Intel RDT/MBA: memory bandwidth schema is not enabled"),
+            (
+                &self.l3_cache_schema,
+                "L3",
+                "Intel RDT/CAT: l3 cache schema is not enabled",
+            ),
+            (
+                &self.mem_bw_schema,
+                "MB",
+                "Intel RDT/MBA: memory bandwidth schema is not enabled",
+            ),
         ] {
             if given(schema) {
                 match Path::new("/sys/fs/resctrl/info").join(info).is_dir() {
@@ -166,9 +187,15 @@ impl Arguments {
     }
 }
 
-fn number<T: std::str::FromStr<Err: std::fmt::Display>>(flag: &str, text: Option<&str>) -> anyhow::Result<Option<T>> {
+fn number<T: std::str::FromStr<Err: std::fmt::Display>>(
+    flag: &str,
+    text: Option<&str>,
+) -> anyhow::Result<Option<T>> {
     text.filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|error| anyhow!("invalid value for {flag}: {text:?}: {error}")))
+        .map(|text| {
+            text.parse()
+                .map_err(|error| anyhow!("invalid value for {flag}: {text:?}: {error}"))
+        })
         .transpose()
 }
 
@@ -183,10 +210,15 @@ fn bytes(flag: &str, text: Option<&str>) -> anyhow::Result<Option<i64>> {
 
 /// `512M`, `1.5g`, `2 GiB`, `100b`, `4096`: powers of 1024.
 fn size(text: &str) -> Option<i64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit = unit.trim_start_matches(' ').to_ascii_lowercase();
-    let letter = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
+    let letter = unit
+        .strip_suffix("ib")
+        .or(unit.strip_suffix('b'))
+        .unwrap_or(&unit);
     let power = match letter {
         "" if unit != "ib" => 0,
         "k" => 1,

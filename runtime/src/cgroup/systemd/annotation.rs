@@ -31,7 +31,9 @@ fn property(name: &str, value: &str) -> Result<Property, String> {
     let parse_error = |problem| format!("{value:?} value parse error: {problem}");
     let value = text::parse(value).map_err(parse_error)?;
     // The manual's names of times end with Sec, those of the bus with USec.
-    let seconds = name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase()));
+    let seconds = name
+        .strip_suffix("Sec")
+        .filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase()));
     match seconds {
         Some(stem) => {
             let microseconds = microseconds(&value).ok_or_else(|| parse_error("not a number".to_owned()))?;
@@ -63,7 +65,10 @@ mod tests {
     use super::*;
 
     fn one(name: &str, value: &str) -> Result<Property, String> {
-        let annotations = [(format!("{PREFIX}{name}"), value.to_owned()), ("other".to_owned(), "x".to_owned())];
+        let annotations = [
+            (format!("{PREFIX}{name}"), value.to_owned()),
+            ("other".to_owned(), "x".to_owned()),
+        ];
         let mut found = properties(&annotations.into()).map_err(|error| error.to_string())?;
         assert_eq!(found.len(), 1);
         Ok(found.remove(0))
@@ -72,11 +77,23 @@ mod tests {
     #[test]
     fn annotations_become_properties() {
         let has = |name: &str, value: Value| Ok((name.to_owned(), value));
-        assert_eq!(one("CollectMode", "'inactive-or-failed'"), has("CollectMode", Value::text("inactive-or-failed")));
+        assert_eq!(
+            one("CollectMode", "'inactive-or-failed'"),
+            has("CollectMode", Value::text("inactive-or-failed"))
+        );
         assert_eq!(one("SendSIGHUP", "true"), has("SendSIGHUP", Value::Bool(true)));
-        assert_eq!(one("TimeoutStopSec", "uint64 5"), has("TimeoutStopUSec", Value::Uint64(5_000_000)));
-        assert_eq!(one("TimeoutStopSec", "1.5"), has("TimeoutStopUSec", Value::Uint64(1_500_000)));
-        assert_eq!(one("TimeoutStopUSec", "uint64 5"), has("TimeoutStopUSec", Value::Uint64(5)));
+        assert_eq!(
+            one("TimeoutStopSec", "uint64 5"),
+            has("TimeoutStopUSec", Value::Uint64(5_000_000))
+        );
+        assert_eq!(
+            one("TimeoutStopSec", "1.5"),
+            has("TimeoutStopUSec", Value::Uint64(1_500_000))
+        );
+        assert_eq!(
+            one("TimeoutStopUSec", "uint64 5"),
+            has("TimeoutStopUSec", Value::Uint64(5))
+        );
     }
 
     #[test]
@@ -89,7 +106,10 @@ mod tests {
             ("TimeoutStopSec", "-5"),
         ] {
             let error = one(name, value).unwrap_err();
-            assert!(error.starts_with(&format!("annotations.{PREFIX}{name}: ")), "{error}");
+            assert!(
+                error.starts_with(&format!("annotations.{PREFIX}{name}: ")),
+                "{error}"
+            );
         }
     }
 }

@@ -77,9 +77,15 @@ impl Bus {
         if problems.is_empty() {
             problems.push("neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR is set".to_owned());
         }
-        let hint = if user { " (is there a session of the user's, with dbus-user-session?)" } else { "" };
+        let hint = if user {
+            " (is there a session of the user's, with dbus-user-session?)"
+        } else {
+            ""
+        };
         let problems = problems.join("; ");
-        Err(Error::Systemd(format!("failed to connect to dbus{hint}: {problems}")))
+        Err(Error::Systemd(format!(
+            "failed to connect to dbus{hint}: {problems}"
+        )))
     }
 
     fn open(address: &str, is_bus: bool) -> Result<Self, String> {
@@ -164,7 +170,12 @@ impl Bus {
     }
 
     fn receive(&mut self, deadline: Instant) -> io::Result<Incoming> {
-        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "a message that breaks the D-Bus rules");
+        let invalid = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message that breaks the D-Bus rules",
+            )
+        };
         let mut head = [0; HEAD_BYTES];
         self.read(&mut head, deadline)?;
         let total = message::total_bytes(&head).ok_or_else(invalid)?;
@@ -204,10 +215,17 @@ fn addresses(user: bool) -> Vec<(String, bool)> {
         return vec![(socket(PRIVATE.into()), false), (bus, true)];
     }
     let runtime = set("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let private = runtime.as_ref().map(|directory| (socket(directory.join("systemd/private")), false));
-    let session = set("DBUS_SESSION_BUS_ADDRESS").or_else(|| runtime.map(|directory| socket(directory.join("bus"))));
+    let private = runtime
+        .as_ref()
+        .map(|directory| (socket(directory.join("systemd/private")), false));
+    let session =
+        set("DBUS_SESSION_BUS_ADDRESS").or_else(|| runtime.map(|directory| socket(directory.join("bus"))));
     // A session's own address was chosen by the user; the private socket is the way without a bus.
-    session.map(|address| (address, true)).into_iter().chain(private).collect()
+    session
+        .map(|address| (address, true))
+        .into_iter()
+        .chain(private)
+        .collect()
 }
 
 /// What may not stand in an address as it is.
@@ -216,7 +234,13 @@ fn escape(path: &Path) -> String {
     path.as_os_str()
         .as_encoded_bytes()
         .iter()
-        .map(|byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") })
+        .map(|byte| {
+            if plain(byte) {
+                char::from(*byte).to_string()
+            } else {
+                format!("%{byte:02x}")
+            }
+        })
         .collect()
 }
 
@@ -296,7 +320,10 @@ fn read_line(stream: &mut UnixStream) -> io::Result<String> {
         stream.read_exact(&mut byte)?;
         line.push(byte[0]);
         if line.len() > MAX_LINE {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "too long a line in the handshake"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too long a line in the handshake",
+            ));
         }
     }
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
@@ -356,10 +383,15 @@ mod tests {
                 serial: 0,
                 signals: VecDeque::new(),
             };
-            bus.signal(Instant::now() + Duration::from_millis(50)).unwrap_err().kind()
+            bus.signal(Instant::now() + Duration::from_millis(50))
+                .unwrap_err()
+                .kind()
         };
         assert_eq!(broken(b""), io::ErrorKind::TimedOut);
         assert_eq!(broken(&[b'x'; 16]), io::ErrorKind::InvalidData);
-        assert_eq!(broken(&[b'l', 4, 0, 1, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0]), io::ErrorKind::InvalidData);
+        assert_eq!(
+            broken(&[b'l', 4, 0, 1, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0]),
+            io::ErrorKind::InvalidData
+        );
     }
 }

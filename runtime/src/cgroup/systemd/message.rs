@@ -59,10 +59,20 @@ pub(super) fn call(serial: u32, method: &Method<'_>, arguments: &[Value]) -> Vec
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Incoming {
     /// The answer to the call of that serial.
-    Return { serial: u32, body: Vec<u8> },
+    Return {
+        serial: u32,
+        body: Vec<u8>,
+    },
     /// The refusal of the call of that serial.
-    Error { serial: u32, name: String, text: String },
-    Signal { member: String, body: Vec<u8> },
+    Error {
+        serial: u32,
+        name: String,
+        text: String,
+    },
+    Signal {
+        member: String,
+        body: Vec<u8>,
+    },
     /// A call of a peer: nothing here serves any.
     Other,
 }
@@ -155,7 +165,11 @@ mod tests {
 
     #[test]
     fn a_call_tells_its_own_length() {
-        for arguments in [vec![], vec![Value::text("x")], vec![Value::Bool(true), Value::text("long enough")]] {
+        for arguments in [
+            vec![],
+            vec![Value::text("x")],
+            vec![Value::Bool(true), Value::text("long enough")],
+        ] {
             let bytes = call(9, &METHOD, &arguments);
             assert_eq!(total_bytes(&head(&bytes)), Some(bytes.len()));
             assert_eq!(parse(&bytes), Some(Incoming::Other));
@@ -166,7 +180,9 @@ mod tests {
     fn message(kind: u8, fields: Vec<(u8, Value)>, body: &[Value]) -> Vec<u8> {
         let mut content = Vec::new();
         body.iter().for_each(|value| value.write(&mut content));
-        let fields = fields.into_iter().map(|(code, value)| Value::Struct(vec![Value::Byte(code), value.variant()]));
+        let fields = fields
+            .into_iter()
+            .map(|(code, value)| Value::Struct(vec![Value::Byte(code), value.variant()]));
         let mut out = vec![LITTLE_ENDIAN, kind, 0, PROTOCOL];
         Value::Uint32(content.len() as u32).write(&mut out);
         Value::Uint32(1).write(&mut out);
@@ -196,13 +212,20 @@ mod tests {
             text: "why".to_owned(),
         };
         assert_eq!(parse(&bytes), Some(expected));
-        let bytes = message(SIGNAL, vec![(MEMBER, Value::text("JobRemoved"))], &[Value::Uint32(1)]);
+        let bytes = message(
+            SIGNAL,
+            vec![(MEMBER, Value::text("JobRemoved"))],
+            &[Value::Uint32(1)],
+        );
         assert!(matches!(parse(&bytes), Some(Incoming::Signal { member, .. }) if member == "JobRemoved"));
     }
 
     #[test]
     fn no_bytes_of_a_peer_are_trusted() {
-        let fields = vec![(ERROR_NAME, Value::text("a.b.C")), (REPLY_SERIAL, Value::Uint32(5))];
+        let fields = vec![
+            (ERROR_NAME, Value::text("a.b.C")),
+            (REPLY_SERIAL, Value::Uint32(5)),
+        ];
         let good = message(ERROR, fields, &[Value::text("why")]);
         for length in 0..good.len() {
             // Whatever is missing: an answer, never a panic.

@@ -81,7 +81,10 @@ impl Manager {
                 .call(&method, &arguments)
                 .map_err(|failure| failure.about(&format!("ask systemd for its {name}")))?;
             let mut reader = Reader::new(&body);
-            let text = reader.signature().filter(|signature| *signature == "s").and_then(|_| reader.text());
+            let text = reader
+                .signature()
+                .filter(|signature| *signature == "s")
+                .and_then(|_| reader.text());
             text.map(str::to_owned)
                 .ok_or_else(|| Error::Systemd(format!("systemd's {name} is no text")))
         };
@@ -132,7 +135,11 @@ pub(super) struct Planned {
 }
 
 impl UnitPlan {
-    pub fn compile(manager: &Manager, wishes: &Wishes<'_>, resources: &LinuxResources) -> Result<Planned, Error> {
+    pub fn compile(
+        manager: &Manager,
+        wishes: &Wishes<'_>,
+        resources: &LinuxResources,
+    ) -> Result<Planned, Error> {
         if manager.user && !wishes.is_v2 {
             return Err(Error::Systemd(
                 "cannot use rootless systemd cgroups manager on cgroup v1".to_owned(),
@@ -142,7 +149,10 @@ impl UnitPlan {
         let slice = name.slice(manager.user);
         let group = manager.group.join(name.group(manager.user)?);
         let mut properties = Properties::new(manager.version);
-        properties.add("Description", Value::text(format!("wharf container {}", name.short())));
+        properties.add(
+            "Description",
+            Value::text(format!("wharf container {}", name.short())),
+        );
         if name.is_slice() {
             // Where a slice is says its name.
             properties.add("Wants", Value::Array("s".to_owned(), vec![Value::text(slice)]));
@@ -150,12 +160,18 @@ impl UnitPlan {
             properties.add("Slice", Value::text(slice));
             properties.add("Delegate", Value::Bool(true));
         }
-        let io = if wishes.is_v2 { "IOAccounting" } else { "BlockIOAccounting" };
+        let io = if wishes.is_v2 {
+            "IOAccounting"
+        } else {
+            "BlockIOAccounting"
+        };
         for accounting in ["MemoryAccounting", "CPUAccounting", io, "TasksAccounting"] {
             properties.add(accounting, Value::Bool(true));
         }
         properties.add("DefaultDependencies", Value::Bool(false));
-        properties.list.extend(annotation::properties(wishes.annotations)?);
+        properties
+            .list
+            .extend(annotation::properties(wishes.annotations)?);
         let mut resources = resources.clone();
         if let Some(rules) = wishes.rules {
             properties.devices(rules, wishes.is_v2);
@@ -195,7 +211,12 @@ impl UnitPlan {
             .chain((!unit.name.ends_with(".slice")).then(|| ("PIDs".to_owned(), pids)))
             .collect();
         let auxiliary = Value::Array("(sa(sv))".to_owned(), Vec::new());
-        let arguments = [Value::text(&unit.name), Value::text("replace"), list(&properties), auxiliary];
+        let arguments = [
+            Value::text(&unit.name),
+            Value::text("replace"),
+            list(&properties),
+            auxiliary,
+        ];
         let start = manager("StartTransientUnit");
         let body = match bus.call(&start, &arguments) {
             // What failed earlier under that name, and was left for somebody to look at, is in the way.
@@ -211,7 +232,10 @@ impl UnitPlan {
             Ok(result) if result == "done" => Ok(()),
             failed => {
                 let error = match failed {
-                    Ok(result) => Error::Systemd(format!("error creating systemd unit `{}`: got `{result}`", unit.name)),
+                    Ok(result) => Error::Systemd(format!(
+                        "error creating systemd unit `{}`: got `{result}`",
+                        unit.name
+                    )),
                     Err(error) => error,
                 };
                 match unit.reset(&mut bus) {
@@ -239,7 +263,10 @@ impl Unit {
     pub(super) fn stop(&self) -> Result<(), Error> {
         let what = format!("unable to stop unit {:?}", self.name);
         let mut bus = Bus::connect(self.user)?;
-        match bus.call(&manager("StopUnit"), &[Value::text(&self.name), Value::text("replace")]) {
+        match bus.call(
+            &manager("StopUnit"),
+            &[Value::text(&self.name), Value::text("replace")],
+        ) {
             Ok(body) => {
                 // However the job ends, the files of the group tell whether it is gone.
                 job_result(&mut bus, &body).map_err(|failure| failure.about(&what))?;
@@ -305,7 +332,9 @@ fn job_result(bus: &mut Bus, answer: &[u8]) -> Result<String, Failure> {
             continue;
         }
         let mut reader = Reader::new(&body);
-        let fields = reader.uint32().and_then(|_| Some((reader.text()?, reader.text()?, reader.text()?)));
+        let fields = reader
+            .uint32()
+            .and_then(|_| Some((reader.text()?, reader.text()?, reader.text()?)));
         match fields.ok_or_else(invalid)? {
             (path, _, result) if path == job => return Ok(result.to_owned()),
             _ => {}
@@ -334,7 +363,10 @@ mod tests {
         let wishes = Wishes {
             cgroups_path: Some(Path::new(cgroups_path)),
             id: "box",
-            annotations: &BTreeMap::from([("org.systemd.property.TasksMax".to_owned(), "uint64 3".to_owned())]),
+            annotations: &BTreeMap::from([(
+                "org.systemd.property.TasksMax".to_owned(),
+                "uint64 3".to_owned(),
+            )]),
             rules: None,
             is_v2: true,
         };
@@ -358,10 +390,19 @@ mod tests {
             ("IOAccounting", Value::Bool(true)),
             ("TasksMax", Value::Uint64(3)),
         ] {
-            assert!(properties.contains(&(expected.0.to_owned(), expected.1.clone())), "{expected:?}");
+            assert!(
+                properties.contains(&(expected.0.to_owned(), expected.1.clone())),
+                "{expected:?}"
+            );
         }
         let slice = planned("pods.slice::pods-one.slice", &manager).unwrap();
-        assert!(slice.unit.properties.iter().all(|(name, _)| name != "Delegate" && name != "Slice"));
+        assert!(
+            slice
+                .unit
+                .properties
+                .iter()
+                .all(|(name, _)| name != "Delegate" && name != "Slice")
+        );
     }
 
     #[test]

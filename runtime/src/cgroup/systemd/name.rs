@@ -81,15 +81,21 @@ impl UnitName {
 
     /// The control group's place below the manager's own.
     pub fn group(&self, user: bool) -> Result<PathBuf, Error> {
-        let slice = expand(self.slice(user))
-            .ok_or_else(|| Error::field("linux.cgroupsPath", format!("invalid slice name: {}", self.slice(user))))?;
+        let slice = expand(self.slice(user)).ok_or_else(|| {
+            Error::field(
+                "linux.cgroupsPath",
+                format!("invalid slice name: {}", self.slice(user)),
+            )
+        })?;
         Ok(slice.join(self.full()))
     }
 }
 
 /// `a-b.slice` is in `a.slice`; `-.slice` is the root. Nothing for a name that is no slice's.
 fn expand(slice: &str) -> Option<PathBuf> {
-    let name = slice.strip_suffix(".slice").filter(|name| !name.is_empty() && !name.contains('/'))?;
+    let name = slice
+        .strip_suffix(".slice")
+        .filter(|name| !name.is_empty() && !name.contains('/'))?;
     let mut path = PathBuf::new();
     if name == "-" {
         return Some(path);
@@ -119,7 +125,16 @@ mod tests {
         ] {
             assert_eq!(expand(slice).as_deref(), Some(Path::new(path)), "{slice}");
         }
-        for bad in ["", "a", ".slice", "a--b.slice", "-a.slice", "a-.slice", "a/b.slice", "../x.slice"] {
+        for bad in [
+            "",
+            "a",
+            ".slice",
+            "a--b.slice",
+            "-a.slice",
+            "a-.slice",
+            "a/b.slice",
+            "../x.slice",
+        ] {
             assert_eq!(expand(bad), None, "{bad}");
         }
     }
@@ -129,7 +144,10 @@ mod tests {
         let unit = |path: &str| UnitName::parse(Some(Path::new(path)), "id", "wharf");
         let docker = unit("system.slice:docker:1234").unwrap();
         assert_eq!(docker.full(), "docker-1234.scope");
-        assert_eq!(docker.group(false).unwrap(), Path::new("system.slice/docker-1234.scope"));
+        assert_eq!(
+            docker.group(false).unwrap(),
+            Path::new("system.slice/docker-1234.scope")
+        );
         let pod = unit("kube-pods.slice::kube-pods-one.slice").unwrap();
         assert_eq!(pod.full(), "kube-pods-one.slice");
         assert_eq!(unit(":docker:1").unwrap().slice(true), "user.slice");
@@ -142,7 +160,9 @@ mod tests {
     #[test]
     fn other_paths_are_refused_by_name() {
         for bad in ["/a/b", "a:b", "a:b:c:d", "s.slice:p:", "s.slice:p:a/../../b"] {
-            let error = UnitName::parse(Some(Path::new(bad)), "id", "wharf").unwrap_err().to_string();
+            let error = UnitName::parse(Some(Path::new(bad)), "id", "wharf")
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with("linux.cgroupsPath: "), "{error}");
         }
     }

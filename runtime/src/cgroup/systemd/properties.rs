@@ -50,7 +50,12 @@ impl Properties {
 
     /// The limits, for the controllers of v1. A quota is rounded in `resources` as systemd rounds it.
     pub fn limits_v1(&mut self, resources: &mut LinuxResources) -> Result<(), Error> {
-        if let Some(limit) = resources.memory.as_ref().and_then(|memory| memory.limit).filter(|limit| *limit != 0) {
+        if let Some(limit) = resources
+            .memory
+            .as_ref()
+            .and_then(|memory| memory.limit)
+            .filter(|limit| *limit != 0)
+        {
             self.add_number("MemoryLimit", limit.cast_unsigned());
         }
         if let Some(cpu) = &mut resources.cpu {
@@ -148,8 +153,12 @@ impl Properties {
             ("AllowedMemoryNodes", "mems", &cpu.mems),
         ] {
             if !list.is_empty() {
-                let bits = bits(list)
-                    .map_err(|problem| Error::field(format!("linux.resources.cpu.{field}"), format!("{list:?}: {problem}")))?;
+                let bits = bits(list).map_err(|problem| {
+                    Error::field(
+                        format!("linux.resources.cpu.{field}"),
+                        format!("{list:?}: {problem}"),
+                    )
+                })?;
                 self.add(name, Value::bytes(&bits));
             }
         }
@@ -159,11 +168,15 @@ impl Properties {
     /// The files of v2 that a property stands for; the others are written after the unit is there.
     fn unified(&mut self, resources: &LinuxResources) -> Result<(), Error> {
         let unified = &resources.unified;
-        let is_idle = unified.get("cpu.idle").is_some_and(|value| value.trim() == "1") && self.version >= CPU_IDLE;
+        let is_idle =
+            unified.get("cpu.idle").is_some_and(|value| value.trim() == "1") && self.version >= CPU_IDLE;
         for (file, value) in unified {
             let value = value.trim();
             let bad = |problem: String| {
-                Error::field("linux.resources.unified", format!("unified resource {file:?} value {value:?}: {problem}"))
+                Error::field(
+                    "linux.resources.unified",
+                    format!("unified resource {file:?} value {value:?}: {problem}"),
+                )
             };
             let number = || match value {
                 "max" => Ok(u64::MAX),
@@ -182,7 +195,9 @@ impl Properties {
                     };
                     let quota = match quota {
                         "max" => 0,
-                        quota => quota.parse().map_err(|error: std::num::ParseIntError| bad(error.to_string()))?,
+                        quota => quota
+                            .parse()
+                            .map_err(|error: std::num::ParseIntError| bad(error.to_string()))?,
                     };
                     let period = period.map_or(Ok(DEFAULT_PERIOD), str::parse);
                     let period = period.map_err(|error| bad(error.to_string()))?;
@@ -190,7 +205,11 @@ impl Properties {
                 }
                 "cpuset.cpus" | "cpuset.mems" if self.version >= ALLOWED_CPUS => {
                     let bits = bits(value).map_err(bad)?;
-                    let name = if file.ends_with("cpus") { "AllowedCPUs" } else { "AllowedMemoryNodes" };
+                    let name = if file.ends_with("cpus") {
+                        "AllowedCPUs"
+                    } else {
+                        "AllowedMemoryNodes"
+                    };
                     self.add(name, Value::bytes(&bits));
                 }
                 "memory.high" => self.add_number("MemoryHigh", number()?),
@@ -207,7 +226,11 @@ impl Properties {
 
     /// Whether one process of the unit is killed when memory runs out, or all: systemd wants to know at the start.
     pub fn oom_policy(&mut self, resources: &LinuxResources) {
-        let policy = match resources.unified.get("memory.oom.group").map(|value| value.trim()) {
+        let policy = match resources
+            .unified
+            .get("memory.oom.group")
+            .map(|value| value.trim())
+        {
             Some("0") => "continue",
             Some("1") => "kill",
             _ => return,
@@ -223,7 +246,8 @@ impl Properties {
     /// of the kernel with us: there it is told less than is allowed, because it must never open more when it writes
     /// the list again.
     pub fn devices(&mut self, rules: &DeviceRules, is_v2: bool) {
-        let entry = |(path, access): (String, String)| Value::Struct(vec![Value::Text(path), Value::Text(access)]);
+        let entry =
+            |(path, access): (String, String)| Value::Struct(vec![Value::Text(path), Value::Text(access)]);
         let list = |entries: Vec<Value>| Value::Array("(ss)".to_owned(), entries);
         let mut policy = "strict";
         let mut entries = Vec::new();
@@ -231,14 +255,18 @@ impl Properties {
             if is_v2 || rules.exceptions.is_empty() {
                 policy = "auto";
             } else {
-                self.warn("systemd doesn't support blacklist device rules -- applying temporary deny-all rule");
+                self.warn(
+                    "systemd doesn't support blacklist device rules -- applying temporary deny-all rule",
+                );
             }
         } else {
             for (device, access) in &rules.exceptions {
                 match self.device(device) {
                     Some(path) => entries.push((path, access.to_string())),
                     None if is_v2 => policy = "auto",
-                    None => self.warn(&format!("systemd doesn't support the device rule {device} -- temporarily ignoring it")),
+                    None => self.warn(&format!(
+                        "systemd doesn't support the device rule {device} -- temporarily ignoring it"
+                    )),
                 }
             }
         }
@@ -272,7 +300,11 @@ fn bits(list: &str) -> Result<Vec<u8>, String> {
     let mut bits = Vec::new();
     for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let number = |text: &str| text.trim().parse::<usize>().map_err(|error| format!("{range:?}: {error}"));
+        let number = |text: &str| {
+            text.trim()
+                .parse::<usize>()
+                .map_err(|error| format!("{range:?}: {error}"))
+        };
         let (first, last) = (number(first)?, number(last)?);
         if first > last || last >= MOST {
             return Err(format!("invalid range: {range}"));

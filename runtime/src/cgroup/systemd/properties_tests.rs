@@ -78,11 +78,19 @@ fn limits_of_v1_have_their_properties() {
 
 #[test]
 fn an_old_systemd_is_not_told_what_it_does_not_know() {
-    let asked = || resources(json!({"cpu": {"quota": 1000, "period": 10_000, "cpus": "0", "idle": 1, "shares": 1024}}));
+    let asked = || {
+        resources(json!({"cpu": {"quota": 1000, "period": 10_000, "cpus": "0", "idle": 1, "shares": 1024}}))
+    };
     let old = told(240, true, asked());
-    assert_eq!(old, [number("CPUWeight", 100), number("CPUQuotaPerSecUSec", 100_000)]);
+    assert_eq!(
+        old,
+        [number("CPUWeight", 100), number("CPUQuotaPerSecUSec", 100_000)]
+    );
     let new = told(252, true, asked());
-    assert!(new.contains(&number("CPUWeight", 0)) && !new.contains(&number("CPUWeight", 100)), "{new:?}");
+    assert!(
+        new.contains(&number("CPUWeight", 0)) && !new.contains(&number("CPUWeight", 100)),
+        "{new:?}"
+    );
 }
 
 #[test]
@@ -126,7 +134,10 @@ fn unified_values_are_told_where_there_is_a_property() {
         json!({"pids.max": "-1"}),
     ] {
         let mut asked = resources(json!({"unified": bad}));
-        let error = Properties::new(252).limits_v2(&mut asked).unwrap_err().to_string();
+        let error = Properties::new(252)
+            .limits_v2(&mut asked)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("linux.resources.unified: "), "{error}");
     }
 }
@@ -149,16 +160,31 @@ fn devices(json: serde_json::Value, is_v2: bool) -> Properties {
 }
 
 fn policy(properties: &Properties) -> &Value {
-    &properties.list.iter().find(|(name, _)| name == "DevicePolicy").unwrap().1
+    &properties
+        .list
+        .iter()
+        .find(|(name, _)| name == "DevicePolicy")
+        .unwrap()
+        .1
 }
 
 #[test]
 fn allowed_devices_are_listed_by_systemds_names() {
-    let told = devices(json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "b", "major": 8, "access": "r"}]), true);
+    let told = devices(
+        json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "b", "major": 8, "access": "r"}]),
+        true,
+    );
     assert_eq!(*policy(&told), Value::text("strict"));
-    let Value::Array(_, list) = &told.list[2].1 else { panic!("{told:?}") };
-    let has = |path: &str, access: &str| list.contains(&Value::Struct(vec![Value::text(path), Value::text(access)]));
-    assert!(has("/dev/char/1:3", "rwm") && has("char-*", "m") && has("block-8", "r") && has("char-136", "rwm"), "{list:?}");
+    let Value::Array(_, list) = &told.list[2].1 else {
+        panic!("{told:?}")
+    };
+    let has = |path: &str, access: &str| {
+        list.contains(&Value::Struct(vec![Value::text(path), Value::text(access)]))
+    };
+    assert!(
+        has("/dev/char/1:3", "rwm") && has("char-*", "m") && has("block-8", "r") && has("char-136", "rwm"),
+        "{list:?}"
+    );
 }
 
 #[test]
@@ -166,11 +192,17 @@ fn what_systemd_cannot_say_never_opens_more() {
     let denying = json!([{"allow": true, "access": "rwm"}, {"allow": false, "type": "b", "major": 8, "minor": 0, "access": "w"}]);
     assert_eq!(*policy(&devices(denying.clone(), true)), Value::text("auto"));
     let v1 = devices(denying, false);
-    assert_eq!((policy(&v1), v1.list.len(), v1.warnings.len()), (&Value::text("strict"), 2, 1));
+    assert_eq!(
+        (policy(&v1), v1.list.len(), v1.warnings.len()),
+        (&Value::text("strict"), 2, 1)
+    );
     let any_major = json!([{"allow": true, "type": "c", "minor": 5, "access": "r"}]);
     assert_eq!(*policy(&devices(any_major.clone(), true)), Value::text("auto"));
     assert_eq!(devices(any_major, false).warnings.len(), 1);
-    assert_eq!(*policy(&devices(json!([{"allow": true, "access": "rwm"}]), false)), Value::text("auto"));
+    assert_eq!(
+        *policy(&devices(json!([{"allow": true, "access": "rwm"}]), false)),
+        Value::text("auto")
+    );
 }
 
 #[test]

@@ -102,7 +102,12 @@ impl<'a> Parser<'a> {
         self.accept('[');
         let mut element = match wanted {
             None => None,
-            Some(wanted) => Some(wanted.strip_prefix('a').ok_or_else(|| no(wanted, "an array"))?.to_owned()),
+            Some(wanted) => Some(
+                wanted
+                    .strip_prefix('a')
+                    .ok_or_else(|| no(wanted, "an array"))?
+                    .to_owned(),
+            ),
         };
         let mut values = Vec::new();
         while !self.accept(']') {
@@ -150,8 +155,11 @@ impl<'a> Parser<'a> {
                     'v' => text.push('\u{b}'),
                     '\n' => {}
                     kind @ ('u' | 'U') => {
-                        let digits: String =
-                            characters.by_ref().take(if kind == 'u' { 4 } else { 8 }).map(|(_, c)| c).collect();
+                        let digits: String = characters
+                            .by_ref()
+                            .take(if kind == 'u' { 4 } else { 8 })
+                            .map(|(_, c)| c)
+                            .collect();
                         let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
                         text.push(code.ok_or_else(|| format!("bad unicode escape {digits:?}"))?);
                     }
@@ -271,8 +279,14 @@ mod tests {
             ("b'ab'", Value::bytes(b"ab\0")),
             ("['a', 'b']", Value::Array("s".into(), vec![text("a"), text("b")])),
             ("@as []", Value::Array("s".into(), vec![])),
-            ("@at [1, 2]", Value::Array("t".into(), vec![Value::Uint64(1), Value::Uint64(2)])),
-            ("[uint32 1,2]", Value::Array("u".into(), vec![Value::Uint32(1), Value::Uint32(2)])),
+            (
+                "@at [1, 2]",
+                Value::Array("t".into(), vec![Value::Uint64(1), Value::Uint64(2)]),
+            ),
+            (
+                "[uint32 1,2]",
+                Value::Array("u".into(), vec![Value::Uint32(1), Value::Uint32(2)]),
+            ),
             ("<true>", Value::Bool(true).variant()),
         ] {
             assert_eq!(parse(written), Ok(value), "{written}");
@@ -282,9 +296,36 @@ mod tests {
     #[test]
     fn what_is_no_value_is_refused() {
         for written in [
-            "", " ", "maybe", "'open", "5 6", "5x", "0x", "--5", "-", "uint64 -1", "byte 256", "int32 2147483648",
-            "uint64 'five'", "string 5", "[", "[1", "[1 2]", "[]", "[1, 'a']", "{'a': 1}", "(1, 2)", "<1", "@ 5",
-            "@zz 5", "uint64", "@a{ss} {}", "int16 uint16 5", "'\\uZZZZ'", "b", "[[[[[[[[[[[[1]]]]]]]]]]]]",
+            "",
+            " ",
+            "maybe",
+            "'open",
+            "5 6",
+            "5x",
+            "0x",
+            "--5",
+            "-",
+            "uint64 -1",
+            "byte 256",
+            "int32 2147483648",
+            "uint64 'five'",
+            "string 5",
+            "[",
+            "[1",
+            "[1 2]",
+            "[]",
+            "[1, 'a']",
+            "{'a': 1}",
+            "(1, 2)",
+            "<1",
+            "@ 5",
+            "@zz 5",
+            "uint64",
+            "@a{ss} {}",
+            "int16 uint16 5",
+            "'\\uZZZZ'",
+            "b",
+            "[[[[[[[[[[[[1]]]]]]]]]]]]",
         ] {
             assert!(parse(written).is_err(), "{written:?}: {:?}", parse(written));
         }

@@ -67,7 +67,9 @@ fn watch(environment: &Environment<'_>, container: &Container, interval: Duratio
         if oom.take()? {
             print(&Event::oom(container.id().as_str()))?;
         }
-        let over = population.as_ref().map_or_else(|| !group.exists(), |population| population.is_over());
+        let over = population
+            .as_ref()
+            .map_or_else(|| !group.exists(), |population| population.is_over());
         if over {
             return Ok(());
         }
@@ -91,7 +93,9 @@ fn print_stats(container: &Container) -> anyhow::Result<()> {
 fn print(event: &Event<'_>) -> anyhow::Result<()> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
-    std::io::stdout().write_all(&line).context("write to standard output")
+    std::io::stdout()
+        .write_all(&line)
+        .context("write to standard output")
 }
 
 /// `1h2m3.5s`, `300ms`; nothing for what is no time, or below zero.
@@ -105,7 +109,9 @@ fn duration(text: &str) -> Option<Duration> {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..end].parse().ok()?;
         rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         let seconds = match &rest[..end] {
             "ns" => 1e-9,
             "us" | "µs" | "μs" => 1e-6,
@@ -129,8 +135,19 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        for (text, milliseconds) in [("5s", 5000), ("100ms", 100), ("1m30s", 90_000), ("1.5h", 5_400_000), ("0", 0), ("1us", 0)] {
-            assert_eq!(duration(text).map(|time| time.as_millis()), Some(milliseconds), "{text}");
+        for (text, milliseconds) in [
+            ("5s", 5000),
+            ("100ms", 100),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("0", 0),
+            ("1us", 0),
+        ] {
+            assert_eq!(
+                duration(text).map(|time| time.as_millis()),
+                Some(milliseconds),
+                "{text}"
+            );
         }
         for text in ["", "5", "s", "-1s", "1x", "1s2", "99999999999999999999h"] {
             assert_eq!(duration(text), None, "{text}");

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use wharf_runtime::cgroup::{
-    CpuStats, CpusetStats, HugetlbStats, IoEntry, IoStats, MemoryStats, MemoryUse, Pressure, PressureShares, Stats,
+    CpuStats, CpusetStats, HugetlbStats, IoEntry, IoStats, MemoryStats, MemoryUse, Pressure, PressureShares,
+    Stats,
 };
 
 /// One line.
@@ -27,7 +28,10 @@ impl<'a> Event<'a> {
     }
 
     pub(super) fn stats(id: &'a str, stats: &'a Stats) -> Self {
-        let hugetlb = stats.hugetlb.iter().map(|(size, stats)| (size.as_str(), Hugetlb::from(stats)));
+        let hugetlb = stats
+            .hugetlb
+            .iter()
+            .map(|(size, stats)| (size.as_str(), Hugetlb::from(stats)));
         Self {
             kind: "stats",
             id,
