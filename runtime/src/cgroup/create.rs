@@ -134,9 +134,9 @@ impl CgroupPlan {
         if let Some(rules) = &directory.filter {
             let attached = device_filter::attach(rules, &directory.path);
             if self.rootless {
-                tolerate(attached)?
+                tolerate(attached)?;
             } else {
-                attached?
+                attached?;
             }
         }
         if let (Kind::V2, Some(owner)) = (directory.kind, self.owner) {

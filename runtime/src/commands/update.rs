@@ -97,7 +97,11 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
             .warning("Kernel memory settings are ignored and will be removed");
     }
     arguments.refuse_rdt()?;
-    match container.update(&changes) {
+    let updated = container.update(&changes);
+    for warning in container.take_warnings() {
+        environment.log.warning(&warning);
+    }
+    match updated {
         Err(Error::WrongStatus {
             status: Status::Stopped,
             ..

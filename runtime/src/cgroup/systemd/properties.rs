@@ -92,6 +92,8 @@ impl Properties {
                 self.add_number("CPUWeight", 0);
                 if weight != 0 {
                     self.warn("unable to apply both CPUWeight and CpuIdle to systemd, ignoring CPUWeight");
+                    // The kernel takes no weight from a group that gets only what is left.
+                    cpu.shares = None;
                 }
             } else if weight != 0 {
                 self.add_number("CPUWeight", weight);
@@ -100,7 +102,17 @@ impl Properties {
         }
         self.pids(resources.pids);
         self.cpuset(resources)?;
-        self.unified(resources)
+        self.unified(resources)?;
+        if self.makes_idle(resources) {
+            resources.unified.remove("cpu.weight");
+        }
+        Ok(())
+    }
+
+    /// Whether the unified values ask for only the CPU time that is left.
+    fn makes_idle(&self, resources: &LinuxResources) -> bool {
+        let asked = resources.unified.get("cpu.idle").map(|value| value.trim());
+        asked == Some("1") && self.version >= CPU_IDLE
     }
 
     fn warn(&mut self, warning: &str) {
@@ -168,8 +180,7 @@ impl Properties {
     /// The files of v2 that a property stands for; the others are written after the unit is there.
     fn unified(&mut self, resources: &LinuxResources) -> Result<(), Error> {
         let unified = &resources.unified;
-        let is_idle =
-            unified.get("cpu.idle").is_some_and(|value| value.trim() == "1") && self.version >= CPU_IDLE;
+        let is_idle = self.makes_idle(resources);
         for (file, value) in unified {
             let value = value.trim();
             let bad = |problem: String| {

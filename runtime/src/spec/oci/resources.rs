@@ -8,6 +8,8 @@ use super::word::optional;
 use super::{LinuxDeviceType, is_default};
 
 /// Limits of a container's control groups. This is also what `update` takes.
+///
+/// Some names are also known as programs write them whose own reader does not look at the case of letters.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LinuxResources {
@@ -18,7 +20,7 @@ pub struct LinuxResources {
     #[serde(skip_serializing_if = "is_default")]
     pub memory: Option<LinuxMemory>,
     /// Processors.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(alias = "CPU", skip_serializing_if = "is_default")]
     pub cpu: Option<LinuxCpu>,
     /// Processes.
     #[serde(skip_serializing_if = "is_default")]
@@ -120,10 +122,10 @@ pub struct LinuxCpu {
     #[serde(skip_serializing_if = "is_default")]
     pub realtime_period: Option<u64>,
     /// The processors to use, as a list (`0-3,7`).
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(alias = "Cpus", skip_serializing_if = "is_default")]
     pub cpus: String,
     /// The memory nodes to use, as a list.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(alias = "Mems", skip_serializing_if = "is_default")]
     pub mems: String,
     /// 1 for as little as `SCHED_IDLE` gets.
     #[serde(skip_serializing_if = "is_default")]
