@@ -136,7 +136,7 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         id: &options.id,
         bundle,
         cgroup_version: layout.version(),
-        cgroup_paths: &cgroups.paths(),
+        cgroup_paths: &cgroups.expected_paths(&layout),
         new_cgroup_namespace: false,
         lsm: lsm::Enabled::detect_for(spec.oci()),
         no_pivot: options.no_pivot,
@@ -321,6 +321,7 @@ impl Construction<'_> {
             join_process: None,
             usher,
             drop_groups: plan.drop_groups,
+            show_at_gate: !is_root,
             oom_score: own_oom_score(oom_score.filter(|_| !is_root)),
             raise: if born_outside { raise.clone() } else { Vec::new() },
             work: Work::Container(&mut plan),
@@ -543,10 +544,18 @@ struct Undo {
 
 impl Undo {
     /// Nothing is undone: it becomes the container.
-    fn keep(&mut self, built: Built, id: ContainerId, warnings: Vec<String>) -> Result<Container, Error> {
+    fn keep(&mut self, built: Built, id: ContainerId, mut warnings: Vec<String>) -> Result<Container, Error> {
         let (Some(directory), Some(cgroup)) = (self.directory.take(), self.cgroup.take()) else {
             return Err(Error::Invalid("the container is gone".into()));
         };
+        let own_pids = built.record.own_namespaces & libc::CLONE_NEWPID as u64 != 0;
+        if !cgroup.is_any() && !own_pids {
+            warnings.push(
+                "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is \
+                 strongly discouraged (as it is impossible to properly kill all container's processes)."
+                    .to_owned(),
+            );
+        }
         Ok(Container {
             id,
             directory,
@@ -567,7 +576,7 @@ impl Undo {
         if let Some(group) = self.intel_rdt.take() {
             left.extend(group.remove().err().map(Error::IntelRdt));
         }
-        if let Some(cgroup) = self.cgroup.take() {
+        if let Some(cgroup) = self.cgroup.take().filter(Cgroup::is_any) {
             // Children that the first process made without a pid namespace of its own.
             left.extend(cgroup.kill(libc::SIGKILL).err().map(Error::Cgroup));
             left.extend(cgroup.remove().err().map(Error::Cgroup));

@@ -139,6 +139,7 @@ impl Container {
                 join_process: Some((init.as_fd(), late)),
                 usher,
                 drop_groups: caller.is_root() && caller.may_set_groups,
+                show_at_gate: false,
                 oom_score: own_oom_score.clone(),
                 raise: raise.clone(),
                 work: Work::Process(&mut plan),

@@ -333,7 +333,7 @@ impl Cgroup {
             .iter()
             .find_map(|name| self.directory(name))
             .or(self.directories.first())
-            .ok_or_else(|| Error::Unsupported("a container without a cgroup, here,".to_owned()))
+            .ok_or(Error::NoGroup("unable to get all container pids"))
     }
 }
 

@@ -8,7 +8,8 @@
 //! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's.
 //! - Every step that fails ends the process, and is told to whoever waits: the parent, or after the gate the starter.
 //! - From its first calls until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
-//!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962).
+//!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962). Only that of a user without privileges shows
+//!   itself at the gate, where it has no privileges and no descriptors of the host's any more.
 
 mod container;
 mod identity;
@@ -49,6 +50,9 @@ pub(crate) struct Wires {
     pub(crate) join_process: Option<(Fd, u64)>,
     /// Leave the caller's groups when root of a user namespace is assumed.
     pub(crate) drop_groups: bool,
+    /// Let itself be reached while it waits at the gate: without privileges its own user could not join its namespaces
+    /// otherwise. What it has to hide is gone by then.
+    pub(crate) show_at_gate: bool,
     /// For its own `oom_score_adj`, where the parent has no privilege to write it.
     pub(crate) oom_score: Option<CString>,
     /// Resources and hard limits to raise before it has no privilege to.

@@ -46,6 +46,9 @@ pub(super) fn execute(
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
     if let Some(gate) = wires.gate {
+        if wires.show_at_gate {
+            credentials::set_dumpable(true).at(Step::Gate)?;
+        }
         socket::send(*reporter, &Message::Ready.encode(), None).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;

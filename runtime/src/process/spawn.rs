@@ -54,6 +54,8 @@ pub(crate) struct Request<'a> {
     pub(crate) usher: bool,
     /// Leave the caller's groups when root of a user namespace is assumed.
     pub(crate) drop_groups: bool,
+    /// It lets itself be reached at the gate.
+    pub(crate) show_at_gate: bool,
     /// For its own `oom_score_adj`, where this process has no privilege to write it.
     pub(crate) oom_score: Option<CString>,
     /// Resources and hard limits that it raises before it has no privilege to.
@@ -89,6 +91,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         wait_for_parent: request.wait_for_parent,
         join: request.join,
         drop_groups: request.drop_groups,
+        show_at_gate: request.show_at_gate,
         oom_score: request.oom_score,
         raise: request.raise,
         usher: usher.as_ref().map(|(_, theirs)| (Fd::of(theirs), request.create)),

@@ -67,9 +67,10 @@ fn watch(environment: &Environment<'_>, container: &Container, interval: Duratio
         if oom.take()? {
             print(&Event::oom(container.id().as_str()))?;
         }
-        let over = population
-            .as_ref()
-            .map_or_else(|| !group.exists(), |population| population.is_over());
+        let over = population.as_ref().map_or_else(
+            || !group.exists(),
+            wharf_runtime::cgroup::PopulationWatch::is_over,
+        );
         if over {
             return Ok(());
         }
