@@ -171,6 +171,12 @@ fn time_offsets(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Option<CS
                 format!("unknown clock {clock:?}"),
             ));
         }
+        if offset.nanosecs >= 1_000_000_000 {
+            return Err(Error::field(
+                format!("linux.timeOffsets.{clock}.nanosecs"),
+                "must be less than a second",
+            ));
+        }
         lines.push(format!("{clock} {} {}\n", offset.secs, offset.nanosecs));
     }
     lines.sort();
