@@ -17,11 +17,15 @@ use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
 use crate::record::{Directory, Record};
+use crate::source::Sources;
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
 use crate::terminal::ConsoleSocket;
-use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
+use crate::{
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, kernel, lsm, mountinfo, spec,
+    user_namespace,
+};
 
 /// How a container is created.
 #[derive(Debug)]
@@ -127,6 +131,10 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         options.id.as_str(),
         linux.and_then(|linux| linux.resources.as_ref()),
     )?;
+    let whole_views = match &spec.oci().root {
+        Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
+        _ => Vec::new(),
+    };
     let facts = Facts {
         id: &options.id,
         bundle,
@@ -135,6 +143,8 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         new_cgroup_namespace: false,
         lsm: lsm::Enabled::detect_for(spec.oci()),
         no_pivot: options.no_pivot,
+        whole_views: &whole_views,
+        staging: kernel::is_old(),
         no_new_keyring: options.no_new_keyring,
     };
     let plan = Plan::compile(spec.oci(), &facts)?;
@@ -200,6 +210,10 @@ impl Construction<'_> {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         let gate = gate::make(directory.fd())?;
+        let staging = match plan.rootfs.staging {
+            true => Some(directory.make_staging()?),
+            false => None,
+        };
         let entrances = cgroup.entrances()?;
         let wait_for_parent = plan.mappings.is_some();
         let (early, join) = split(namespaces, &plan);
@@ -213,6 +227,8 @@ impl Construction<'_> {
             gate: Some(gate.as_fd()),
             wait_for_parent,
             join,
+            staging: staging.as_ref().map(AsFd::as_fd),
+            old_kernel: kernel::is_old(),
             join_process: None,
             work: Work::Container(&mut plan),
         })?;
@@ -241,7 +257,10 @@ impl Construction<'_> {
                 .map_or(error, |failure| step_failed(failure, &plan, &entrances))
         };
         let record = recorded.map_err(failure)?;
-        let console = self.attend(&conversation, &plan, &record, &entrances)?;
+        let console = self.attend(&conversation, child, &plan, &record, &entrances)?;
+        if staging.is_some() {
+            directory.remove_staging()?;
+        }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
@@ -252,17 +271,22 @@ impl Construction<'_> {
     fn attend(
         &mut self,
         conversation: &Conversation<'_>,
+        child: &Child,
         plan: &Plan,
         record: &Record,
         entrances: &[Entrance],
     ) -> Result<Option<OwnedFd>, Error> {
         let mut console = None;
+        let mut sources = Sources::default();
         loop {
             match conversation.listen()? {
                 Heard::Message(Message::Ready) => return Ok(console),
                 Heard::Message(Message::BeforePivot) => {
                     self.run_hooks(conversation, plan, record)?;
                     conversation.go()?;
+                }
+                Heard::Message(Message::Source(index)) => {
+                    conversation.give(&sources.open(plan, index, child)?)?;
                 }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(step_failed(failure, plan, entrances));

@@ -7,10 +7,10 @@ use crate::cgroup::{Entrance, Version};
 use crate::create::{end, write_oom_score, write_pid_file};
 use crate::init::{Failure, Message, Work, describe};
 use crate::plan::{self, Facts, ProcessPlan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
+use crate::process::{Conversation, Early, Heard, Request, Streams, open_of, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
-use crate::{Container, Error, Status, Stdio, lsm};
+use crate::{Container, Error, Status, Stdio, kernel, lsm};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -93,7 +93,20 @@ impl Container {
             }
             path => path.map(ConsoleSocket::connect).transpose()?,
         };
-        let (early, late) = self.namespaces(init.as_fd())?;
+        let old_kernel = kernel::is_old();
+        let (mut early, late) = self.namespaces(init.as_fd())?;
+        let mut join = Vec::new();
+        if old_kernel {
+            // One by one: the kernel knows no namespaces of a pidfd.
+            for (namespace, kind) in &mut early.namespaces {
+                let opened = open_of(self.record.pid, *kind)?;
+                *namespace = opened.into_iter().next().ok_or(Error::Ended("being joined"))?.fd;
+            }
+            join = open_of(self.record.pid, late)?;
+            if !self.is_alive() {
+                return Err(Error::Ended("being joined"));
+            }
+        }
         let entrances = self.cgroup.entrances()?;
         // Only the parent has the privilege to write it.
         let wait_for_parent = plan.oom_score_adj.is_some();
@@ -106,8 +119,10 @@ impl Container {
             preserve_fds: options.preserve_fds,
             gate: None,
             wait_for_parent,
-            join: Vec::new(),
-            join_process: Some((init.as_fd(), late)),
+            join,
+            staging: None,
+            old_kernel,
+            join_process: (!old_kernel).then_some((init.as_fd(), late)),
             work: Work::Process(&mut plan),
         })?;
         drop(streams);
@@ -151,6 +166,8 @@ impl Container {
             new_cgroup_namespace: false,
             lsm: lsm::Enabled::detect_for_process(&options.process),
             no_pivot: false,
+            whole_views: &[],
+            staging: false,
             no_new_keyring: options.no_new_keyring,
         };
         let default = oci::Linux::default();

@@ -5,6 +5,7 @@
 //!   <id>/                 0700; made first: the name is taken from here on
 //!     state.json          0600; this module's `Record`, version 1
 //!     start               the start gate, until it is opened
+//!     staging/stage/      empty; during creation, where the kernel needs a place to stage mounts
 //!   ~<id>.<pid>.<n>/      a container on its way out
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! Nothing here waits for a disk: the state does not outlive the boot.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +35,7 @@ use serde_json::value::RawValue;
 use crate::{ContainerId, Error};
 
 const FILE: &str = "state.json";
+const STAGING: &CStr = c"staging";
 const NEW_FILE: &str = ".state.json";
 const VERSION: u32 = 1;
 /// A configuration of 16 MiB and what is recorded beside it.
@@ -125,6 +128,30 @@ impl Directory {
     /// The directory itself.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Makes the empty directory on which the container's process stages mounts, in its own mount namespace.
+    pub(crate) fn make_staging(&self) -> Result<OwnedFd, Error> {
+        let failed = |errno| Error::io(format!("mkdir {}/staging", self.path.display()), errno);
+        let make = |directory: BorrowedFd<'_>, name: &CStr| match mkdirat(
+            directory,
+            name,
+            Mode::from_raw_mode(0o755),
+        ) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(errno) => Err(failed(errno)),
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        make(self.fd.as_fd(), STAGING)?;
+        let staging = openat(&self.fd, STAGING, flags, Mode::empty()).map_err(failed)?;
+        make(staging.as_fd(), crate::rootfs::STAGE)?;
+        Ok(staging)
+    }
+
+    /// Removes what [`Self::make_staging`] made.
+    pub(crate) fn remove_staging(&self) -> Result<(), Error> {
+        let path = self.path.join("staging");
+        fs::remove_dir_all(&path).map_err(|error| Error::io(format!("remove {}", path.display()), error))
     }
 
     /// Writes the record. It is there completely or not at all.

@@ -43,8 +43,19 @@ pub(crate) struct Wires {
     pub(crate) wait_for_parent: bool,
     /// Namespaces to join by their own descriptor.
     pub(crate) join: Vec<Opened>,
+    /// An empty directory of the host for a place to stage mounts, where the kernel needs one.
+    pub(crate) staging: Option<Fd>,
+    /// The host's procfs, where the kernel cannot make one that is nobody else's.
+    pub(crate) proc: Option<Fd>,
     /// A process whose namespaces to join, and which.
     pub(crate) join_process: Option<(Fd, u64)>,
+}
+
+impl Wires {
+    /// Whether a namespace of that type is joined by its own descriptor.
+    fn joins(&self, kind: libc::c_int) -> bool {
+        self.join.iter().any(|namespace| namespace.kind == kind as u64)
+    }
 }
 
 /// What the child half is to become.
@@ -79,6 +90,9 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
+    if wires.joins(libc::CLONE_NEWUSER) {
+        isolate::become_root()?;
+    }
     isolate::new_session(plan)?;
     let terminal = match plan.terminal {
         Some(size) => Some(terminal::open(Fd::CWD, c"/dev/pts/ptmx", size, *reporter)?),

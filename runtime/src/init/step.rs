@@ -28,6 +28,7 @@ pub(crate) enum Step {
     Hostname,
     Domainname,
     Propagation,
+    Staging,
     Root,
     Operation,
     Device,
@@ -37,7 +38,9 @@ pub(crate) enum Step {
     Console,
     Mask,
     ReadOnlyPath,
+    ReadOnlyMount,
     ReadOnlyRoot,
+    Hidden,
     Pivot,
     RootPropagation,
     Sysctl,
@@ -79,6 +82,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Hostname,
     Step::Domainname,
     Step::Propagation,
+    Step::Staging,
     Step::Root,
     Step::Operation,
     Step::Device,
@@ -88,7 +92,9 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Console,
     Step::Mask,
     Step::ReadOnlyPath,
+    Step::ReadOnlyMount,
     Step::ReadOnlyRoot,
+    Step::Hidden,
     Step::Pivot,
     Step::RootPropagation,
     Step::Sysctl,
@@ -152,6 +158,9 @@ pub(crate) enum Message {
     BeforePivot,
     /// The packet carries the terminal's master.
     Console,
+    /// The child needs the source of the mount operation of that index, which it may not open; it waits for a packet
+    /// with a descriptor.
+    Source(u32),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
@@ -175,6 +184,7 @@ impl Message {
             Self::Console => [3, 0, 0, 0],
             Self::Ready => [4, 0, 0, 0],
             Self::Executing => [5, 0, 0, 0],
+            Self::Source(index) => [6, 0, index, 0],
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -198,6 +208,7 @@ impl Message {
             3 => Self::Console,
             4 => Self::Ready,
             5 => Self::Executing,
+            6 => Self::Source(word(8)),
             _ => return None,
         })
     }
@@ -236,7 +247,10 @@ pub(crate) fn describe(
             .and_then(|plan| of_container(step, index, plan))
             .unwrap_or_else(|| plain(step).into()),
     };
-    format!("{what}: {errno}")
+    match why(failure.step, index, errno, plan) {
+        Some(why) => format!("{what}: {why}: {errno}"),
+        None => format!("{what}: {errno}"),
+    }
 }
 
 /// The steps that have an object in the container's plan.
@@ -249,22 +263,13 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
             format!("join the {name} namespace {}", join.path.display())
         }
         Step::Root => format!("open the root file system (root.path) {}", text(&rootfs.path)),
-        Step::Operation => match rootfs.operations.get(index)? {
-            Operation::Mount(mount) => {
-                let from = match &mount.source {
-                    Source::New { kind, .. } => text(kind),
-                    Source::Bind { path, .. } => text(path),
-                };
-                format!("mount {from} on /{}", text(&mount.target.path))
-            }
-            Operation::Link { at, .. } => format!("link /{}", text(&at.path)),
-            Operation::Attributes { at, .. } => format!("make /{} read-only", text(&at.path)),
-        },
+        Step::Operation => operation(rootfs.operations.get(index)?),
         Step::Device => format!("make device /{}", text(&rootfs.devices.get(index)?.target.path)),
         Step::Link => format!("link /{}", text(&rootfs.links.get(index)?.at.path)),
         Step::Cwd => format!("make directory /{}", text(&rootfs.cwd.as_ref()?.path)),
         Step::Mask => format!("mask /{}", text(rootfs.masked.get(index)?)),
         Step::ReadOnlyPath => format!("make /{} read-only", text(rootfs.read_only_paths.get(index)?)),
+        Step::Hidden => format!("hide {}", text(rootfs.hidden.get(index)?)),
         Step::Sysctl => {
             let (path, value) = plan.sysctls.get(index)?;
             format!("write {} to /proc/{}", text(value), text(path))
@@ -272,6 +277,39 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
         _ => return None,
     };
     Some(text.into())
+}
+
+fn operation(operation: &Operation) -> String {
+    match operation {
+        Operation::Mount(mount) => {
+            let from = match &mount.source {
+                Source::New { kind, .. } => text(kind),
+                Source::Bind { path, .. } => text(path),
+            };
+            format!("mount {from} on /{}", text(&mount.target.path))
+        }
+        Operation::Link { at, .. } => format!("link /{}", text(&at.path)),
+        Operation::Remount { at, .. } => format!("remount /{}", text(&at.path)),
+    }
+}
+
+/// Why a mount failed, where the errno alone does not tell.
+fn why(step: Step, index: usize, errno: Errno, plan: Option<&Plan>) -> Option<String> {
+    let Some(Operation::Mount(mount)) = plan
+        .filter(|_| step == Step::Operation)
+        .and_then(|plan| plan.rootfs.operations.get(index))
+    else {
+        return None;
+    };
+    let strange = [libc::ELOOP, libc::ENOTDIR].contains(&errno.number());
+    match &mount.source {
+        Source::New { kind, .. } if strange && !mount.follow_links => Some(format!(
+            "filesystem {:?} must be mounted on ordinary directory",
+            text(kind)
+        )),
+        _ if errno.number() == libc::EBUSY => Some("the target is the root itself, or busy".into()),
+        _ => None,
+    }
 }
 
 /// The steps without an object.
@@ -293,6 +331,7 @@ fn plain(step: Step) -> &'static str {
         Step::Hostname => "set the host name",
         Step::Domainname => "set the domain name",
         Step::Propagation => "set the propagation of /",
+        Step::Staging => "make a place to stage mounts",
         Step::Root => "open the root file system",
         Step::Operation => "mount",
         Step::Device => "make a device",
@@ -302,6 +341,8 @@ fn plain(step: Step) -> &'static str {
         Step::Console => "mount the terminal on /dev/console",
         Step::Mask => "mask a path",
         Step::ReadOnlyPath => "make a path read-only",
+        Step::ReadOnlyMount => "make a mount read-only",
+        Step::Hidden => "hide a file system of the host",
         Step::ReadOnlyRoot => "make the root file system read-only",
         Step::Pivot => "pivot_root",
         Step::RootPropagation => "set the propagation of the root file system",
@@ -367,6 +408,7 @@ mod tests {
         }
         for message in [
             Message::BeforePivot,
+            Message::Source(3),
             Message::Console,
             Message::Ready,
             Message::Executing,

@@ -36,15 +36,20 @@ fn map(field: &str, mappings: &[oci::LinuxIdMapping]) -> Result<String, Error> {
     if mappings.is_empty() {
         return Err(Error::field(field, "are needed for a new user namespace"));
     }
-    if mappings.len() > MAX_LINES {
-        return Err(Error::field(field, format!("are more than {MAX_LINES}")));
-    }
     // The container's root makes the mounts and owns what is made on the way.
     if !mappings
         .iter()
         .any(|mapping| mapping.container_id == 0 && mapping.size > 0)
     {
         return Err(Error::field(field, "must map the container's id 0"));
+    }
+    lines(field, mappings)
+}
+
+/// The lines of a map, as the kernel reads them.
+pub(super) fn lines(field: &str, mappings: &[oci::LinuxIdMapping]) -> Result<String, Error> {
+    if mappings.len() > MAX_LINES {
+        return Err(Error::field(field, format!("are more than {MAX_LINES}")));
     }
     Ok(mappings
         .iter()

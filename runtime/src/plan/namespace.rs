@@ -129,11 +129,6 @@ impl Namespaces {
     }
 
     fn check(&self) -> Result<(), Error> {
-        if !self.makes(libc::CLONE_NEWNS) {
-            return Err(Error::Unsupported(
-                "a container without a mount namespace of its own".into(),
-            ));
-        }
         if self.joins(libc::CLONE_NEWUSER) && self.makes(libc::CLONE_NEWPID) {
             // The pid namespace would belong to the caller's user namespace, and its procfs could not be mounted.
             return Err(Error::Unsupported(

@@ -10,9 +10,10 @@ use super::Streams;
 use crate::Error;
 use crate::cgroup::Entrance;
 use crate::init::{self, Wires, Work};
+use crate::kernel;
 use crate::plan::{Join, Opened, namespace_name};
-use crate::sys::process::{Child, clone_child, setns, unshare};
-use crate::sys::{Errno, Fd};
+use crate::sys::process::{Child, clone_child, clone_child_old, setns, unshare};
+use crate::sys::{Errno, Fd, signal};
 
 /// Namespaces that must be joined before the clone.
 ///
@@ -47,6 +48,10 @@ pub(crate) struct Request<'a> {
     pub(crate) wait_for_parent: bool,
     /// Joined by the child half.
     pub(crate) join: Vec<Opened>,
+    /// An empty directory of the host, where the kernel needs a place to stage mounts.
+    pub(crate) staging: Option<BorrowedFd<'a>>,
+    /// The kernel has only the calls of old.
+    pub(crate) old_kernel: bool,
     /// A process whose namespaces the child half joins.
     pub(crate) join_process: Option<(BorrowedFd<'a>, u64)>,
 }
@@ -60,11 +65,19 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         None,
     )
     .map_err(|errno| Error::io("make a socket pair", errno))?;
+    let proc = request.old_kernel.then(kernel::open_proc).transpose()?;
+    // Without `clone3` it cannot be born in its group.
+    let procs = match request.cgroup.filter(|_| request.old_kernel) {
+        Some(group) => Some(open_procs(group)?),
+        None => None,
+    };
     let first_undeclared = request.preserve_fds.saturating_add(3);
     let mut keep: Vec<u32> = [Fd::of(&theirs)]
         .into_iter()
         .chain(request.gate.as_ref().map(Fd::of))
         .chain(request.join.iter().map(|namespace| Fd::of(&namespace.fd)))
+        .chain(request.staging.as_ref().map(Fd::of))
+        .chain(proc.as_ref().map(Fd::of))
         .chain(request.join_process.as_ref().map(|(pidfd, _)| Fd::of(pidfd)))
         .map(|fd| fd.number().cast_unsigned())
         .collect();
@@ -75,7 +88,10 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
             .entrances
             .iter()
             .map(|entrance| Fd::of(&entrance.as_fd()))
+            .chain(procs.as_ref().map(Fd::of))
             .collect(),
+        staging: request.staging.as_ref().map(Fd::of),
+        proc: proc.as_ref().map(Fd::of),
         gate: request.gate.as_ref().map(Fd::of),
         streams: request.streams.wires(),
         close: gaps(first_undeclared, &keep),
@@ -84,15 +100,34 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         join: request.join,
         join_process: request.join_process.map(|(pidfd, kinds)| (Fd::of(&pidfd), kinds)),
     };
+    let old_kernel = request.old_kernel;
     let (create, cgroup, work) = (request.create, request.cgroup.as_ref().map(Fd::of), request.work);
     let make = || {
-        // SAFETY: `init::run` allocates nothing, locks nothing, does not unwind and never returns.
+        let body = || init::run(work, &wires);
+        if old_kernel {
+            // A handler of the caller's must not run in the child, which resets all of them before it unblocks any.
+            let mask = signal::Mask::all_but_faults();
+            let before = signal::set_mask(mask).map_err(|error| Error::io("block signals", error))?;
+            // SAFETY: `init::run` allocates nothing, locks nothing, does not unwind and never returns.
+            #[allow(unsafe_code)]
+            let child = unsafe { clone_child_old(create, body) };
+            signal::set_mask(before).map_err(|error| Error::io("unblock signals", error))?;
+            return child.map_err(|errno| Error::io("clone", errno));
+        }
+        // SAFETY: as above.
         #[allow(unsafe_code)]
-        let child = unsafe { clone_child(create, cgroup, || init::run(work, &wires)) };
+        let child = unsafe { clone_child(create, cgroup, body) };
         child.map_err(|errno| Error::io("clone3", errno))
     };
     let child = in_namespaces(&request.early, make)?;
     Ok((child, ours))
+}
+
+/// The file by which a process enters a v2 group.
+fn open_procs(group: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(group, "cgroup.procs", flags, Mode::empty())
+        .map_err(|errno| Error::io("open cgroup.procs", errno))
 }
 
 /// Runs `make` on a thread of its own in these namespaces, so that no thread of the caller's is ever in them.
@@ -136,6 +171,32 @@ fn gaps(first: u32, keep: &[u32]) -> Vec<(u32, u32)> {
     }
     gaps.push((next, u32::MAX));
     gaps
+}
+
+/// Opens those namespaces of the process `pid` that `kinds` names: for kernels that do not join by pidfd (before 5.8). The
+/// user namespace is first. Whoever calls this checks afterwards that the process has not ended.
+pub(crate) fn open_of(pid: i32, kinds: u64) -> Result<Vec<Opened>, Error> {
+    const ORDER: [libc::c_int; 8] = [
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWTIME,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNS,
+    ];
+    let kinds = ORDER
+        .into_iter()
+        .map(|kind| kind as u64)
+        .filter(|kind| kinds & kind != 0);
+    let joins: Vec<Join> = kinds
+        .map(|kind| Join {
+            kind,
+            path: format!("/proc/{pid}/ns/{}", namespace_name(kind)).into(),
+        })
+        .collect();
+    open_joins(&joins)
 }
 
 /// Opens the namespaces that are joined by path, and checks that they are what the configuration says.

@@ -79,6 +79,46 @@ where
     })
 }
 
+/// As [`clone_child`] without a control group, by the call that every kernel has.
+///
+/// # Safety
+///
+/// As [`clone_child`]. The caller's signal handlers are the child's until it resets them.
+pub(crate) unsafe fn clone_child_old<F>(namespaces: u64, body: F) -> Result<Child, Errno>
+where
+    F: FnOnce() -> Infallible,
+{
+    let mut pidfd: i32 = -1;
+    let flags = namespaces | libc::CLONE_PIDFD as u64 | libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child has its own copy of memory and stack, so returning twice is sound, and no stack
+    // is given; the kernel writes the pidfd into the parent's variable, which is the third argument everywhere.
+    let pid = unsafe {
+        raw(
+            libc::SYS_clone,
+            [flags as usize, 0, &raw mut pidfd as usize, 0, 0],
+        )?
+    };
+    if pid == 0 {
+        body();
+    }
+    Ok(Child {
+        pid: pid as i32,
+        pidfd: owned(pidfd as usize),
+    })
+}
+
+/// Makes a child in new namespaces that does nothing, and ends when the pipe that it reads from is closed.
+pub(crate) fn clone_waiting(namespaces: u64, read: Fd, write: Fd) -> Result<Child, Errno> {
+    let wait = || {
+        // Otherwise it would wait for itself.
+        write.close();
+        let ended = super::fs::read(read, &mut [0]);
+        exit(i32::from(ended.is_err()))
+    };
+    // SAFETY: the body makes three system calls on two numbers and never returns.
+    unsafe { clone_child_old(namespaces, wait) }
+}
+
 /// Ends this process at once: no destructors, no exit handlers.
 pub(crate) fn exit(code: i32) -> ! {
     loop {
