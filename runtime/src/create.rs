@@ -227,7 +227,6 @@ impl Construction<'_> {
             gate: Some(gate.as_fd()),
             wait_for_parent,
             join,
-            staging: staging.as_ref().map(AsFd::as_fd),
             old_kernel: kernel::is_old(),
             join_process: None,
             work: Work::Container(&mut plan),
@@ -257,8 +256,10 @@ impl Construction<'_> {
                 .map_or(error, |failure| step_failed(failure, &plan, &entrances))
         };
         let record = recorded.map_err(failure)?;
-        let console = self.attend(&conversation, child, &plan, &record, &entrances)?;
-        if staging.is_some() {
+        let has_staging = staging.is_some();
+        let sources = Sources::new(child, staging);
+        let console = self.attend(&conversation, sources, &plan, &record, &entrances)?;
+        if has_staging {
             directory.remove_staging()?;
         }
         if let Some(path) = self.pid_file {
@@ -271,13 +272,12 @@ impl Construction<'_> {
     fn attend(
         &mut self,
         conversation: &Conversation<'_>,
-        child: &Child,
+        mut sources: Sources<'_>,
         plan: &Plan,
         record: &Record,
         entrances: &[Entrance],
     ) -> Result<Option<OwnedFd>, Error> {
         let mut console = None;
-        let mut sources = Sources::default();
         loop {
             match conversation.listen()? {
                 Heard::Message(Message::Ready) => return Ok(console),
@@ -286,7 +286,7 @@ impl Construction<'_> {
                     conversation.go()?;
                 }
                 Heard::Message(Message::Source(index)) => {
-                    conversation.give(&sources.open(plan, index, child)?)?;
+                    conversation.give(&sources.open(plan, index)?)?;
                 }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(step_failed(failure, plan, entrances));

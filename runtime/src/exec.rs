@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use crate::cgroup::{Entrance, Version};
 use crate::create::{end, write_oom_score, write_pid_file};
 use crate::init::{Failure, Message, Work, describe};
-use crate::plan::{self, Facts, ProcessPlan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, open_of, spawn};
+use crate::plan::{self, Facts, Opened, ProcessPlan};
+use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::{Container, Error, Status, Stdio, kernel, lsm};
@@ -94,19 +94,14 @@ impl Container {
             path => path.map(ConsoleSocket::connect).transpose()?,
         };
         let old_kernel = kernel::is_old();
-        let (mut early, late) = self.namespaces(init.as_fd())?;
-        let mut join = Vec::new();
-        if old_kernel {
-            // One by one: the kernel knows no namespaces of a pidfd.
-            for (namespace, kind) in &mut early.namespaces {
-                let opened = open_of(self.record.pid, *kind)?;
-                *namespace = opened.into_iter().next().ok_or(Error::Ended("being joined"))?.fd;
-            }
-            join = open_of(self.record.pid, late)?;
-            if !self.is_alive() {
-                return Err(Error::Ended("being joined"));
-            }
-        }
+        let (early, late) = self.namespaces(init.as_fd())?;
+        let join = match old_kernel && late != 0 {
+            true => join_list(init.as_fd(), late)?
+                .into_iter()
+                .map(|(fd, kind)| Opened { kind, fd })
+                .collect(),
+            false => Vec::new(),
+        };
         let entrances = self.cgroup.entrances()?;
         // Only the parent has the privilege to write it.
         let wait_for_parent = plan.oom_score_adj.is_some();
@@ -120,7 +115,6 @@ impl Container {
             gate: None,
             wait_for_parent,
             join,
-            staging: None,
             old_kernel,
             join_process: (!old_kernel).then_some((init.as_fd(), late)),
             work: Work::Process(&mut plan),
@@ -199,10 +193,7 @@ impl Container {
             if all & kind == 0 || !is_early {
                 continue;
             }
-            let init = init
-                .try_clone_to_owned()
-                .map_err(|error| Error::io("duplicate a pidfd", error))?;
-            early.namespaces.push((init, kind));
+            early.namespaces.extend(join_list(init, kind)?);
             late &= !kind;
         }
         Ok((early, late))

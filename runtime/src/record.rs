@@ -20,10 +20,11 @@
 //! Nothing here waits for a disk: the state does not outlive the boot.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +36,7 @@ use serde_json::value::RawValue;
 use crate::{ContainerId, Error};
 
 const FILE: &str = "state.json";
-const STAGING: &CStr = c"staging";
+const STAGING: &str = "staging";
 const NEW_FILE: &str = ".state.json";
 const VERSION: u32 = 1;
 /// A configuration of 16 MiB and what is recorded beside it.
@@ -131,26 +132,21 @@ impl Directory {
     }
 
     /// Makes the empty directory on which the container's process stages mounts, in its own mount namespace.
-    pub(crate) fn make_staging(&self) -> Result<OwnedFd, Error> {
-        let failed = |errno| Error::io(format!("mkdir {}/staging", self.path.display()), errno);
-        let make = |directory: BorrowedFd<'_>, name: &CStr| match mkdirat(
-            directory,
-            name,
-            Mode::from_raw_mode(0o755),
-        ) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-            Err(errno) => Err(failed(errno)),
-        };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        make(self.fd.as_fd(), STAGING)?;
-        let staging = openat(&self.fd, STAGING, flags, Mode::empty()).map_err(failed)?;
-        make(staging.as_fd(), crate::rootfs::STAGE)?;
+    pub(crate) fn make_staging(&self) -> Result<PathBuf, Error> {
+        let staging = self.path.join(STAGING);
+        let stage = staging.join(OsStr::from_bytes(crate::rootfs::STAGE.to_bytes()));
+        for path in [&staging, &stage] {
+            match mkdirat(rustix::fs::CWD, path, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => return Err(Error::io(format!("mkdir {}", path.display()), errno)),
+            }
+        }
         Ok(staging)
     }
 
     /// Removes what [`Self::make_staging`] made.
     pub(crate) fn remove_staging(&self) -> Result<(), Error> {
-        let path = self.path.join("staging");
+        let path = self.path.join(STAGING);
         fs::remove_dir_all(&path).map_err(|error| Error::io(format!("remove {}", path.display()), error))
     }
 

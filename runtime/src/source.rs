@@ -6,12 +6,16 @@
 //!
 //! The source is looked up in the container's mount namespace, on a thread that lives for nothing else.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::init::STAGING;
 use crate::plan::{IdMap, Mappings, Operation, Plan, Source, extent};
 use crate::sys::mount::{Attributes, clone_tree, set_attributes};
 use crate::sys::process::{Child, clone_waiting, setns, unshare};
@@ -19,65 +23,78 @@ use crate::sys::{Errno, Fd};
 use crate::{Error, user_namespace};
 
 /// Opens sources for one container, whose process waits meanwhile.
-#[derive(Debug, Default)]
-pub(crate) struct Sources {
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    child: &'a Child,
+    /// The directory on which mounts are staged.
+    staging: Option<PathBuf>,
     /// User namespaces that were made for the maps of mounts: mounts often share their maps.
     namespaces: Vec<(Mappings, OwnedFd)>,
 }
 
-impl Sources {
+impl<'a> Sources<'a> {
+    /// Sources for the container of `child`.
+    pub(crate) fn new(child: &'a Child, staging: Option<PathBuf>) -> Self {
+        Self {
+            child,
+            staging,
+            namespaces: Vec::new(),
+        }
+    }
+
     /// Opens the source of the `index`th operation: the place itself, or a detached mount of it when its ids are mapped.
-    pub(crate) fn open(&mut self, plan: &Plan, index: u32, child: &Child) -> Result<OwnedFd, Error> {
-        let operation = plan.rootfs.operations.get(index as usize);
-        let Some(Operation::Mount(mount)) = operation else {
-            return Err(Error::Invalid("the container process asked for no mount".into()));
-        };
-        let Source::Bind { path, tree, id_map } = &mount.source else {
-            return Err(Error::Invalid(
-                "the container process asked for no bind mount".into(),
-            ));
-        };
-        let name = path.to_string_lossy().into_owned();
-        let namespace = match id_map {
-            Some(map) => Some((self.namespace(map, child)?, map.tree)),
-            None => None,
-        };
+    pub(crate) fn open(&mut self, plan: &Plan, index: u32) -> Result<OwnedFd, Error> {
         let mounts = match plan.namespaces.has(libc::CLONE_NEWNS) {
-            true => Some(open_namespace(child.pid, "mnt")?),
+            true => Some(open_namespace(self.child.pid, "mnt")?),
             false => None,
         };
-        let open = || -> Result<OwnedFd, Error> {
-            if let Some(mounts) = &mounts {
-                join_mounts(mounts)?;
-            }
-            let Some((namespace, whole)) = &namespace else {
-                let flags = OFlags::PATH | OFlags::CLOEXEC;
-                return rustix::fs::open(path.as_c_str(), flags, Mode::empty())
-                    .map_err(|errno| Error::io(format!("open {name}"), errno));
-            };
-            let bound = clone_tree(Fd::CWD, path, extent(*tree))
-                .map_err(|errno| Error::io(format!("open_tree {name}"), errno))?;
-            let bound = crate::sys::fd::own(bound);
-            let attributes = Attributes::id_mapped(Fd::of(namespace));
-            set_attributes(Fd::of(&bound), &attributes, extent(*whole)).map_err(|errno| {
-                Error::io(
-                    format!("map the ids of {name} (does its file system support that?)"),
-                    errno,
-                )
-            })?;
-            Ok(bound)
+        if let Some(staging) = self.staging.as_ref().filter(|_| index == STAGING) {
+            return in_mounts(mounts.as_ref(), || open_place(staging));
+        }
+        let source = match plan.rootfs.operations.get(index as usize) {
+            Some(Operation::Mount(mount)) => Some(&mount.source),
+            _ => None,
         };
-        on_own_thread(open)
+        let Some(Source::Bind { path, tree, id_map }) = source else {
+            return Err(Error::Invalid(
+                "the container process asked for what is no bind mount".into(),
+            ));
+        };
+        let name = Path::new(OsStr::from_bytes(path.to_bytes()));
+        let Some(map) = id_map else {
+            return in_mounts(mounts.as_ref(), || open_place(name));
+        };
+        let namespace = self.namespace(map)?;
+        in_mounts(mounts.as_ref(), || {
+            let bound = clone_tree(Fd::CWD, path, extent(*tree))
+                .map_err(|errno| Error::io(format!("open_tree {}", name.display()), errno))?;
+            let bound = crate::sys::fd::own(bound);
+            let attributes = Attributes::id_mapped(Fd::of(&namespace));
+            match set_attributes(Fd::of(&bound), &attributes, extent(map.tree)) {
+                Ok(()) => Ok(bound),
+                Err(errno) => {
+                    let why = match errno.number() {
+                        libc::EINVAL => " (maybe its file system does not support that)",
+                        libc::ENOSYS => " (that takes a kernel of 5.12 or later)",
+                        _ => "",
+                    };
+                    Err(Error::io(
+                        format!("map the ids of {}{why}", name.display()),
+                        errno,
+                    ))
+                }
+            }
+        })
     }
 
     /// The user namespace whose maps a mount gets.
-    fn namespace(&mut self, map: &IdMap, child: &Child) -> Result<OwnedFd, Error> {
+    fn namespace(&mut self, map: &IdMap) -> Result<OwnedFd, Error> {
         let copy = |fd: &OwnedFd| {
             fd.try_clone()
                 .map_err(|error| Error::io("duplicate a user namespace", error))
         };
         let Some(mappings) = &map.mappings else {
-            return open_namespace(child.pid, "user");
+            return open_namespace(self.child.pid, "user");
         };
         if let Some((_, made)) = self.namespaces.iter().find(|(known, _)| known == mappings) {
             return copy(made);
@@ -117,10 +134,26 @@ fn join_mounts(namespace: &OwnedFd) -> Result<(), Error> {
         .map_err(|errno| Error::io("join the container's mount namespace", errno))
 }
 
-fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+fn open_place(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|errno| Error::io(format!("open {}", path.display()), errno))
+}
+
+/// Does `work` in a mount namespace, on a thread of its own.
+fn in_mounts<T: Send>(
+    namespace: Option<&OwnedFd>,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let Some(namespace) = namespace else {
+        return work();
+    };
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("wharf-source".into());
-        let started = thread.spawn_scoped(scope, work);
+        let started = thread.spawn_scoped(scope, || {
+            join_mounts(namespace)?;
+            work()
+        });
         match started
             .map_err(|error| Error::io("start a thread", error))?
             .join()

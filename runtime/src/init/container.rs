@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::step::{At, Failure, Message, Step};
+use super::step::{At, Failure, Message, STAGING, Step};
 use super::{Wires, isolate, program, terminal};
 use crate::lookup::{self, Kind};
 use crate::plan::{Plan, RootfsPlan};
@@ -40,7 +40,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     if let Some(name) = &plan.domainname {
         process::set_domainname(name).at(Step::Domainname)?;
     }
-    let terminal = make_root(plan, wires, *reporter)?;
+    let terminal = make_root(plan, *reporter)?;
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
         isolate::write_private_proc(wires.proc, path, value, Resolve::Beneath).at_nth(Step::Sysctl, index)?;
     }
@@ -48,7 +48,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
 }
 
 /// Mounts, devices, and the change of root; answers the terminal, which is of the container's own devpts.
-fn make_root(plan: &mut Plan, wires: &Wires, parent: Fd) -> Result<Option<Fd>, Failure> {
+fn make_root(plan: &mut Plan, parent: Fd) -> Result<Option<Fd>, Failure> {
     let rootfs = &plan.rootfs;
     if let Some(propagation) = rootfs.propagation {
         mount::set_propagation(c"/", propagation).at(Step::Propagation)?;
@@ -58,17 +58,21 @@ fn make_root(plan: &mut Plan, wires: &Wires, parent: Fd) -> Result<Option<Fd>, F
     }
     // What is made has exactly the mode that the plan says.
     fs::umask(0);
-    let maker = Maker::new(wires.staging).at(Step::Staging)?;
+    let staging = match rootfs.staging {
+        true => Some(rootfs::ask_for(parent, STAGING).at(Step::Staging)?),
+        false => None,
+    };
+    let maker = Maker::new(staging).at(Step::Staging)?;
     let root = rootfs::attach_root(maker, &rootfs.path).at(Step::Root)?;
     if rootfs.way != Way::Chroot {
-        return build_root(plan, wires, Site::new(root, maker, parent).at(Step::Root)?);
+        return build_root(plan, Site::new(root, maker, parent).at(Step::Root)?);
     }
     // What follows must not spread, and not stay on the host when it fails.
     let private = Attributes::new(0, 0, libc::MS_PRIVATE);
     let built = rootfs::set_attributes(root, &private, Extent::Tree)
         .and_then(|()| Site::new(root, maker, parent))
         .at(Step::Root)
-        .and_then(|site| build_root(plan, wires, site));
+        .and_then(|site| build_root(plan, site));
     if built.is_err() {
         // The first failure is the one to tell.
         let undone = mount::detach(&plan.rootfs.path);
@@ -77,7 +81,7 @@ fn make_root(plan: &mut Plan, wires: &Wires, parent: Fd) -> Result<Option<Fd>, F
     built
 }
 
-fn build_root(plan: &mut Plan, wires: &Wires, site: Site) -> Result<Option<Fd>, Failure> {
+fn build_root(plan: &mut Plan, site: Site) -> Result<Option<Fd>, Failure> {
     let (root, parent) = (site.root, site.parent);
     let rootfs = &mut plan.rootfs;
     for (index, operation) in rootfs.operations.iter().enumerate() {
@@ -114,7 +118,7 @@ fn build_root(plan: &mut Plan, wires: &Wires, site: Site) -> Result<Option<Fd>, 
     if rootfs.read_only {
         rootfs::set_attributes(root, &Attributes::READ_ONLY, Extent::Mount).at(Step::ReadOnlyRoot)?;
     }
-    site.maker.finish(wires.staging).at(Step::Staging)?;
+    site.maker.finish().at(Step::Staging)?;
     for (index, view) in rootfs.hidden.iter().enumerate() {
         rootfs::hide_whole(view).at_nth(Step::Hidden, index)?;
     }

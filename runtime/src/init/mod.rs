@@ -22,7 +22,7 @@ use std::convert::Infallible;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
-pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, Step, describe};
+pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, STAGING, Step, describe};
 
 /// What connects the child half with the rest of the world.
 #[derive(Debug)]
@@ -43,8 +43,6 @@ pub(crate) struct Wires {
     pub(crate) wait_for_parent: bool,
     /// Namespaces to join by their own descriptor.
     pub(crate) join: Vec<Opened>,
-    /// An empty directory of the host for a place to stage mounts, where the kernel needs one.
-    pub(crate) staging: Option<Fd>,
     /// The host's procfs, where the kernel cannot make one that is nobody else's.
     pub(crate) proc: Option<Fd>,
     /// A process whose namespaces to join, and which.

@@ -159,13 +159,16 @@ pub(crate) enum Message {
     /// The packet carries the terminal's master.
     Console,
     /// The child needs the source of the mount operation of that index, which it may not open; it waits for a packet
-    /// with a descriptor.
+    /// with a descriptor. [`STAGING`] is the directory on which mounts are staged.
     Source(u32),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
     Executing,
 }
+
+/// No mount has this index.
+pub(crate) const STAGING: u32 = u32::MAX;
 
 /// The size of every packet.
 pub(crate) const MESSAGE_BYTES: usize = 16;

@@ -6,7 +6,7 @@ use std::thread;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::Streams;
+use super::{Streams, is_alive};
 use crate::Error;
 use crate::cgroup::Entrance;
 use crate::init::{self, Wires, Work};
@@ -48,8 +48,6 @@ pub(crate) struct Request<'a> {
     pub(crate) wait_for_parent: bool,
     /// Joined by the child half.
     pub(crate) join: Vec<Opened>,
-    /// An empty directory of the host, where the kernel needs a place to stage mounts.
-    pub(crate) staging: Option<BorrowedFd<'a>>,
     /// The kernel has only the calls of old.
     pub(crate) old_kernel: bool,
     /// A process whose namespaces the child half joins.
@@ -76,7 +74,6 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         .into_iter()
         .chain(request.gate.as_ref().map(Fd::of))
         .chain(request.join.iter().map(|namespace| Fd::of(&namespace.fd)))
-        .chain(request.staging.as_ref().map(Fd::of))
         .chain(proc.as_ref().map(Fd::of))
         .chain(request.join_process.as_ref().map(|(pidfd, _)| Fd::of(pidfd)))
         .map(|fd| fd.number().cast_unsigned())
@@ -90,7 +87,6 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
             .map(|entrance| Fd::of(&entrance.as_fd()))
             .chain(procs.as_ref().map(Fd::of))
             .collect(),
-        staging: request.staging.as_ref().map(Fd::of),
         proc: proc.as_ref().map(Fd::of),
         gate: request.gate.as_ref().map(Fd::of),
         streams: request.streams.wires(),
@@ -173,9 +169,9 @@ fn gaps(first: u32, keep: &[u32]) -> Vec<(u32, u32)> {
     gaps
 }
 
-/// Opens those namespaces of the process `pid` that `kinds` names: for kernels that do not join by pidfd (before 5.8). The
-/// user namespace is first. Whoever calls this checks afterwards that the process has not ended.
-pub(crate) fn open_of(pid: i32, kinds: u64) -> Result<Vec<Opened>, Error> {
+/// What is joined to be in those namespaces of a process that `kinds` names: the process, all at once, or where the kernel
+/// knows no such thing (before 5.8) one namespace after the other, the user namespace first and the mount namespace last.
+pub(crate) fn join_list(pidfd: BorrowedFd<'_>, kinds: u64) -> Result<Vec<(OwnedFd, u64)>, Error> {
     const ORDER: [libc::c_int; 8] = [
         libc::CLONE_NEWUSER,
         libc::CLONE_NEWIPC,
@@ -186,6 +182,14 @@ pub(crate) fn open_of(pid: i32, kinds: u64) -> Result<Vec<Opened>, Error> {
         libc::CLONE_NEWPID,
         libc::CLONE_NEWNS,
     ];
+    if !kernel::is_old() {
+        let pidfd = pidfd.try_clone_to_owned();
+        return Ok(vec![(
+            pidfd.map_err(|error| Error::io("duplicate a pidfd", error))?,
+            kinds,
+        )]);
+    }
+    let pid = pid_of(pidfd)?;
     let kinds = ORDER
         .into_iter()
         .map(|kind| kind as u64)
@@ -196,7 +200,25 @@ pub(crate) fn open_of(pid: i32, kinds: u64) -> Result<Vec<Opened>, Error> {
             path: format!("/proc/{pid}/ns/{}", namespace_name(kind)).into(),
         })
         .collect();
-    open_joins(&joins)
+    let opened = open_joins(&joins)?;
+    // Now it is known whose they are: the pid was not free in between.
+    match is_alive(pidfd) {
+        true => Ok(opened
+            .into_iter()
+            .map(|namespace| (namespace.fd, namespace.kind))
+            .collect()),
+        false => Err(Error::Ended("being joined")),
+    }
+}
+
+/// The pid of a pidfd's process, as the kernel tells it about the descriptor.
+fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, Error> {
+    let path = format!("/proc/self/fdinfo/{}", Fd::of(&pidfd).number());
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::io(format!("read {path}"), error))?;
+    let pid = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or(Error::Ended("being joined"))
 }
 
 /// Opens the namespaces that are joined by path, and checks that they are what the configuration says.

@@ -26,6 +26,8 @@ pub(crate) const STAGE: &CStr = c"stage";
 pub(crate) struct Maker {
     /// The root of the staging tmpfs, where there is one.
     stage: Option<Fd>,
+    /// The directory it is mounted in.
+    staging: Option<Fd>,
 }
 
 /// The parameters of a new file system.
@@ -40,10 +42,11 @@ pub(crate) struct Filesystem<'a> {
 }
 
 impl Maker {
-    /// `staging` is an empty directory of the host with a directory [`STAGE`] in it.
+    /// `staging` is a directory of the host with nothing but the empty directory [`STAGE`] in it, opened in this process's
+    /// mount namespace.
     pub(crate) fn new(staging: Option<Fd>) -> Result<Self, Errno> {
         let Some(staging) = staging else {
-            return Ok(Self { stage: None });
+            return Ok(Self { stage: None, staging });
         };
         let place = ProcPath::below(staging, STAGE)?;
         let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
@@ -59,12 +62,15 @@ impl Maker {
         let stage = fs::openat(staging, STAGE, libc::O_PATH | libc::O_DIRECTORY)?;
         fs::mkdirat(stage, DIRECTORY, 0o700)?;
         fs::mknodat(stage, FILE, libc::S_IFREG | 0o600, 0)?;
-        Ok(Self { stage: Some(stage) })
+        Ok(Self {
+            stage: Some(stage),
+            staging: Some(staging),
+        })
     }
 
     /// Takes the staging place away.
-    pub(crate) fn finish(self, staging: Option<Fd>) -> Result<(), Errno> {
-        let (Some(staging), Some(stage)) = (staging, self.stage) else {
+    pub(crate) fn finish(self) -> Result<(), Errno> {
+        let (Some(staging), Some(stage)) = (self.staging, self.stage) else {
             return Ok(());
         };
         stage.close();

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use super::copy::copy_up;
 use super::detached::{self, Filesystem, Maker, ProcPath};
 use super::place::{name, open_parent};
+use crate::init::Message;
 use crate::lookup::{self, Kind};
 use crate::plan::{Locked, Mount, Operation, OverProc, Source, extent};
 use crate::sys::fs::{self, Resolve};
@@ -163,15 +164,19 @@ fn open_bind(site: Site, index: usize, path: &CStr, tree: bool, by_parent: bool)
             answer => return answer,
         }
     }
-    let request = crate::init::Message::Source(index as u32).encode();
-    socket::send(site.parent, &request, None)?;
-    let given = socket::receive_fd(site.parent)?;
+    let given = ask_for(site.parent, index as u32)?;
     if by_parent {
         return Ok(given);
     }
     let bound = site.maker.bind(given, c"", extent(tree));
     given.close();
     bound
+}
+
+/// Asks the parent for what this process may not open.
+pub(crate) fn ask_for(parent: Fd, index: u32) -> Result<Fd, Errno> {
+    socket::send(parent, &Message::Source(index).encode(), None)?;
+    socket::receive_fd(parent)
 }
 
 fn set_flags(mount: &Mount, tree: Fd) -> Result<(), Errno> {

@@ -29,6 +29,7 @@ struct CloneArguments {
 }
 
 /// A child process that was just made.
+#[derive(Debug)]
 pub(crate) struct Child {
     /// As this process's pid namespace numbers it.
     pub(crate) pid: i32,
@@ -174,8 +175,15 @@ pub(crate) fn unshare(flags: u64) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_unshare, [flags as usize]) }.map(drop)
 }
 
-/// Joins the namespace of a descriptor, or those of a pidfd's process that `flags` names.
+/// Joins the namespace of a descriptor, or those of a pidfd's process that `flags` names (since 5.8).
 pub(crate) fn setns(fd: Fd, flags: u64) -> Result<(), Errno> {
+    #[cfg(feature = "old-kernel")]
+    {
+        const NSFS_MAGIC: i64 = 0x6e73_6673;
+        if super::fs::filesystem(fd)? != NSFS_MAGIC {
+            return Err(Errno::new(libc::EINVAL));
+        }
+    }
     // SAFETY: no pointer.
     unsafe { raw(libc::SYS_setns, [fd.arg(), flags as usize]) }.map(drop)
 }
@@ -187,14 +195,27 @@ pub(crate) fn namespace_type(namespace: Fd) -> Result<u64, Errno> {
     unsafe { raw(libc::SYS_ioctl, [namespace.arg(), NS_GET_NSTYPE, 0]) }.map(|kind| kind as u64)
 }
 
-/// Lets `command` run in those namespaces of a process that `kinds` names, with the standard streams and no other
-/// descriptor: what is executed there may be the container's.
-pub(crate) fn run_inside(command: &mut Command, pidfd: OwnedFd, kinds: u64) {
+/// Lets `command` run in these namespaces (each a descriptor of one, or of a process, with the types to join), with the
+/// standard streams and no other descriptor: what is executed there may be the container's. `open` are the descriptors that
+/// may be open, for a kernel that does not close a range of them.
+pub(crate) fn run_inside(command: &mut Command, namespaces: Vec<(OwnedFd, u64)>, open: Vec<i32>) {
     let join = move || {
-        close_range(3, u32::MAX, Closing::OnExec)?;
-        Ok(setns(Fd::of(&pidfd), kinds)?)
+        for (namespace, kinds) in &namespaces {
+            setns(Fd::of(namespace), *kinds)?;
+        }
+        match close_range(3, u32::MAX, Closing::OnExec) {
+            Err(errno) if errno.number() == libc::ENOSYS => {}
+            answer => return Ok(answer?),
+        }
+        for number in &open {
+            match super::fd::close_on_exec(Fd::at(*number)) {
+                Err(errno) if errno.number() == libc::EBADF => {}
+                answer => answer?,
+            }
+        }
+        Ok(())
     };
-    // SAFETY: between fork and exec the closure makes two system calls on captured numbers; it allocates nothing.
+    // SAFETY: between fork and exec the closure makes system calls on captured numbers; it allocates nothing.
     unsafe { command.pre_exec(join) };
 }
 
