@@ -21,12 +21,14 @@ use crate::process::{
 };
 use crate::record::{Directory, Record};
 use crate::resources;
+use crate::source::Sources;
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal, raise_hard_limit};
 use crate::terminal::ConsoleSocket;
 use crate::{
-    Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, net_device, spec, user_namespace,
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, kernel, lsm, mountinfo, net_device, spec,
+    user_namespace,
 };
 
 /// How a container is created.
@@ -132,6 +134,10 @@ impl Runtime {
 fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
     let cgroups = resources::plan(spec.oci(), &layout, options)?;
+    let whole_views = match &spec.oci().root {
+        Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
+        _ => Vec::new(),
+    };
     let facts = Facts {
         id: &options.id,
         bundle,
@@ -140,6 +146,8 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         new_cgroup_namespace: false,
         lsm: lsm::Enabled::detect_for(spec.oci()),
         no_pivot: options.no_pivot,
+        whole_views: &whole_views,
+        staging: kernel::is_old(),
         no_new_keyring: options.no_new_keyring,
         caller: Caller::detect(&layout)?,
     };
@@ -288,6 +296,10 @@ impl Construction<'_> {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         let gate = gate::make(directory.fd())?;
+        let staging = match plan.rootfs.staging {
+            true => Some(directory.make_staging()?),
+            false => None,
+        };
         let entrances = undo
             .cgroup
             .as_ref()
@@ -318,6 +330,7 @@ impl Construction<'_> {
             gate: Some(gate.as_fd()),
             wait_for_parent,
             join,
+            old_kernel: kernel::is_old(),
             join_process: None,
             usher,
             drop_groups: plan.drop_groups,
@@ -375,7 +388,12 @@ impl Construction<'_> {
                 .map_or(error, |failure| step_failed(failure, &plan, &entrances))
         };
         let record = recorded.map_err(failure)?;
-        let console = self.attend(&conversation, &plan, &record, &entrances)?;
+        let has_staging = staging.is_some();
+        let sources = Sources::new(child, staging);
+        let console = self.attend(&conversation, sources, &plan, &record, &entrances)?;
+        if has_staging {
+            directory.remove_staging()?;
+        }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
@@ -386,6 +404,7 @@ impl Construction<'_> {
     fn attend(
         &mut self,
         conversation: &Conversation<'_>,
+        mut sources: Sources<'_>,
         plan: &Plan,
         record: &Record,
         entrances: &[Entrance],
@@ -397,6 +416,9 @@ impl Construction<'_> {
                 Heard::Message(Message::BeforePivot) => {
                     self.run_hooks(conversation, plan, record)?;
                     conversation.go()?;
+                }
+                Heard::Message(Message::Source(index)) => {
+                    conversation.give(&sources.open(plan, index)?)?;
                 }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(step_failed(failure, plan, entrances));

@@ -8,12 +8,12 @@ use crate::caller::limits_to_raise;
 use crate::cgroup::{Entrance, Version};
 use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
 use crate::init::{Failure, Message, Work, describe};
-use crate::plan::{self, Caller, Facts, ProcessPlan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
+use crate::plan::{self, Caller, Facts, Opened, ProcessPlan};
+use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::user_namespace::allows_setgroups;
-use crate::{Container, Error, Status, Stdio, lsm};
+use crate::{Container, Error, Status, Stdio, kernel, lsm};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -120,10 +120,18 @@ impl Container {
         let place = self.place(&options.sub_cgroups)?;
         let entrances = place.entrances()?;
         let has_work = oom_score.is_some() || self.record.intel_rdt.is_some();
+        let old_kernel = kernel::is_old();
         let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
             let (early, late) = match usher {
                 true => (Early::default(), self.record.namespaces),
                 false => self.namespaces(init.as_fd())?,
+            };
+            let join = match old_kernel && late != 0 {
+                true => join_list(init.as_fd(), late)?
+                    .into_iter()
+                    .map(|(fd, kind)| Opened { kind, fd })
+                    .collect(),
+                false => Vec::new(),
             };
             spawn(Request {
                 create: 0,
@@ -135,8 +143,9 @@ impl Container {
                 gate: None,
                 // Only the parent has the privilege to do some things.
                 wait_for_parent: has_work || moved_later,
-                join: Vec::new(),
-                join_process: Some((init.as_fd(), late)),
+                join,
+                old_kernel,
+                join_process: (!old_kernel).then_some((init.as_fd(), late)),
                 usher,
                 drop_groups: caller.is_root() && caller.may_set_groups,
                 show_at_gate: false,
@@ -217,6 +226,8 @@ impl Container {
             new_cgroup_namespace: false,
             lsm: lsm::Enabled::detect_for_process(&options.process),
             no_pivot: false,
+            whole_views: &[],
+            staging: false,
             no_new_keyring: options.no_new_keyring,
             caller,
         };
@@ -249,10 +260,7 @@ impl Container {
             if all & kind == 0 || !is_early {
                 continue;
             }
-            let init = init
-                .try_clone_to_owned()
-                .map_err(|error| Error::io("duplicate a pidfd", error))?;
-            early.namespaces.push((init, kind));
+            early.namespaces.extend(join_list(init, kind)?);
             late &= !kind;
         }
         Ok((early, late))

@@ -25,7 +25,7 @@ use std::ffi::CString;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
-pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, Step, describe};
+pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, STAGING, Step, describe};
 
 /// What connects the child half with the rest of the world.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub(crate) struct Wires {
     pub(crate) wait_for_parent: bool,
     /// Namespaces to join by their own descriptor.
     pub(crate) join: Vec<Opened>,
+    /// The host's procfs, where the kernel cannot make one that is nobody else's.
+    pub(crate) proc: Option<Fd>,
     /// A process whose namespaces to join, and which.
     pub(crate) join_process: Option<(Fd, u64)>,
     /// Leave the caller's groups when root of a user namespace is assumed.
@@ -59,6 +61,13 @@ pub(crate) struct Wires {
     pub(crate) raise: Vec<(u32, u64)>,
     /// To the parent, from an usher: it joins the namespaces, and makes the process with these new ones (`CLONE_NEW*`).
     pub(crate) usher: Option<(Fd, u64)>,
+}
+
+impl Wires {
+    /// Whether a namespace of that type is joined by its own descriptor.
+    fn joins(&self, kind: libc::c_int) -> bool {
+        self.join.iter().any(|namespace| namespace.kind == kind as u64)
+    }
 }
 
 /// What the child half is to become.
@@ -106,6 +115,9 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
+    if wires.joins(libc::CLONE_NEWUSER) {
+        isolate::become_root(wires.drop_groups)?;
+    }
     isolate::new_session(plan)?;
     let terminal = match plan.terminal {
         Some(size) => Some(terminal::open(Fd::CWD, c"/dev/pts/ptmx", size, *reporter)?),
