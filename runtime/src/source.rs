@@ -61,6 +61,13 @@ impl<'a> Sources<'a> {
             ));
         };
         let name = Path::new(OsStr::from_bytes(path.to_bytes()));
+        if !rustix::process::geteuid().is_root() {
+            // It is the same user's process that asks: this one may not open it either.
+            return Err(Error::io(
+                format!("open {}", name.display()),
+                Errno::new(libc::EACCES),
+            ));
+        }
         let Some(map) = id_map else {
             return in_mounts(mounts.as_ref(), || open_place(name));
         };
