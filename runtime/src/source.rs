@@ -42,14 +42,18 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// The container's mount namespace, if it has one of its own.
+    fn mounts(&self, plan: &Plan) -> Result<Option<OwnedFd>, Error> {
+        match plan.namespaces.has(libc::CLONE_NEWNS) {
+            true => open_namespace(self.child.pid, "mnt").map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Opens the source of the `index`th operation: the place itself, or a detached mount of it when its ids are mapped.
     pub(crate) fn open(&mut self, plan: &Plan, index: u32) -> Result<OwnedFd, Error> {
-        let mounts = match plan.namespaces.has(libc::CLONE_NEWNS) {
-            true => Some(open_namespace(self.child.pid, "mnt")?),
-            false => None,
-        };
         if let Some(staging) = self.staging.as_ref().filter(|_| index == STAGING) {
-            return in_mounts(mounts.as_ref(), || open_place(staging));
+            return in_mounts(self.mounts(plan)?.as_ref(), || open_place(staging));
         }
         let source = match plan.rootfs.operations.get(index as usize) {
             Some(Operation::Mount(mount)) => Some(&mount.source),
@@ -68,6 +72,7 @@ impl<'a> Sources<'a> {
                 Errno::new(libc::EACCES),
             ));
         }
+        let mounts = self.mounts(plan)?;
         let Some(map) = id_map else {
             return in_mounts(mounts.as_ref(), || open_place(name));
         };
