@@ -1,5 +1,6 @@
 //! Creating a container: from a bundle to a process that waits at the start gate.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,20 +10,26 @@ use std::sync::Mutex;
 
 use serde_json::value::RawValue;
 
+use crate::caller::limits_to_raise;
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
 use crate::hook::{self, Place};
 use crate::init::{Failure, Message, Work, describe};
-use crate::plan::{Facts, Opened, Plan};
+use crate::intel_rdt::{self, Resctrl};
+use crate::plan::{self, Caller, Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
 use crate::record::{Directory, Record};
 use crate::resources;
+use crate::source::Sources;
 use crate::spec::Spec;
 use crate::sys::Fd;
-use crate::sys::process::{Child, pidfd_signal};
+use crate::sys::process::{Child, pidfd_signal, raise_hard_limit};
 use crate::terminal::ConsoleSocket;
-use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
+use crate::{
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, kernel, lsm, mountinfo, net_device, spec,
+    user_namespace,
+};
 
 /// How a container is created.
 #[derive(Debug)]
@@ -91,18 +98,21 @@ impl Runtime {
     pub fn create_as(&self, options: CreateOptions, spec: &Spec) -> Result<Container, Error> {
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
-        let (plan, cgroups) = compile(spec, &bundle, &options)?;
+        let (mut plan, cgroups) = compile(spec, &bundle, &options)?;
+        let resctrl = resctrl(&plan)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
         }
         let streams = Streams::new(options.stdio, plan.process.terminal.is_some())?;
         let console = console_socket(options.console_socket.as_deref(), &plan)?;
         let namespaces = open_joins(&plan.namespaces.join)?;
+        let warnings = check_joined(spec, &mut plan, &namespaces)?;
         let directory = Directory::claim(self.root(), &options.id)?;
         let mut undo = Undo {
             directory: Some(directory),
             cgroup: None,
             child: None,
+            intel_rdt: None,
         };
         let construction = Construction {
             id: &options.id,
@@ -112,10 +122,11 @@ impl Runtime {
             console,
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
+            resctrl,
         };
         construction
             .build(plan, &cgroups, namespaces, &mut undo)
-            .and_then(|built| undo.keep(built, options.id.clone(), spec, &cgroups))
+            .and_then(|built| undo.keep(built, options.id.clone(), warnings.chain(spec, &cgroups)))
             .map_err(|error| undo.perform(error))
     }
 }
@@ -123,18 +134,103 @@ impl Runtime {
 fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
     let cgroups = resources::plan(spec.oci(), &layout, options)?;
+    let whole_views = match &spec.oci().root {
+        Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
+        _ => Vec::new(),
+    };
     let facts = Facts {
         id: &options.id,
         bundle,
         cgroup_version: layout.version(),
-        cgroup_paths: &cgroups.paths(),
+        cgroup_paths: &cgroups.expected_paths(&layout),
         new_cgroup_namespace: false,
         lsm: lsm::Enabled::detect_for(spec.oci()),
         no_pivot: options.no_pivot,
+        whole_views: &whole_views,
+        staging: kernel::is_old(),
         no_new_keyring: options.no_new_keyring,
+        caller: Caller::detect(&layout)?,
     };
     let plan = Plan::compile(spec.oci(), &facts)?;
     Ok((plan, cgroups))
+}
+
+/// Where the host divides caches, if the container is to have a share.
+fn resctrl(plan: &Plan) -> Result<Option<Resctrl>, Error> {
+    let Some(settings) = &plan.intel_rdt else {
+        return Ok(None);
+    };
+    let resctrl = Resctrl::find()?.ok_or(intel_rdt::Error::NotEnabled)?;
+    resctrl.check(settings)?;
+    Ok(Some(resctrl))
+}
+
+/// What is known only when the namespaces that are joined are open.
+fn check_joined(spec: &Spec, plan: &mut Plan, namespaces: &[Opened]) -> Result<Warnings, Error> {
+    let mut warnings = Warnings::default();
+    let Some(linux) = &spec.oci().linux else {
+        return Ok(warnings);
+    };
+    for namespace in namespaces {
+        match namespace.kind as libc::c_int {
+            libc::CLONE_NEWUSER => {
+                let maps = user_namespace::inspect(namespace.fd.as_fd())?;
+                if plan::check_joined(linux, &maps)? {
+                    warnings.add(
+                        "config.json has both a userns path to join and a matching userns mapping specified -- you \
+                         may only provide one",
+                    );
+                }
+                if maps.deny_setgroups {
+                    plan.keep_groups();
+                }
+            }
+            // A name for the namespace of the runtime itself: what is set there is set for the host.
+            libc::CLONE_NEWNET if is_own(namespace)? => {
+                if let Some(name) = linux.sysctl.keys().find(|name| name.starts_with("net")) {
+                    return Err(Error::Invalid(format!(
+                        "linux.sysctl[{name}]: sysctl {name:?} not allowed in host network namespace"
+                    )));
+                }
+            }
+            _ => {}
+        }
+    }
+    let asked = spec
+        .oci()
+        .process
+        .as_ref()
+        .map_or(0, |process| process.user.additional_gids.len());
+    if plan.process.groups.is_none() && asked > 0 {
+        warnings.add("process.user.additionalGids are not set: the user namespace does not allow setgroups");
+    }
+    Ok(warnings)
+}
+
+/// Whether it is a namespace that this process is in.
+fn is_own(namespace: &Opened) -> Result<bool, Error> {
+    let name = plan::namespace_name(namespace.kind);
+    let path = format!("/proc/self/ns/{name}");
+    let own = rustix::fs::stat(&path).map_err(|errno| Error::io(format!("stat {path}"), errno))?;
+    let other = rustix::fs::fstat(&namespace.fd)
+        .map_err(|errno| Error::io(format!("stat the {name} namespace"), errno))?;
+    Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+}
+
+/// What the caller is told about a container that was created.
+#[derive(Debug, Default)]
+struct Warnings(Vec<String>);
+
+impl Warnings {
+    fn add(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+
+    /// These after those of the configuration and of the control groups.
+    fn chain(self, spec: &Spec, cgroups: &CgroupPlan) -> Vec<String> {
+        let earlier = spec.warnings().iter().chain(cgroups.warnings());
+        earlier.cloned().chain(self.0).collect()
+    }
 }
 
 /// The process makes its time namespace and enters it with `execve`, which older kernels do not do: it would stay in
@@ -175,6 +271,7 @@ struct Construction<'a> {
     console: Option<ConsoleSocket>,
     pid_file: Option<&'a Path>,
     preserve_fds: u32,
+    resctrl: Option<Resctrl>,
 }
 
 /// What was built, besides what [`Undo`] holds.
@@ -199,14 +296,30 @@ impl Construction<'_> {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         let gate = gate::make(directory.fd())?;
+        let staging = match plan.rootfs.staging {
+            true => Some(directory.make_staging()?),
+            false => None,
+        };
         let entrances = undo
             .cgroup
             .as_ref()
             .map(Cgroup::entrances)
             .transpose()?
             .unwrap_or_default();
-        let wait_for_parent = plan.mappings.is_some() || by_unit;
-        let (early, join) = split(namespaces, &plan);
+        let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
+        let is_root = rustix::process::geteuid().is_root();
+        let raise = match plan.namespaces.has(libc::CLONE_NEWUSER) {
+            true => limits_to_raise(&plan.process)?,
+            false => Vec::new(),
+        };
+        let usher = plan.namespaces.need_usher();
+        let net = joined_net(&plan, &namespaces)?;
+        let (early, join) = match usher {
+            true => (Early::default(), namespaces),
+            false => split(namespaces, &plan),
+        };
+        let oom_score = plan.process.oom_score_adj;
+        let born_outside = plan.mappings.is_none();
         let (child, socket) = spawn(Request {
             create: plan.namespaces.create,
             early,
@@ -217,7 +330,13 @@ impl Construction<'_> {
             gate: Some(gate.as_fd()),
             wait_for_parent,
             join,
+            old_kernel: kernel::is_old(),
             join_process: None,
+            usher,
+            drop_groups: plan.drop_groups,
+            show_at_gate: !is_root,
+            oom_score: own_oom_score(oom_score.filter(|_| !is_root)),
+            raise: if born_outside { raise.clone() } else { Vec::new() },
             work: Work::Container(&mut plan),
         })?;
         drop(gate);
@@ -233,16 +352,32 @@ impl Construction<'_> {
                 return Err(Error::Invalid("the control group is gone".into()));
             };
             if let Some(mappings) = &plan.mappings {
-                user_namespace::write(child.pid, mappings)?;
+                user_namespace::write(child.pid, mappings, is_root)?;
+                // It has been born without the privilege.
+                for (resource, hard) in &raise {
+                    raise_hard_limit(child.pid, *resource, *hard).map_err(|errno| {
+                        Error::io(format!("raise resource limit {resource} to {hard}"), errno)
+                    })?;
+                }
             }
-            if let Some(score) = plan.process.oom_score_adj {
+            if let Some(score) = oom_score.filter(|_| is_root) {
                 write_oom_score(child.pid, score)?;
+            }
+            if !plan.net_devices.is_empty() {
+                let target = match net {
+                    Some(net) => net,
+                    None => open_net(child.pid)?,
+                };
+                net_device::move_all(&plan.net_devices, target.as_fd())?;
+            }
+            if let (Some(resctrl), Some(settings)) = (&self.resctrl, &plan.intel_rdt) {
+                undo.intel_rdt = Some(resctrl.enter(settings, self.id, child.pid)?);
             }
             if wait_for_parent {
                 conversation.go()?;
             }
             // While the child half builds.
-            let record = self.record(child, cgroup, &plan)?;
+            let record = self.record(child, cgroup, &plan, undo.intel_rdt.clone())?;
             directory.write(&record)?;
             Ok(record)
         })();
@@ -253,7 +388,12 @@ impl Construction<'_> {
                 .map_or(error, |failure| step_failed(failure, &plan, &entrances))
         };
         let record = recorded.map_err(failure)?;
-        let console = self.attend(&conversation, &plan, &record, &entrances)?;
+        let has_staging = staging.is_some();
+        let sources = Sources::new(child, staging);
+        let console = self.attend(&conversation, sources, &plan, &record, &entrances)?;
+        if has_staging {
+            directory.remove_staging()?;
+        }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
@@ -264,6 +404,7 @@ impl Construction<'_> {
     fn attend(
         &mut self,
         conversation: &Conversation<'_>,
+        mut sources: Sources<'_>,
         plan: &Plan,
         record: &Record,
         entrances: &[Entrance],
@@ -276,6 +417,9 @@ impl Construction<'_> {
                     self.run_hooks(conversation, plan, record)?;
                     conversation.go()?;
                 }
+                Heard::Message(Message::Source(index)) => {
+                    conversation.give(&sources.open(plan, index)?)?;
+                }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(step_failed(failure, plan, entrances));
                 }
@@ -283,7 +427,9 @@ impl Construction<'_> {
                     Some(socket) => socket.send(master)?,
                     None => console = Some(master),
                 },
-                Heard::Message(Message::Console | Message::Executing) | Heard::Closed => {
+                Heard::Message(Message::Console | Message::Born(_) | Message::Executing)
+                | Heard::Born(..)
+                | Heard::Closed => {
                     return Err(Error::Ended("building the container"));
                 }
             }
@@ -301,7 +447,13 @@ impl Construction<'_> {
         hook::run("createContainer", &hooks.create_container, &state, inside)
     }
 
-    fn record(&self, child: &Child, cgroup: &Cgroup, plan: &Plan) -> Result<Record, Error> {
+    fn record(
+        &self,
+        child: &Child,
+        cgroup: &Cgroup,
+        plan: &Plan,
+        intel_rdt: Option<intel_rdt::Group>,
+    ) -> Result<Record, Error> {
         let oci = self.spec.oci();
         let root = oci.root.as_ref().map(|root| root.path.as_path());
         let config: &RawValue = serde_json::from_slice(self.spec.original())
@@ -321,6 +473,7 @@ impl Construction<'_> {
             resources: None,
             namespaces: plan.namespaces.all(),
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
+            intel_rdt,
             config: config.to_owned(),
         })
     }
@@ -331,6 +484,32 @@ fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {
         description: describe(failure, Some(plan), &plan.process, entrances),
         errno: failure.errno,
     }
+}
+
+/// What the new process writes to its own `oom_score_adj`.
+pub(crate) fn own_oom_score(score: Option<i32>) -> Option<CString> {
+    score.and_then(|score| CString::new(score.to_string()).ok())
+}
+
+/// The network namespace that is joined, if there is one and devices are to be moved into it.
+fn joined_net(plan: &Plan, namespaces: &[Opened]) -> Result<Option<OwnedFd>, Error> {
+    let is_net = |namespace: &&Opened| namespace.kind == libc::CLONE_NEWNET as u64;
+    match namespaces.iter().find(is_net) {
+        Some(net) if !plan.net_devices.is_empty() => {
+            let copied = net.fd.try_clone();
+            copied
+                .map(Some)
+                .map_err(|error| Error::io("duplicate a namespace", error))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The network namespace of a process, a child that has not been reaped.
+fn open_net(pid: i32) -> Result<OwnedFd, Error> {
+    let path = format!("/proc/{pid}/ns/net");
+    let opened = fs::File::open(&path).map_err(|error| Error::io(format!("open {path}"), error))?;
+    Ok(opened.into())
 }
 
 /// Which namespaces are joined before the clone.
@@ -382,20 +561,23 @@ struct Undo {
     directory: Option<Directory>,
     cgroup: Option<Cgroup>,
     child: Option<Child>,
+    intel_rdt: Option<intel_rdt::Group>,
 }
 
 impl Undo {
     /// Nothing is undone: it becomes the container.
-    fn keep(
-        &mut self,
-        built: Built,
-        id: ContainerId,
-        spec: &Spec,
-        cgroups: &CgroupPlan,
-    ) -> Result<Container, Error> {
+    fn keep(&mut self, built: Built, id: ContainerId, mut warnings: Vec<String>) -> Result<Container, Error> {
         let (Some(directory), Some(cgroup)) = (self.directory.take(), self.cgroup.take()) else {
             return Err(Error::Invalid("the container is gone".into()));
         };
+        let own_pids = built.record.own_namespaces & libc::CLONE_NEWPID as u64 != 0;
+        if !cgroup.is_any() && !own_pids {
+            warnings.push(
+                "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is \
+                 strongly discouraged (as it is impossible to properly kill all container's processes)."
+                    .to_owned(),
+            );
+        }
         Ok(Container {
             id,
             directory,
@@ -403,13 +585,7 @@ impl Undo {
             cgroup,
             pidfd: self.child.take().map(|child| child.pidfd),
             console: built.console,
-            warnings: Mutex::new(
-                spec.warnings()
-                    .iter()
-                    .chain(cgroups.warnings())
-                    .cloned()
-                    .collect(),
-            ),
+            warnings: Mutex::new(warnings),
         })
     }
 
@@ -419,7 +595,10 @@ impl Undo {
         if let Some(child) = self.child.take() {
             left.extend(end(&child).err());
         }
-        if let Some(cgroup) = self.cgroup.take() {
+        if let Some(group) = self.intel_rdt.take() {
+            left.extend(group.remove().err().map(Error::IntelRdt));
+        }
+        if let Some(cgroup) = self.cgroup.take().filter(Cgroup::is_any) {
             // Children that the first process made without a pid namespace of its own.
             left.extend(cgroup.kill(libc::SIGKILL).err().map(Error::Cgroup));
             left.extend(cgroup.remove().err().map(Error::Cgroup));

@@ -28,9 +28,12 @@ impl Container {
             }
             self.end()?;
         }
-        if !self.has_own_pids() {
+        if !self.has_own_pids() && self.cgroup.is_any() {
             // The end of the first process did not end the others.
             self.cgroup.kill(Signal::KILL.number())?;
+        }
+        if let Some(group) = &self.record.intel_rdt {
+            group.remove()?;
         }
         self.cgroup.remove()?;
         let hooks = self.hooks()?;

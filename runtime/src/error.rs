@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::id::InvalidId;
-use crate::{ContainerId, Errno, Status, cgroup, plan, spec};
+use crate::{ContainerId, Errno, Status, cgroup, intel_rdt, plan, spec};
 
 /// A failed operation.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,9 @@ pub enum Error {
     /// A control group operation failed.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    /// A share of caches or memory bandwidth cannot be given.
+    #[error(transparent)]
+    IntelRdt(#[from] intel_rdt::Error),
     /// A request that contradicts itself or the configuration.
     #[error("{0}")]
     Invalid(String),
@@ -143,6 +146,7 @@ impl Error {
             Self::Id(_) | Self::Spec(_) | Self::Plan(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Cgroup(_)
+            | Self::IntelRdt(_)
             | Self::Io { .. }
             | Self::State { .. }
             | Self::Step { .. }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use crate::caller::limits_to_raise;
 use crate::cgroup::{Entrance, Version};
-use crate::create::{end, write_oom_score, write_pid_file};
+use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
 use crate::init::{Failure, Message, Work, describe};
-use crate::plan::{self, Facts, ProcessPlan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
+use crate::plan::{self, Caller, Facts, Opened, ProcessPlan};
+use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
-use crate::{Container, Error, Status, Stdio, lsm};
+use crate::user_namespace::allows_setgroups;
+use crate::{Container, Error, Status, Stdio, kernel, lsm};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -94,7 +96,9 @@ impl Container {
         let Some(init) = self.pidfd.as_ref().filter(|_| running) else {
             return Err(self.wrong("exec in", status));
         };
-        let mut plan = self.compile(&options)?;
+        let own_user = self.record.namespaces & libc::CLONE_NEWUSER as u64 != 0;
+        let caller = self.caller(own_user)?;
+        let mut plan = self.compile(&options, caller)?;
         let streams = Streams::new(options.stdio, plan.terminal.is_some())?;
         let mut console = match options.console_socket.as_deref() {
             Some(_) if plan.terminal.is_none() => {
@@ -104,11 +108,31 @@ impl Container {
             }
             path => path.map(ConsoleSocket::connect).transpose()?,
         };
+        // Only in the container's user namespace has a user the privilege to join its pid namespace.
+        let usher = own_user && !caller.is_root();
+        // Only root has the privilege to write it, and only outside.
+        let oom_score = plan.oom_score_adj.filter(|_| caller.is_root());
+        let own_oom_score = own_oom_score(plan.oom_score_adj.filter(|_| !caller.is_root()));
+        let raise = match own_user {
+            true => limits_to_raise(&plan)?,
+            false => Vec::new(),
+        };
         let place = self.place(&options.sub_cgroups)?;
-        let oom_score_adj = plan.oom_score_adj;
         let entrances = place.entrances()?;
+        let has_work = oom_score.is_some() || self.record.intel_rdt.is_some();
+        let old_kernel = kernel::is_old();
         let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
-            let (early, late) = self.namespaces(init.as_fd())?;
+            let (early, late) = match usher {
+                true => (Early::default(), self.record.namespaces),
+                false => self.namespaces(init.as_fd())?,
+            };
+            let join = match old_kernel && late != 0 {
+                true => join_list(init.as_fd(), late)?
+                    .into_iter()
+                    .map(|(fd, kind)| Opened { kind, fd })
+                    .collect(),
+                false => Vec::new(),
+            };
             spawn(Request {
                 create: 0,
                 early,
@@ -118,9 +142,15 @@ impl Container {
                 preserve_fds: options.preserve_fds,
                 gate: None,
                 // Only the parent has the privilege to do some things.
-                wait_for_parent: oom_score_adj.is_some() || moved_later,
-                join: Vec::new(),
-                join_process: Some((init.as_fd(), late)),
+                wait_for_parent: has_work || moved_later,
+                join,
+                old_kernel,
+                join_process: (!old_kernel).then_some((init.as_fd(), late)),
+                usher,
+                drop_groups: caller.is_root() && caller.may_set_groups,
+                show_at_gate: false,
+                oom_score: own_oom_score.clone(),
+                raise: raise.clone(),
                 work: Work::Process(&mut plan),
             })
         })?;
@@ -128,14 +158,12 @@ impl Container {
         drop(streams);
         let attended = (|| {
             let conversation = Conversation::new(&socket, &child.pidfd);
-            if oom_score_adj.is_some() || moved_by.is_some() {
+            if has_work || moved_by.is_some() {
                 let told = (|| {
                     if let Some(mover) = &moved_by {
                         mover.move_process(child.pid)?;
                     }
-                    if let Some(score) = oom_score_adj {
-                        write_oom_score(child.pid, score)?;
-                    }
+                    self.prepare(child.pid, oom_score)?;
                     conversation.go()
                 })();
                 let failure = |error| {
@@ -163,7 +191,31 @@ impl Container {
         }
     }
 
-    fn compile(&self, options: &ExecOptions) -> Result<ProcessPlan, Error> {
+    /// What only this process may do for the new one, which waits.
+    fn prepare(&self, pid: i32, oom_score: Option<i32>) -> Result<(), Error> {
+        if let Some(score) = oom_score {
+            write_oom_score(pid, score)?;
+        }
+        match &self.record.intel_rdt {
+            Some(group) => Ok(group.join(pid)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Who executes, and whether the user namespace that the process will be in lets it change its groups.
+    fn caller(&self, own_user: bool) -> Result<Caller, Error> {
+        let may_set_groups = match own_user {
+            true => allows_setgroups(&self.record.pid.to_string())?,
+            false => allows_setgroups("self")?,
+        };
+        Ok(Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            may_set_groups,
+        })
+    }
+
+    fn compile(&self, options: &ExecOptions, caller: Caller) -> Result<ProcessPlan, Error> {
         let spec = self.spec()?;
         let facts = Facts {
             id: &self.id,
@@ -174,7 +226,10 @@ impl Container {
             new_cgroup_namespace: false,
             lsm: lsm::Enabled::detect_for_process(&options.process),
             no_pivot: false,
+            whole_views: &[],
+            staging: false,
             no_new_keyring: options.no_new_keyring,
+            caller,
         };
         let default = oci::Linux::default();
         let linux = spec.oci().linux.as_ref().unwrap_or(&default);
@@ -205,10 +260,7 @@ impl Container {
             if all & kind == 0 || !is_early {
                 continue;
             }
-            let init = init
-                .try_clone_to_owned()
-                .map_err(|error| Error::io("duplicate a pidfd", error))?;
-            early.namespaces.push((init, kind));
+            early.namespaces.extend(join_list(init, kind)?);
             late &= !kind;
         }
         Ok((early, late))
@@ -234,7 +286,9 @@ fn attend(
                 None => kept = Some(master),
             },
             Heard::Closed if executing => return Ok(kept),
-            Heard::Closed | Heard::Message(_) => return Err(Error::Ended("joining the container")),
+            Heard::Closed | Heard::Born(..) | Heard::Message(_) => {
+                return Err(Error::Ended("joining the container"));
+            }
         }
     }
 }

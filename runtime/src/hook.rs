@@ -13,10 +13,10 @@ use std::time::Duration;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::process::wait_exit;
+use crate::process::{join_list, wait_exit};
 use crate::spec::oci;
 use crate::sys::process::run_inside;
-use crate::{Error, State};
+use crate::{Error, State, kernel};
 
 /// The most of a hook's error output that is kept.
 const MAX_OUTPUT_BYTES: usize = 4096;
@@ -85,10 +85,13 @@ fn run_one(hook: &oci::Hook, state: &State, place: Place<'_>) -> Result<(), Stri
         .map_err(|error| format!("prepare its output: {error}"))?;
     command.stdin(input).stdout(Stdio::null()).stderr(stderr);
     if let Place::Container(pidfd, kinds) = place {
-        let pidfd = pidfd
-            .try_clone_to_owned()
-            .map_err(|error| format!("prepare its namespaces: {error}"))?;
-        run_inside(&mut command, pidfd, kinds);
+        let namespaces =
+            join_list(pidfd, kinds).map_err(|error| format!("prepare its namespaces: {error}"))?;
+        let open = match kernel::is_old() {
+            true => open_descriptors().map_err(|error| format!("list descriptors: {error}"))?,
+            false => Vec::new(),
+        };
+        run_inside(&mut command, namespaces, open);
     }
     let child = command.spawn().map_err(|error| error.to_string())?;
     let status = wait(child, limit)?;
@@ -104,6 +107,17 @@ fn run_one(hook: &oci::Hook, state: &State, place: Place<'_>) -> Result<(), Stri
         said if said.is_empty() => how,
         said => format!("{how}: {said}"),
     })
+}
+
+/// The numbers of this process's descriptors but for the standard streams.
+fn open_descriptors() -> Result<Vec<i32>, std::io::Error> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let number: Option<i32> = name.to_str().and_then(|name| name.parse().ok());
+        open.extend(number.filter(|number| *number > 2));
+    }
+    Ok(open)
 }
 
 fn wait(mut child: Child, limit: Duration) -> Result<ExitStatus, String> {

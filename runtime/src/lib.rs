@@ -34,6 +34,7 @@
 //! - A failing step ends the operation, names itself (`mount proc on /proc: EPERM`), and leaves nothing behind.
 //! - Nothing here knows images, gRPC, tokio or Docker.
 
+mod caller;
 pub mod cgroup;
 mod container;
 mod create;
@@ -46,8 +47,13 @@ mod hook;
 pub mod host_binary;
 mod id;
 mod init;
+pub mod intel_rdt;
+mod kernel;
 mod kill;
+mod lookup;
 pub mod lsm;
+mod mountinfo;
+mod net_device;
 mod place;
 pub mod plan;
 mod process;
@@ -55,6 +61,7 @@ mod record;
 mod resources;
 mod rootfs;
 pub mod seccomp;
+mod source;
 pub mod spec;
 mod start;
 mod state;
@@ -73,3 +80,4 @@ pub use kill::{InvalidSignal, Signal};
 pub use state::{State, Status};
 pub use stdio::Stdio;
 pub use sys::Errno;
+pub use user_namespace::in_user_namespace;

@@ -5,6 +5,7 @@
 //!   <id>/                 0700; made first: the name is taken from here on
 //!     state.json          0600; this module's `Record`, version 1
 //!     start               the start gate, until it is opened
+//!     staging/stage/      empty; during creation, where the kernel needs a place to stage mounts
 //!   ~<id>.<pid>.<n>/      a container on its way out
 //! ```
 //!
@@ -19,9 +20,11 @@
 //! Nothing here waits for a disk: the state does not outlive the boot.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,9 +35,10 @@ use serde_json::value::RawValue;
 
 use crate::cgroup::Unit;
 use crate::spec::oci::LinuxResources;
-use crate::{ContainerId, Error};
+use crate::{ContainerId, Error, intel_rdt};
 
 const FILE: &str = "state.json";
+const STAGING: &str = "staging";
 const NEW_FILE: &str = ".state.json";
 const VERSION: u32 = 1;
 /// A configuration of 16 MiB and what is recorded beside it.
@@ -73,6 +77,9 @@ pub(crate) struct Record {
     pub(crate) namespaces: u64,
     /// Those of them that were made for it.
     pub(crate) own_namespaces: u64,
+    /// The group of resctrl that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) intel_rdt: Option<intel_rdt::Group>,
     /// `config.json` as it was at creation.
     pub(crate) config: Box<RawValue>,
 }
@@ -133,6 +140,25 @@ impl Directory {
     /// The directory itself.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Makes the empty directory on which the container's process stages mounts, in its own mount namespace.
+    pub(crate) fn make_staging(&self) -> Result<PathBuf, Error> {
+        let staging = self.path.join(STAGING);
+        let stage = staging.join(OsStr::from_bytes(crate::rootfs::STAGE.to_bytes()));
+        for path in [&staging, &stage] {
+            match mkdirat(rustix::fs::CWD, path, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => return Err(Error::io(format!("mkdir {}", path.display()), errno)),
+            }
+        }
+        Ok(staging)
+    }
+
+    /// Removes what [`Self::make_staging`] made.
+    pub(crate) fn remove_staging(&self) -> Result<(), Error> {
+        let path = self.path.join(STAGING);
+        fs::remove_dir_all(&path).map_err(|error| Error::io(format!("remove {}", path.display()), error))
     }
 
     /// Writes the record. It is there completely or not at all.
@@ -231,6 +257,7 @@ mod tests {
             resources: None,
             namespaces: 0,
             own_namespaces: 0,
+            intel_rdt: None,
             config: RawValue::from_string("{ \"a\" :1}".into()).unwrap(),
         }
     }

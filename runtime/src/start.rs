@@ -63,7 +63,7 @@ impl Container {
                     });
                 }
                 Heard::Closed if executing => return Ok(()),
-                Heard::Closed | Heard::Message(_) | Heard::Console(_) => {
+                Heard::Closed | Heard::Message(_) | Heard::Console(_) | Heard::Born(..) => {
                     return Err(Error::Ended("being started"));
                 }
             }

@@ -133,6 +133,12 @@ impl Cgroup {
         &self.paths
     }
 
+    /// Whether the container has any group: one of a user without privileges may have none.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        !self.directories.is_empty()
+    }
+
     /// The groups below these that `below` names, by controller (an empty name is all of them); they have to be there to be
     /// entered.
     ///
@@ -329,7 +335,7 @@ impl Cgroup {
             .iter()
             .find_map(|name| self.directory(name))
             .or(self.directories.first())
-            .ok_or_else(|| Error::Unsupported("a container without a cgroup, here,".to_owned()))
+            .ok_or(Error::NoGroup("unable to get all container pids"))
     }
 }
 

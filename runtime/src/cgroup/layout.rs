@@ -199,7 +199,7 @@ pub(super) fn join(base: &Path, below: &Path) -> PathBuf {
 }
 
 /// Undoes mountinfo's octal escapes of blanks and backslashes.
-fn unescape(field: &str) -> PathBuf {
+pub(crate) fn unescape(field: &str) -> PathBuf {
     let mut text = String::with_capacity(field.len());
     let mut rest = field;
     while let Some((before, after)) = rest.split_once('\\') {

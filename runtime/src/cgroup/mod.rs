@@ -40,6 +40,7 @@ mod write;
 pub use entrance::Entrance;
 pub use error::Error;
 pub use group::Cgroup;
+pub(crate) use layout::unescape;
 pub use layout::{Hierarchy, Layout, Version};
 pub use oom::OomWatch;
 pub use plan::{CgroupPlan, Wanted};

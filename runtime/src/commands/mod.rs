@@ -21,6 +21,8 @@ mod state;
 mod update;
 
 use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -90,6 +92,17 @@ enum Rootless {
     True,
     False,
     Auto,
+}
+
+impl Rootless {
+    /// Nothing: as the caller's ids say.
+    fn decided(self) -> Option<bool> {
+        match self {
+            Self::True => Some(true),
+            Self::False => Some(false),
+            Self::Auto => None,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -233,27 +246,48 @@ fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<
             }
             root
         }
-        None => default_root(),
+        None => default_root()?,
     };
     Ok(Environment {
         runtime: Runtime::new(root),
         root_is_given: global.root.is_some(),
         systemd_cgroup: global.systemd_cgroup,
-        rootless: match global.rootless {
-            Rootless::True => Some(true),
-            Rootless::False => Some(false),
-            Rootless::Auto => None,
-        },
+        rootless: global.rootless.decided(),
         log,
     })
 }
 
-/// Users without privileges have their own directory for such things.
-fn default_root() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()) {
-        Some(directory) if !rustix::process::geteuid().is_root() => PathBuf::from(directory).join(PROGRAM),
-        _ => PathBuf::from(Runtime::DEFAULT_ROOT),
-    }
+/// Users without privileges have their own directory for such things. It is made here, with the sticky bit: what lacks it
+/// may be tidied away there.
+fn default_root() -> anyhow::Result<PathBuf> {
+    let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
+    let Some(directory) = directory.filter(|_| has_own_runtime_directory()) else {
+        return Ok(PathBuf::from(Runtime::DEFAULT_ROOT));
+    };
+    let root = PathBuf::from(directory).join(PROGRAM);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&root);
+    made.with_context(|| {
+        format!(
+            "mkdir {} (the path in $XDG_RUNTIME_DIR must be writable by the user)",
+            root.display()
+        )
+    })?;
+    std::fs::set_permissions(&root, Permissions::from_mode(0o1700)).with_context(|| {
+        format!(
+            "chmod {} (check permission of the path in $XDG_RUNTIME_DIR)",
+            root.display()
+        )
+    })?;
+    Ok(root)
+}
+
+/// Root of a user namespace may still be an ordinary user, who then is not called root.
+fn has_own_runtime_directory() -> bool {
+    !rustix::process::geteuid().is_root()
+        || (wharf_runtime::in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root"))
 }
 
 /// Whether nothing is left of the path when `..` is resolved by name.

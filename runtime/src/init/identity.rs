@@ -15,7 +15,9 @@ pub(super) fn assume(process: &ProcessPlan) -> Result<(), Failure> {
     }
     credentials::limit_bounding(process.capabilities.bounding).at(Step::Bounding)?;
     credentials::set_keep_capabilities(true).at(Step::Capabilities)?;
-    credentials::set_groups(&process.groups).at(Step::Groups)?;
+    if let Some(groups) = &process.groups {
+        credentials::set_groups(groups).at(Step::Groups)?;
+    }
     credentials::set_gid(process.gid).at(Step::Group)?;
     credentials::set_uid(process.uid).at(Step::User)?;
     credentials::set_keep_capabilities(false).at(Step::Capabilities)?;

@@ -7,8 +7,9 @@
 //! - Decides nothing that could have been decided in the plan.
 //! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's.
 //! - Every step that fails ends the process, and is told to whoever waits: the parent, or after the gate the starter.
-//! - From its first call until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
-//!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962).
+//! - From its first calls until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
+//!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962). Only that of a user without privileges shows
+//!   itself at the gate, where it has no privileges and no descriptors of the host's any more.
 
 mod container;
 mod identity;
@@ -16,13 +17,15 @@ mod isolate;
 mod program;
 mod step;
 mod terminal;
+mod usher;
 
 use std::convert::Infallible;
+use std::ffi::CString;
 
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
-pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, Step, describe};
+pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, STAGING, Step, describe};
 
 /// What connects the child half with the rest of the world.
 #[derive(Debug)]
@@ -43,8 +46,28 @@ pub(crate) struct Wires {
     pub(crate) wait_for_parent: bool,
     /// Namespaces to join by their own descriptor.
     pub(crate) join: Vec<Opened>,
+    /// The host's procfs, where the kernel cannot make one that is nobody else's.
+    pub(crate) proc: Option<Fd>,
     /// A process whose namespaces to join, and which.
     pub(crate) join_process: Option<(Fd, u64)>,
+    /// Leave the caller's groups when root of a user namespace is assumed.
+    pub(crate) drop_groups: bool,
+    /// Let itself be reached while it waits at the gate: without privileges its own user could not join its namespaces
+    /// otherwise. What it has to hide is gone by then.
+    pub(crate) show_at_gate: bool,
+    /// For its own `oom_score_adj`, where the parent has no privilege to write it.
+    pub(crate) oom_score: Option<CString>,
+    /// Resources and hard limits to raise before it has no privilege to.
+    pub(crate) raise: Vec<(u32, u64)>,
+    /// To the parent, from an usher: it joins the namespaces, and makes the process with these new ones (`CLONE_NEW*`).
+    pub(crate) usher: Option<(Fd, u64)>,
+}
+
+impl Wires {
+    /// Whether a namespace of that type is joined by its own descriptor.
+    fn joins(&self, kind: libc::c_int) -> bool {
+        self.join.iter().any(|namespace| namespace.kind == kind as u64)
+    }
 }
 
 /// What the child half is to become.
@@ -57,15 +80,25 @@ pub(crate) enum Work<'a> {
 
 /// Runs the child half; ends in the user's program or with exit code 1.
 pub(crate) fn run(work: Work<'_>, wires: &Wires) -> Infallible {
+    match wires.usher {
+        Some((socket, namespaces)) => usher::perform(work, wires, socket, namespaces),
+        None => become_it(work, wires),
+    }
+}
+
+fn become_it(work: Work<'_>, wires: &Wires) -> Infallible {
     let mut reporter = wires.parent;
     let done = match work {
         Work::Container(plan) => container::perform(plan, wires, &mut reporter),
         Work::Process(process) => join(process, wires, &mut reporter),
     };
-    let failure = match done {
-        Err(failure) => failure,
+    match done {
+        Err(failure) => fail(reporter, failure),
         Ok(never) => match never {},
-    };
+    }
+}
+
+fn fail(reporter: Fd, failure: Failure) -> ! {
     // Whoever listened may be gone: there is nobody else to tell.
     let told = socket::send(reporter, &Message::Failed(failure).encode(), None);
     process::exit(if told.is_ok() { 1 } else { 2 })
@@ -73,12 +106,18 @@ pub(crate) fn run(work: Work<'_>, wires: &Wires) -> Infallible {
 
 /// Another process in a container that stands.
 fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infallible, Failure> {
+    if wires.usher.is_none() {
+        isolate::keep_privileges(wires)?;
+    }
     // It may have been born in the container's pid namespace, before everybody's eyes.
     isolate::hide()?;
     isolate::enter_cgroups(wires)?;
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
+    if wires.joins(libc::CLONE_NEWUSER) {
+        isolate::become_root(wires.drop_groups)?;
+    }
     isolate::new_session(plan)?;
     let terminal = match plan.terminal {
         Some(size) => Some(terminal::open(Fd::CWD, c"/dev/pts/ptmx", size, *reporter)?),

@@ -4,8 +4,9 @@ use std::convert::Infallible;
 
 use super::step::{At, Failure, Message, Step};
 use super::{Wires, identity, isolate, terminal};
+use crate::lookup;
 use crate::plan::ProcessPlan;
-use crate::sys::fd::{self, Closing};
+use crate::sys::fd::Closing;
 use crate::sys::fs::{self, Resolve};
 use crate::sys::{Errno, Fd, credentials, process, socket};
 
@@ -27,7 +28,8 @@ pub(super) fn execute(
     }
     give_streams(plan).at(Step::StreamOwner)?;
     if let Some(label) = &plan.label {
-        isolate::write_private_proc(&label.file, &label.value, Resolve::InRoot).at(Step::Label)?;
+        isolate::write_private_proc(wires.proc, &label.file, &label.value, Resolve::InRoot)
+            .at(Step::Label)?;
     }
     // As root first: root may enter a directory that the user may stand in but not reach. As the user
     // otherwise: root of a user namespace may not enter what the user owns on a network file system.
@@ -46,6 +48,9 @@ pub(super) fn execute(
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
     if let Some(gate) = wires.gate {
+        if wires.show_at_gate {
+            credentials::set_dumpable(true).at(Step::Gate)?;
+        }
         socket::send(*reporter, &Message::Ready.encode(), None).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;
@@ -56,7 +61,8 @@ pub(super) fn execute(
     for (resource, soft, hard) in plan.rlimits.iter().filter(|limit| is_nofile(limit)) {
         process::set_rlimit(*resource, *soft, *hard).at(Step::Rlimit)?;
     }
-    fd::close_range(wires.first_undeclared, u32::MAX, Closing::OnExec).at(Step::CloseDescriptors)?;
+    isolate::close_range(wires.proc, wires.first_undeclared, u32::MAX, Closing::OnExec)
+        .at(Step::CloseDescriptors)?;
     socket::send(*reporter, &Message::Executing.encode(), None).at(Step::Gate)?;
     if let Some(filter) = &plan.seccomp {
         credentials::set_seccomp(filter).at(Step::Seccomp)?;
@@ -142,7 +148,7 @@ fn become_program(plan: &ProcessPlan, first: usize) -> Errno {
 /// Sets `HOME` to what the container's `/etc/passwd` says about the user. Without an answer it stays `/`.
 fn look_up_home(plan: &mut ProcessPlan) {
     let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let Ok(passwd) = fs::openat2(Fd::CWD, c"/etc/passwd", flags, 0, Resolve::InRoot) else {
+    let Ok(passwd) = lookup::open(Fd::CWD, c"/etc/passwd", flags, Resolve::InRoot) else {
         return;
     };
     // A FIFO or a device would answer at its own will, if at all.

@@ -12,6 +12,9 @@ use crate::sys::Errno;
 #[repr(u32)]
 #[allow(missing_docs)]
 pub(crate) enum Step {
+    OomScore,
+    RaiseLimit,
+    Usher,
     Hide,
     Cgroup,
     Signals,
@@ -28,6 +31,7 @@ pub(crate) enum Step {
     Hostname,
     Domainname,
     Propagation,
+    Staging,
     Root,
     Operation,
     Device,
@@ -37,7 +41,9 @@ pub(crate) enum Step {
     Console,
     Mask,
     ReadOnlyPath,
+    ReadOnlyMount,
     ReadOnlyRoot,
+    Hidden,
     Pivot,
     RootPropagation,
     Sysctl,
@@ -63,6 +69,9 @@ pub(crate) enum Step {
 }
 
 const STEPS: [Step; Step::Execute as usize + 1] = [
+    Step::OomScore,
+    Step::RaiseLimit,
+    Step::Usher,
     Step::Hide,
     Step::Cgroup,
     Step::Signals,
@@ -79,6 +88,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Hostname,
     Step::Domainname,
     Step::Propagation,
+    Step::Staging,
     Step::Root,
     Step::Operation,
     Step::Device,
@@ -88,7 +98,9 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Console,
     Step::Mask,
     Step::ReadOnlyPath,
+    Step::ReadOnlyMount,
     Step::ReadOnlyRoot,
+    Step::Hidden,
     Step::Pivot,
     Step::RootPropagation,
     Step::Sysctl,
@@ -152,17 +164,25 @@ pub(crate) enum Message {
     BeforePivot,
     /// The packet carries the terminal's master.
     Console,
+    /// From an usher: the packet carries the pidfd of the process it made, which has this pid.
+    Born(u32),
+    /// The child needs the source of the mount operation of that index, which it may not open; it waits for a packet
+    /// with a descriptor. [`STAGING`] is the directory on which mounts are staged.
+    Source(u32),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
     Executing,
 }
 
+/// No mount has this index.
+pub(crate) const STAGING: u32 = u32::MAX;
+
 /// The size of every packet.
 pub(crate) const MESSAGE_BYTES: usize = 16;
 
 impl Message {
-    /// The packet: four native words, `kind`, `step`, `index`, `errno`.
+    /// The packet: four native words, `kind`, `step` (or a pid), `index`, `errno`.
     pub(crate) fn encode(self) -> [u8; MESSAGE_BYTES] {
         let words = match self {
             Self::Failed(failure) => [
@@ -175,6 +195,8 @@ impl Message {
             Self::Console => [3, 0, 0, 0],
             Self::Ready => [4, 0, 0, 0],
             Self::Executing => [5, 0, 0, 0],
+            Self::Born(pid) => [6, pid, 0, 0],
+            Self::Source(index) => [7, 0, index, 0],
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -198,6 +220,8 @@ impl Message {
             3 => Self::Console,
             4 => Self::Ready,
             5 => Self::Executing,
+            6 => Self::Born(word(4)),
+            7 => Self::Source(word(8)),
             _ => return None,
         })
     }
@@ -226,6 +250,13 @@ pub(crate) fn describe(
             Some(entrance) => format!("write \"0\" to {}", entrance.path().display()).into(),
             None => plain(failure.step).into(),
         },
+        // The only reason to refuse a number that is one.
+        Step::User if errno.number() == libc::EINVAL => {
+            return format!("cannot setuid to unmapped uid {} in user namespace", process.uid);
+        }
+        Step::Group if errno.number() == libc::EINVAL => {
+            return format!("cannot setgid to unmapped gid {} in user namespace", process.gid);
+        }
         Step::User => format!("set user {}", process.uid).into(),
         Step::Group => format!("set group {}", process.gid).into(),
         Step::Label => match &process.label {
@@ -236,7 +267,10 @@ pub(crate) fn describe(
             .and_then(|plan| of_container(step, index, plan))
             .unwrap_or_else(|| plain(step).into()),
     };
-    format!("{what}: {errno}")
+    match why(failure.step, index, errno, plan) {
+        Some(why) => format!("{what}: {why}: {errno}"),
+        None => format!("{what}: {errno}"),
+    }
 }
 
 /// The steps that have an object in the container's plan.
@@ -249,22 +283,13 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
             format!("join the {name} namespace {}", join.path.display())
         }
         Step::Root => format!("open the root file system (root.path) {}", text(&rootfs.path)),
-        Step::Operation => match rootfs.operations.get(index)? {
-            Operation::Mount(mount) => {
-                let from = match &mount.source {
-                    Source::New { kind, .. } => text(kind),
-                    Source::Bind { path, .. } => text(path),
-                };
-                format!("mount {from} on /{}", text(&mount.target.path))
-            }
-            Operation::Link { at, .. } => format!("link /{}", text(&at.path)),
-            Operation::Attributes { at, .. } => format!("make /{} read-only", text(&at.path)),
-        },
+        Step::Operation => operation(rootfs.operations.get(index)?),
         Step::Device => format!("make device /{}", text(&rootfs.devices.get(index)?.target.path)),
         Step::Link => format!("link /{}", text(&rootfs.links.get(index)?.at.path)),
         Step::Cwd => format!("make directory /{}", text(&rootfs.cwd.as_ref()?.path)),
         Step::Mask => format!("mask /{}", text(rootfs.masked.get(index)?)),
         Step::ReadOnlyPath => format!("make /{} read-only", text(rootfs.read_only_paths.get(index)?)),
+        Step::Hidden => format!("hide {}", text(rootfs.hidden.get(index)?)),
         Step::Sysctl => {
             let (path, value) = plan.sysctls.get(index)?;
             format!("write {} to /proc/{}", text(value), text(path))
@@ -274,9 +299,45 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
     Some(text.into())
 }
 
+fn operation(operation: &Operation) -> String {
+    match operation {
+        Operation::Mount(mount) => {
+            let from = match &mount.source {
+                Source::New { kind, .. } => text(kind),
+                Source::Bind { path, .. } => text(path),
+            };
+            format!("mount {from} on /{}", text(&mount.target.path))
+        }
+        Operation::Link { at, .. } => format!("link /{}", text(&at.path)),
+        Operation::Remount { at, .. } => format!("remount /{}", text(&at.path)),
+    }
+}
+
+/// Why a mount failed, where the errno alone does not tell.
+fn why(step: Step, index: usize, errno: Errno, plan: Option<&Plan>) -> Option<String> {
+    let Some(Operation::Mount(mount)) = plan
+        .filter(|_| step == Step::Operation)
+        .and_then(|plan| plan.rootfs.operations.get(index))
+    else {
+        return None;
+    };
+    let strange = [libc::ELOOP, libc::ENOTDIR].contains(&errno.number());
+    match &mount.source {
+        Source::New { kind, .. } if strange && !mount.follow_links => Some(format!(
+            "filesystem {:?} must be mounted on ordinary directory",
+            text(kind)
+        )),
+        _ if errno.number() == libc::EBUSY => Some("the target is the root itself, or busy".into()),
+        _ => None,
+    }
+}
+
 /// The steps without an object.
 fn plain(step: Step) -> &'static str {
     match step {
+        Step::OomScore => "write /proc/self/oom_score_adj",
+        Step::RaiseLimit => "raise a resource limit",
+        Step::Usher => "make a process in the joined namespaces",
         Step::Hide => "clear the dumpable flag",
         Step::Cgroup => "enter a control group",
         Step::Signals => "reset signals",
@@ -293,6 +354,7 @@ fn plain(step: Step) -> &'static str {
         Step::Hostname => "set the host name",
         Step::Domainname => "set the domain name",
         Step::Propagation => "set the propagation of /",
+        Step::Staging => "make a place to stage mounts",
         Step::Root => "open the root file system",
         Step::Operation => "mount",
         Step::Device => "make a device",
@@ -302,6 +364,8 @@ fn plain(step: Step) -> &'static str {
         Step::Console => "mount the terminal on /dev/console",
         Step::Mask => "mask a path",
         Step::ReadOnlyPath => "make a path read-only",
+        Step::ReadOnlyMount => "make a mount read-only",
+        Step::Hidden => "hide a file system of the host",
         Step::ReadOnlyRoot => "make the root file system read-only",
         Step::Pivot => "pivot_root",
         Step::RootPropagation => "set the propagation of the root file system",
@@ -367,7 +431,9 @@ mod tests {
         }
         for message in [
             Message::BeforePivot,
+            Message::Source(3),
             Message::Console,
+            Message::Born(4711),
             Message::Ready,
             Message::Executing,
         ] {

@@ -6,13 +6,16 @@
 //!
 //! Refused here: fields that this runtime does not carry out, by name. Nothing is read and ignored.
 
+mod caller;
 mod capability;
+mod cgroup_mount;
 mod device;
 mod error;
 mod limit;
 mod mapping;
 mod mount;
 mod namespace;
+mod net_device;
 mod options;
 mod process;
 mod rootfs;
@@ -24,12 +27,16 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
+pub use caller::Caller;
 pub use device::{Device, Link};
 pub use error::Error;
-pub use mapping::Mappings;
+pub(crate) use mapping::check_joined;
+pub use mapping::{IdRange, Mappings, host_id, parse as parse_mappings, text as mapping_text};
 pub(crate) use mount::extent;
-pub use mount::{Mount, Operation, OverProc, Source};
+pub use mount::{IdMap, Mount, Operation, OverProc, Source};
 pub use namespace::{Join, Namespaces, Opened, name as namespace_name};
+pub use net_device::NetDevice;
+pub use options::Locked;
 pub(crate) use options::words as mount_option_words;
 pub use process::{Label, ProcessPlan};
 pub use rootfs::RootfsPlan;
@@ -37,7 +44,7 @@ pub use text::Target;
 
 use crate::cgroup::Version;
 use crate::spec::oci;
-use crate::{ContainerId, seccomp};
+use crate::{ContainerId, intel_rdt, seccomp};
 
 /// What compiling needs to know besides the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +63,14 @@ pub struct Facts<'a> {
     pub lsm: crate::lsm::Enabled,
     /// Move the root mount instead of `pivot_root`.
     pub no_pivot: bool,
+    /// Where whole procfs and sysfs mounts are visible, if the root is moved.
+    pub whole_views: &'a [PathBuf],
+    /// The kernel lacks a part of the new mount API: mounts are made on a staging place.
+    pub staging: bool,
     /// Join no new session keyring.
     pub no_new_keyring: bool,
+    /// Who creates the container, or executes in it.
+    pub caller: Caller,
 }
 
 /// A container, compiled.
@@ -67,6 +80,13 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// Of a new user namespace.
     pub mappings: Option<Mappings>,
+    /// Leave the caller's supplementary groups when root of a user namespace is assumed: whoever may not set groups
+    /// keeps them.
+    pub drop_groups: bool,
+    /// Network devices of the host that the container takes over.
+    pub net_devices: Vec<NetDevice>,
+    /// The group of resctrl that it is in.
+    pub intel_rdt: Option<intel_rdt::Settings>,
     /// `hostname`.
     pub hostname: Option<CString>,
     /// `domainname`.
@@ -92,7 +112,9 @@ impl Plan {
         let linux = spec.linux.as_ref().unwrap_or(&default);
         refuse(spec, linux)?;
         let namespaces = Namespaces::compile(linux)?;
-        let mappings = mapping::compile(linux, &namespaces)?;
+        let mappings = mapping::compile(linux, &namespaces, &facts.caller)?;
+        facts.caller.check(spec, linux, &namespaces, mappings.as_ref())?;
+        let drop_groups = facts.caller.is_root() && facts.caller.may_set_groups;
         let facts = Facts {
             new_cgroup_namespace: namespaces.has(libc::CLONE_NEWCGROUP),
             ..*facts
@@ -114,17 +136,24 @@ impl Plan {
         Ok(Self {
             hostname: name("hostname", &spec.hostname)?,
             domainname: name("domainname", &spec.domainname)?,
-            rootfs: rootfs::compile(spec, linux, process.terminal.is_some(), &facts)?,
+            rootfs: rootfs::compile(spec, linux, &namespaces, process.terminal.is_some(), &facts)?,
             sysctls: sysctls(linux, &namespaces)?,
             hooks_before_pivot: spec.hooks.as_ref().is_some_and(has_early_hooks),
+            net_devices: net_device::compile(linux, &namespaces)?,
+            intel_rdt: linux.intel_rdt.as_ref().map(rdt).transpose()?,
             namespaces,
             mappings,
+            drop_groups,
             process,
         })
     }
-}
 
-impl Plan {
+    /// The user namespace that is joined does not allow `setgroups(2)`.
+    pub(crate) fn keep_groups(&mut self) {
+        self.drop_groups = false;
+        self.process.groups = None;
+    }
+
     /// A process compiled only to name its parts in messages.
     pub(crate) fn process_for_messages(process: &oci::Process) -> Result<ProcessPlan, Error> {
         process::compile(process)
@@ -141,7 +170,11 @@ pub fn compile_process(
     linux: &oci::Linux,
     facts: &Facts<'_>,
 ) -> Result<ProcessPlan, Error> {
+    facts.caller.check_groups(&process.user)?;
     let mut plan = process::compile(process)?;
+    if !facts.caller.is_root() || !facts.caller.may_set_groups {
+        plan.groups = None;
+    }
     plan.seccomp = linux
         .seccomp
         .as_ref()
@@ -162,12 +195,26 @@ fn has_early_hooks(hooks: &oci::Hooks) -> bool {
         .any(|hooks| !hooks.is_empty())
 }
 
+/// `linux.intelRdt`, with the switches of versions before 1.3 for what is one now.
+fn rdt(given: &oci::LinuxIntelRdt) -> Result<intel_rdt::Settings, Error> {
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let settings = intel_rdt::Settings {
+        class: some(&given.clos_id),
+        cache: some(&given.l3_cache_schema),
+        bandwidth: some(&given.mem_bw_schema),
+        schemata: given.schemata.clone(),
+        monitoring: given.enable_monitoring || given.enable_cmt || given.enable_mbm,
+    };
+    settings
+        .check()
+        .map_err(|error| Error::field("linux.intelRdt.closID", error.to_string()))?;
+    Ok(settings)
+}
+
 /// Fields of the specification that are not carried out yet.
 fn refuse(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), Error> {
     let asked = [
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
         ("linux.memoryPolicy", linux.memory_policy.is_some()),
-        ("linux.netDevices", !linux.net_devices.is_empty()),
         ("vm", spec.vm.is_some()),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {

@@ -102,6 +102,14 @@ impl Namespaces {
             .fold(self.create | self.unshare, |all, join| all | join.kind)
     }
 
+    /// Whether the first process must be made by one that has joined namespaces before: a user or a time namespace can
+    /// be joined only by a process with one thread, and what is made new belongs to the user namespace of its maker.
+    #[must_use]
+    pub fn need_usher(&self) -> bool {
+        self.joins(libc::CLONE_NEWUSER)
+            || (self.makes(libc::CLONE_NEWUSER) && self.joins(libc::CLONE_NEWTIME))
+    }
+
     pub(super) fn compile(linux: &oci::Linux) -> Result<Self, Error> {
         let mut namespaces = Self::default();
         for (index, namespace) in linux.namespaces.iter().enumerate() {
@@ -123,24 +131,8 @@ impl Namespaces {
             }
         }
         namespaces.loopback = namespaces.makes(libc::CLONE_NEWNET);
-        namespaces.check()?;
         namespaces.time_offsets = time_offsets(linux, &namespaces)?;
         Ok(namespaces)
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        if !self.makes(libc::CLONE_NEWNS) {
-            return Err(Error::Unsupported(
-                "a container without a mount namespace of its own".into(),
-            ));
-        }
-        if self.joins(libc::CLONE_NEWUSER) && self.makes(libc::CLONE_NEWPID) {
-            // The pid namespace would belong to the caller's user namespace, and its procfs could not be mounted.
-            return Err(Error::Unsupported(
-                "joining a user namespace by path together with a new pid namespace".into(),
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -149,8 +141,17 @@ fn time_offsets(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Option<CS
     if offsets.is_empty() {
         return Ok(None);
     }
+    if namespaces.joins(libc::CLONE_NEWTIME) {
+        return Err(Error::field(
+            "linux.timeOffsets",
+            "time namespace enabled, but both namespace path and time offsets specified -- you may only provide one",
+        ));
+    }
     if !namespaces.makes(libc::CLONE_NEWTIME) {
-        return Err(Error::field("linux.timeOffsets", "needs a new time namespace"));
+        return Err(Error::field(
+            "linux.timeOffsets",
+            "time namespace offsets specified, but time namespace isn't enabled in the config",
+        ));
     }
     let mut lines: Vec<String> = Vec::new();
     for (clock, offset) in offsets {
@@ -158,6 +159,12 @@ fn time_offsets(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Option<CS
             return Err(Error::field(
                 "linux.timeOffsets",
                 format!("unknown clock {clock:?}"),
+            ));
+        }
+        if offset.nanosecs >= 1_000_000_000 {
+            return Err(Error::field(
+                format!("linux.timeOffsets.{clock}.nanosecs"),
+                "must be less than a second",
             ));
         }
         lines.push(format!("{clock} {} {}\n", offset.secs, offset.nanosecs));

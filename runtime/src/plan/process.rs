@@ -28,8 +28,8 @@ pub struct ProcessPlan {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
+    /// Supplementary groups; nothing where the caller's stay, because they may not be changed.
+    pub groups: Option<Vec<u32>>,
     /// Mode bits that new files lack.
     pub umask: u32,
     /// The five capability sets.
@@ -96,7 +96,7 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
         cwd: c_path("process.cwd", &process.cwd)?,
         uid: user.uid,
         gid: user.gid,
-        groups: user.additional_gids.clone(),
+        groups: Some(user.additional_gids.clone()),
         umask: user.umask.unwrap_or(0o022),
         capabilities: super::capability::compile(process.capabilities.as_ref()),
         no_new_privileges: process.no_new_privileges,

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
 };
 
 use super::is_alive;
@@ -19,6 +20,8 @@ pub(crate) enum Heard {
     Message(Message),
     /// The terminal's master.
     Console(OwnedFd),
+    /// A process that an usher made: its pid and pidfd.
+    Born(i32, OwnedFd),
     /// The other end is closed: the program was executed, or the process ended.
     Closed,
 }
@@ -79,7 +82,7 @@ impl Conversation<'_> {
             match self.listen() {
                 Ok(Heard::Message(Message::Failed(failure))) => return Some(failure),
                 Ok(Heard::Closed) | Err(_) => return None,
-                Ok(Heard::Message(_) | Heard::Console(_)) => {}
+                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Born(..)) => {}
             }
         }
     }
@@ -87,6 +90,19 @@ impl Conversation<'_> {
     /// Lets a waiting child half go on.
     pub(crate) fn go(&self) -> Result<(), Error> {
         let sent = send(self.socket, &[1], SendFlags::NOSIGNAL);
+        sent.map(drop)
+            .map_err(|errno| Error::io("answer the container process", errno))
+    }
+
+    /// Gives a waiting child half the descriptor it asked for.
+    pub(crate) fn give(&self, fd: &impl AsFd) -> Result<(), Error> {
+        let fds = [fd.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fits = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        debug_assert!(fits);
+        let parts = [std::io::IoSlice::new(&[1])];
+        let sent = sendmsg(self.socket, &parts, &mut ancillary, SendFlags::NOSIGNAL);
         sent.map(drop)
             .map_err(|errno| Error::io("answer the container process", errno))
     }
@@ -115,11 +131,12 @@ impl Conversation<'_> {
         let complete = !received.flags.contains(ReturnFlags::TRUNC);
         match (message, passed) {
             (Some(Message::Console), Some(master)) if complete => Ok(Heard::Console(master)),
-            (Some(message), None) if complete && message != Message::Console => Ok(Heard::Message(message)),
-            _ => Err(Error::Invalid(
-                "the container process sent what is no message".into(),
-            )),
+            (Some(Message::Born(pid)), Some(pidfd)) if complete => Ok(Heard::Born(pid.cast_signed(), pidfd)),
+            (Some(Message::Console | Message::Born(_)), None) => Err(()),
+            (Some(message), None) if complete => Ok(Heard::Message(message)),
+            _ => Err(()),
         }
+        .map_err(|()| Error::Invalid("the container process sent what is no message".into()))
     }
 }
 

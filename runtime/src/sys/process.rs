@@ -29,6 +29,7 @@ struct CloneArguments {
 }
 
 /// A child process that was just made.
+#[derive(Debug)]
 pub(crate) struct Child {
     /// As this process's pid namespace numbers it.
     pub(crate) pid: i32,
@@ -77,6 +78,77 @@ where
         pid: pid as i32,
         pidfd: owned(pidfd as usize),
     })
+}
+
+/// Makes a sibling of this process, with its own copy of the memory and the new namespaces that `namespaces` asks for: a child of
+/// this process's parent, who is told of its end by the same signal. Answers its pid, as this process numbers it, and
+/// its pidfd. For the child half.
+///
+/// # Safety
+///
+/// As for [`clone_child`].
+pub(crate) unsafe fn clone_sibling<F>(namespaces: u64, body: F) -> Result<(i32, Fd), Errno>
+where
+    F: FnOnce() -> Infallible,
+{
+    let mut pidfd: i32 = -1;
+    let arguments = CloneArguments {
+        flags: namespaces | (libc::CLONE_PIDFD | libc::CLONE_PARENT) as u64,
+        pidfd: &raw mut pidfd as u64,
+        ..CloneArguments::default()
+    };
+    // SAFETY: without CLONE_VM the sibling has its own copy of memory and stack, so returning twice is sound; the
+    // arguments outlive the call and the size is theirs; the kernel writes the pidfd into this process's variable.
+    let pid = unsafe {
+        raw(
+            libc::SYS_clone3,
+            [&raw const arguments as usize, size_of::<CloneArguments>()],
+        )?
+    };
+    if pid == 0 {
+        body();
+    }
+    Ok((pid as i32, Fd::at(pidfd)))
+}
+
+/// As [`clone_child`] without a control group, by the call that every kernel has.
+///
+/// # Safety
+///
+/// As [`clone_child`]. The caller's signal handlers are the child's until it resets them.
+pub(crate) unsafe fn clone_child_old<F>(namespaces: u64, body: F) -> Result<Child, Errno>
+where
+    F: FnOnce() -> Infallible,
+{
+    let mut pidfd: i32 = -1;
+    let flags = namespaces | libc::CLONE_PIDFD as u64 | libc::SIGCHLD as u64;
+    // SAFETY: without CLONE_VM the child has its own copy of memory and stack, so returning twice is sound, and no stack
+    // is given; the kernel writes the pidfd into the parent's variable, which is the third argument everywhere.
+    let pid = unsafe {
+        raw(
+            libc::SYS_clone,
+            [flags as usize, 0, &raw mut pidfd as usize, 0, 0],
+        )?
+    };
+    if pid == 0 {
+        body();
+    }
+    Ok(Child {
+        pid: pid as i32,
+        pidfd: owned(pidfd as usize),
+    })
+}
+
+/// Makes a child in new namespaces that does nothing, and ends when the pipe that it reads from is closed.
+pub(crate) fn clone_waiting(namespaces: u64, read: Fd, write: Fd) -> Result<Child, Errno> {
+    let wait = || {
+        // Otherwise it would wait for itself.
+        write.close();
+        let ended = super::fs::read(read, &mut [0]);
+        exit(i32::from(ended.is_err()))
+    };
+    // SAFETY: the body makes three system calls on two numbers and never returns.
+    unsafe { clone_child_old(namespaces, wait) }
 }
 
 /// Ends this process at once: no destructors, no exit handlers.
@@ -134,8 +206,15 @@ pub(crate) fn unshare(flags: u64) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_unshare, [flags as usize]) }.map(drop)
 }
 
-/// Joins the namespace of a descriptor, or those of a pidfd's process that `flags` names.
+/// Joins the namespace of a descriptor, or those of a pidfd's process that `flags` names (since 5.8).
 pub(crate) fn setns(fd: Fd, flags: u64) -> Result<(), Errno> {
+    #[cfg(feature = "old-kernel")]
+    {
+        const NSFS_MAGIC: i64 = 0x6e73_6673;
+        if super::fs::filesystem(fd)? != NSFS_MAGIC {
+            return Err(Errno::new(libc::EINVAL));
+        }
+    }
     // SAFETY: no pointer.
     unsafe { raw(libc::SYS_setns, [fd.arg(), flags as usize]) }.map(drop)
 }
@@ -147,14 +226,27 @@ pub(crate) fn namespace_type(namespace: Fd) -> Result<u64, Errno> {
     unsafe { raw(libc::SYS_ioctl, [namespace.arg(), NS_GET_NSTYPE, 0]) }.map(|kind| kind as u64)
 }
 
-/// Lets `command` run in those namespaces of a process that `kinds` names, with the standard streams and no other
-/// descriptor: what is executed there may be the container's.
-pub(crate) fn run_inside(command: &mut Command, pidfd: OwnedFd, kinds: u64) {
+/// Lets `command` run in these namespaces (each a descriptor of one, or of a process, with the types to join), with the
+/// standard streams and no other descriptor: what is executed there may be the container's. `open` are the descriptors that
+/// may be open, for a kernel that does not close a range of them.
+pub(crate) fn run_inside(command: &mut Command, namespaces: Vec<(OwnedFd, u64)>, open: Vec<i32>) {
     let join = move || {
-        close_range(3, u32::MAX, Closing::OnExec)?;
-        Ok(setns(Fd::of(&pidfd), kinds)?)
+        for (namespace, kinds) in &namespaces {
+            setns(Fd::of(namespace), *kinds)?;
+        }
+        match close_range(3, u32::MAX, Closing::OnExec) {
+            Err(errno) if errno.number() == libc::ENOSYS => {}
+            answer => return Ok(answer?),
+        }
+        for number in &open {
+            match super::fd::close_on_exec(Fd::at(*number)) {
+                Err(errno) if errno.number() == libc::EBADF => {}
+                answer => answer?,
+            }
+        }
+        Ok(())
     };
-    // SAFETY: between fork and exec the closure makes two system calls on captured numbers; it allocates nothing.
+    // SAFETY: between fork and exec the closure makes system calls on captured numbers; it allocates nothing.
     unsafe { command.pre_exec(join) };
 }
 
@@ -212,6 +304,37 @@ pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errn
         )
     }
     .map(drop)
+}
+
+/// The hard limit of a resource, of this process.
+pub(crate) fn hard_limit(resource: u32) -> Result<u64, Errno> {
+    let mut limit = [0u64; 2];
+    // SAFETY: `limit` outlives the call and has the layout of the kernel's `struct rlimit64`; nothing is set.
+    unsafe {
+        raw(
+            libc::SYS_prlimit64,
+            [0, resource as usize, 0, &raw mut limit as usize],
+        )?;
+    }
+    Ok(limit[1])
+}
+
+/// Raises the hard limit of a resource for process `pid` (0 for this one); what is in force stays.
+pub(crate) fn raise_hard_limit(pid: i32, resource: u32, hard: u64) -> Result<(), Errno> {
+    let mut limit = [0u64; 2];
+    // SAFETY: `limit` outlives both calls and has the layout of the kernel's `struct rlimit64`.
+    unsafe {
+        raw(
+            libc::SYS_prlimit64,
+            [pid as usize, resource as usize, 0, &raw mut limit as usize],
+        )?;
+        limit[1] = hard;
+        raw(
+            libc::SYS_prlimit64,
+            [pid as usize, resource as usize, &raw const limit as usize, 0],
+        )?;
+    }
+    Ok(())
 }
 
 /// Sets the host name of the UTS namespace.
