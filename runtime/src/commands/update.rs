@@ -126,7 +126,10 @@ fn read(path: &Path) -> anyhow::Result<LinuxResources> {
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
         bail!("{what} is larger than {MAX_CONFIG_BYTES} bytes");
     }
-    serde_json::from_slice(&bytes).with_context(|| format!("resources in {what}"))
+    let mut resources: LinuxResources =
+        serde_json::from_slice(&bytes).with_context(|| format!("resources in {what}"))?;
+    resources.settle_names();
+    Ok(resources)
 }
 
 impl Arguments {

@@ -86,24 +86,28 @@ impl Properties {
                 self.add_number("MemorySwapMax", swap.parse().unwrap_or(u64::MAX));
             }
         }
+        let made_idle = self.makes_idle(resources);
         if let Some(cpu) = &mut resources.cpu {
             let weight = v2::weight_from_shares(cpu.shares.unwrap_or(0));
-            if cpu.idle == Some(1) && self.version >= CPU_IDLE {
+            let idle = cpu.idle == Some(1) && self.version >= CPU_IDLE;
+            if idle {
                 self.add_number("CPUWeight", 0);
                 if weight != 0 {
                     self.warn("unable to apply both CPUWeight and CpuIdle to systemd, ignoring CPUWeight");
-                    // The kernel takes no weight from a group that gets only what is left.
-                    cpu.shares = None;
                 }
-            } else if weight != 0 {
+            } else if weight != 0 && !made_idle {
                 self.add_number("CPUWeight", weight);
+            }
+            // The kernel takes no weight from a group that gets only what is left.
+            if idle || made_idle {
+                cpu.shares = None;
             }
             self.cpu_quota_of(cpu);
         }
         self.pids(resources.pids);
         self.cpuset(resources)?;
         self.unified(resources)?;
-        if self.makes_idle(resources) {
+        if made_idle {
             resources.unified.remove("cpu.weight");
         }
         Ok(())

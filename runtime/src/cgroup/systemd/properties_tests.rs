@@ -146,7 +146,7 @@ fn unified_values_are_told_where_there_is_a_property() {
 fn a_weight_is_left_out_where_only_the_rest_of_the_time_is_given() {
     for asked in [
         json!({"cpu": {"idle": 1, "shares": 200}}),
-        json!({"unified": {"cpu.idle": "1", "cpu.weight": "8"}}),
+        json!({"cpu": {"shares": 200}, "unified": {"cpu.idle": "1", "cpu.weight": "8"}}),
     ] {
         let mut asked = resources(asked);
         let mut properties = Properties::new(252);

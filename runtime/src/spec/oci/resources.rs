@@ -20,8 +20,13 @@ pub struct LinuxResources {
     #[serde(skip_serializing_if = "is_default")]
     pub memory: Option<LinuxMemory>,
     /// Processors.
-    #[serde(alias = "CPU", skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub cpu: Option<LinuxCpu>,
+    /// More of `cpu`, under the name that programs give it whose own reader does not look at the case of letters; see
+    /// [`Self::settle_names`].
+    #[doc(hidden)]
+    #[serde(rename = "CPU", skip_serializing)]
+    pub cpu_in_capitals: Option<LinuxCpu>,
     /// Processes.
     #[serde(skip_serializing_if = "is_default")]
     pub pids: Option<LinuxPids>,
@@ -40,6 +45,28 @@ pub struct LinuxResources {
     /// Values by file of a v2 group.
     #[serde(skip_serializing_if = "is_default")]
     pub unified: BTreeMap<String, String>,
+}
+
+impl LinuxResources {
+    /// Puts what stands under a name in other letters where it belongs; it goes before what is there.
+    pub fn settle_names(&mut self) {
+        let Some(more) = self.cpu_in_capitals.take() else {
+            return;
+        };
+        let cpu = self.cpu.take().unwrap_or_default();
+        let list = |more: String, list: String| if more.is_empty() { list } else { more };
+        self.cpu = Some(LinuxCpu {
+            shares: more.shares.or(cpu.shares),
+            quota: more.quota.or(cpu.quota),
+            burst: more.burst.or(cpu.burst),
+            period: more.period.or(cpu.period),
+            realtime_runtime: more.realtime_runtime.or(cpu.realtime_runtime),
+            realtime_period: more.realtime_period.or(cpu.realtime_period),
+            cpus: list(more.cpus, cpu.cpus),
+            mems: list(more.mems, cpu.mems),
+            idle: more.idle.or(cpu.idle),
+        });
+    }
 }
 
 /// A rule about devices.
@@ -239,4 +266,21 @@ pub struct LinuxRdma {
     /// How many objects may exist.
     #[serde(skip_serializing_if = "is_default")]
     pub hca_objects: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_other_letters_go_before_and_leave_the_rest() {
+        let text = r#"{"cpu": {"shares": 5, "cpus": "0"}, "CPU": {"Cpus": "1", "Mems": "0"}}"#;
+        let mut resources: LinuxResources = serde_json::from_str(text).unwrap();
+        resources.settle_names();
+        let cpu = resources.cpu.unwrap();
+        assert_eq!(
+            (cpu.shares, cpu.cpus.as_str(), cpu.mems.as_str()),
+            (Some(5), "1", "0")
+        );
+    }
 }
