@@ -22,13 +22,15 @@ use crate::process::{
 };
 use crate::record::{Directory, Record};
 use crate::resources;
+use crate::source::Sources;
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal, raise_hard_limit};
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::{
-    Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, net_device, spec, user_namespace,
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, kernel, lsm, mountinfo, net_device, spec,
+    user_namespace,
 };
 
 /// How a container is created.
@@ -140,14 +142,20 @@ impl Runtime {
 fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
     let cgroups = resources::plan(spec.oci(), &layout, options)?;
+    let whole_views = match &spec.oci().root {
+        Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
+        _ => Vec::new(),
+    };
     let facts = Facts {
         id: &options.id,
         bundle,
         cgroup_version: layout.version(),
-        cgroup_paths: &cgroups.paths(),
+        cgroup_paths: &cgroups.expected_paths(&layout),
         new_cgroup_namespace: false,
         lsm: lsm::Enabled::detect_for(spec.oci()),
         no_pivot: options.no_pivot,
+        whole_views: &whole_views,
+        staging: kernel::is_old(),
         no_new_keyring: options.no_new_keyring,
         caller: Caller::detect(&layout)?,
     };
@@ -300,6 +308,10 @@ impl Construction<'_> {
             undo.cgroup = Some(cgroup_plan.create()?);
         }
         let gate = gate::make(directory.fd())?;
+        let staging = match plan.rootfs.staging {
+            true => Some(directory.make_staging()?),
+            false => None,
+        };
         let entrances = undo
             .cgroup
             .as_ref()
@@ -330,9 +342,11 @@ impl Construction<'_> {
             gate: Some(gate.as_fd()),
             wait_for_parent,
             join,
+            old_kernel: kernel::is_old(),
             join_process: None,
             usher,
             drop_groups: plan.drop_groups,
+            show_at_gate: !is_root,
             oom_score: own_oom_score(oom_score.filter(|_| !is_root)),
             raise: if born_outside { raise.clone() } else { Vec::new() },
             work: Work::Container(&mut plan),
@@ -386,9 +400,14 @@ impl Construction<'_> {
                 .map_or(error, |failure| step_failed(failure, &plan, &entrances))
         };
         let record = recorded.map_err(failure)?;
-        let console = self.attend(&conversation, &plan, &record, &entrances)?;
+        let has_staging = staging.is_some();
+        let sources = Sources::new(child, staging);
+        let console = self.attend(&conversation, sources, &plan, &record, &entrances)?;
         if let Some(socket) = self.pidfd.take() {
             socket.send(PidfdSocket::FIRST, &child.pidfd)?;
+        }
+        if has_staging {
+            directory.remove_staging()?;
         }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
@@ -405,6 +424,7 @@ impl Construction<'_> {
     fn attend(
         &mut self,
         conversation: &Conversation<'_>,
+        mut sources: Sources<'_>,
         plan: &Plan,
         record: &Record,
         entrances: &[Entrance],
@@ -427,6 +447,9 @@ impl Construction<'_> {
                         Some(agent) => agent.send(listener, record.pid, &state)?,
                         None => return Err(Error::Ended("handing over a listener")),
                     }
+                }
+                Heard::Message(Message::Source(index)) => {
+                    conversation.give(&sources.open(plan, index)?)?;
                 }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(step_failed(failure, plan, entrances));
@@ -577,6 +600,14 @@ impl Undo {
             return Err(Error::Invalid("the container is gone".into()));
         };
         warnings.extend(built.warnings);
+        let own_pids = built.record.own_namespaces & libc::CLONE_NEWPID as u64 != 0;
+        if !cgroup.is_any() && !own_pids {
+            warnings.push(
+                "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is \
+                 strongly discouraged (as it is impossible to properly kill all container's processes)."
+                    .to_owned(),
+            );
+        }
         Ok(Container {
             id,
             directory,
@@ -605,7 +636,7 @@ impl Undo {
                 return error.with_leftovers(left);
             }
         };
-        if let Some(cgroup) = self.cgroup.take() {
+        if let Some(cgroup) = self.cgroup.take().filter(Cgroup::is_any) {
             // Children that the first process made without a pid namespace of its own.
             left.extend(cgroup.kill(libc::SIGKILL).err().map(Error::Cgroup));
             left.extend(cgroup.remove().err().map(Error::Cgroup));

@@ -70,7 +70,7 @@ impl Container {
         reap(pidfd.as_fd())
     }
 
-    fn warn(&self, warning: String) {
+    pub(crate) fn warn(&self, warning: String) {
         let mut warnings = self
             .warnings
             .lock()

@@ -9,13 +9,13 @@ use crate::cgroup::{Entrance, Version};
 use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
 use crate::init::{self, Failure, Message, Work};
 use crate::pidfd_socket::PidfdSocket;
-use crate::plan::{self, Caller, Facts, ProcessPlan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
+use crate::plan::{self, Caller, Facts, Opened, ProcessPlan};
+use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::user_namespace::allows_setgroups;
-use crate::{Container, Error, State, Status, Stdio, lsm};
+use crate::{Container, Error, State, Status, Stdio, kernel, lsm};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -137,12 +137,20 @@ impl Container {
         let place = self.place(&options.sub_cgroups)?;
         let entrances = place.entrances()?;
         let has_work = oom_score.is_some() || self.record.intel_rdt.is_some();
+        let old_kernel = kernel::is_old();
         let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
             let (mut early, late) = match usher {
                 true => (Early::default(), self.record.namespaces),
                 false => self.namespaces(init.as_fd())?,
             };
             early.affinity.clone_from(&initial);
+            let join = match old_kernel && late != 0 {
+                true => join_list(init.as_fd(), late)?
+                    .into_iter()
+                    .map(|(fd, kind)| Opened { kind, fd })
+                    .collect(),
+                false => Vec::new(),
+            };
             spawn(Request {
                 create: 0,
                 early,
@@ -153,10 +161,12 @@ impl Container {
                 gate: None,
                 // Only the parent has the privilege to do some things.
                 wait_for_parent: has_work || moved_later,
-                join: Vec::new(),
-                join_process: Some((init.as_fd(), late)),
+                join,
+                old_kernel,
+                join_process: (!old_kernel).then_some((init.as_fd(), late)),
                 usher,
                 drop_groups: caller.is_root() && caller.may_set_groups,
+                show_at_gate: false,
                 oom_score: own_oom_score.clone(),
                 raise: raise.clone(),
                 work: Work::Process(&mut plan),
@@ -249,6 +259,8 @@ impl Container {
             new_cgroup_namespace: false,
             lsm: lsm::Enabled::detect_for_process(&process),
             no_pivot: false,
+            whole_views: &[],
+            staging: false,
             no_new_keyring: options.no_new_keyring,
             caller,
         };
@@ -281,10 +293,7 @@ impl Container {
             if all & kind == 0 || !is_early {
                 continue;
             }
-            let init = init
-                .try_clone_to_owned()
-                .map_err(|error| Error::io("duplicate a pidfd", error))?;
-            early.namespaces.push((init, kind));
+            early.namespaces.extend(join_list(init, kind)?);
             late &= !kind;
         }
         Ok((early, late))

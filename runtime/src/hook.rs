@@ -15,10 +15,11 @@ use std::path::PathBuf;
 use crate::init::{Ending, HookFailure, Stage, run_hook};
 use crate::plan::{HookState, compile_hook};
 use crate::spec::oci;
+use crate::sys::Fd;
 use crate::sys::fd;
 use crate::sys::process::Ended;
 use crate::sys::strings::Strings;
-use crate::{Error, State};
+use crate::{Error, State, kernel};
 
 /// The most of a hook's output that is told.
 const MAX_SAID_BYTES: u64 = 4096;
@@ -56,7 +57,11 @@ pub(crate) fn run_one(kind: &str, index: usize, hook: &oci::Hook, state: &State)
         annotations: &state.annotations,
     };
     let told = serde_json::to_vec(&told).map_err(|error| format!("prepare its input: {error}"))?;
-    let ran = run_hook(&plan, environment, &[&told], || Ok(()));
+    let proc = match kernel::is_old() {
+        true => Some(kernel::open_proc().map_err(|error| error.to_string())?),
+        false => None,
+    };
+    let ran = run_hook(&plan, environment, &[&told], proc.as_ref().map(Fd::of), || Ok(()));
     let (ending, output) = ran.map_err(|errno| format!("run it: {errno}"))?;
     let output = File::from(fd::owned(output.arg()));
     problem(ending, hook.timeout, output).map_or(Ok(()), Err)

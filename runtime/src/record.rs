@@ -6,6 +6,7 @@
 //!     state.json          0600; this module's `Record`, version 1
 //!     cgroups             the control groups, written before they are made: `{"controller": "directory"}`
 //!     start               the start gate, until it is opened; when it is there, the groups are the container's alone
+//!     staging/stage/      empty; during creation, where the kernel needs a place to stage mounts
 //!   ~<id>/                a container on its way out
 //! ```
 //!
@@ -24,6 +25,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,6 +39,7 @@ use crate::spec::oci::LinuxResources;
 use crate::{ContainerId, Error, intel_rdt};
 
 const FILE: &str = "state.json";
+const STAGING: &str = "staging";
 const NEW_FILE: &str = ".state.json";
 const CGROUPS_FILE: &str = "cgroups";
 const VERSION: u32 = 1;
@@ -239,6 +242,25 @@ impl Directory {
     /// The directory itself.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Makes the empty directory on which the container's process stages mounts, in its own mount namespace.
+    pub(crate) fn make_staging(&self) -> Result<PathBuf, Error> {
+        let staging = self.path.join(STAGING);
+        let stage = staging.join(OsStr::from_bytes(crate::rootfs::STAGE.to_bytes()));
+        for path in [&staging, &stage] {
+            match mkdirat(rustix::fs::CWD, path, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => return Err(Error::io(format!("mkdir {}", path.display()), errno)),
+            }
+        }
+        Ok(staging)
+    }
+
+    /// Removes what [`Self::make_staging`] made.
+    pub(crate) fn remove_staging(&self) -> Result<(), Error> {
+        let path = self.path.join(STAGING);
+        fs::remove_dir_all(&path).map_err(|error| Error::io(format!("remove {}", path.display()), error))
     }
 
     /// Writes the record. It is there completely or not at all.

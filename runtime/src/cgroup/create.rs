@@ -88,7 +88,10 @@ impl CgroupPlan {
             return Ok(());
         }
         if !self.rootless || !self.is_default_path || self.unit.is_some() {
-            return Err(error);
+            return Err(match error {
+                Error::Io { operation, path, .. } => Error::Permission { operation, path },
+                other => other,
+            });
         }
         let limit = directory.writes.iter().find(|write| !is_device_rule(write));
         match (limit, directory.kind) {

@@ -63,6 +63,17 @@ pub enum Error {
     /// systemd refused, or could not be asked.
     #[error("{0}")]
     Systemd(String),
+    /// The caller may not make the group.
+    #[error("unable to apply cgroup configuration: {operation} {}: permission denied", path.display())]
+    Permission {
+        /// What was tried.
+        operation: String,
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// The container has no group for the operation: a user without privileges may not be able to make one.
+    #[error("{0}: cgroups not configured for container")]
+    NoGroup(&'static str),
     /// The operation is not there on this host.
     #[error("{0} is not supported")]
     Unsupported(String),

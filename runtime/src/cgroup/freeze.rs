@@ -130,7 +130,7 @@ impl Cgroup {
         // In a hybrid host's v2 hierarchy the freezer works as well.
         self.directory("")
             .map(Freezer::V2)
-            .ok_or_else(|| Error::Unsupported("freezing a container without a freezer cgroup".to_owned()))
+            .ok_or(Error::NoGroup("cannot toggle freezer"))
     }
 }
 

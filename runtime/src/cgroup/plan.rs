@@ -149,13 +149,6 @@ impl CgroupPlan {
         } else {
             v1_directories(layout, inner, resources, rules)?
         };
-        if resources
-            .memory
-            .as_ref()
-            .is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some())
-        {
-            warnings.push("Kernel memory settings are ignored and will be removed".to_owned());
-        }
         Ok(Self {
             directories,
             unit: None,
@@ -202,11 +195,40 @@ impl CgroupPlan {
         self.directories.iter().flat_map(keys).collect()
     }
 
+    /// As [`Self::paths`], but with the caller's own group where the container will stay in it: without privileges, where no
+    /// group can be made. Looks at the host.
+    #[must_use]
+    pub fn expected_paths(&self, layout: &Layout) -> BTreeMap<String, PathBuf> {
+        let mut paths = self.paths();
+        if !self.rootless || !self.is_default_path {
+            return paths;
+        }
+        paths.retain(|key, path| {
+            if !may_make(path) {
+                match layout.hierarchy(key).and_then(|hierarchy| hierarchy.own.clone()) {
+                    Some(own) => *path = own,
+                    None => return false,
+                }
+            }
+            true
+        });
+        paths
+    }
+
     /// What was asked but has no counterpart on this host, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+}
+
+/// Whether this process may make the directory, or write to it where it is there.
+fn may_make(path: &Path) -> bool {
+    let there = path.ancestors().find(|ancestor| ancestor.exists());
+    there.is_some_and(|there| {
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::accessat(rustix::fs::CWD, there, access, rustix::fs::AtFlags::empty()).is_ok()
+    })
 }
 
 /// In a user namespace the kernel refuses device rules, and mknod does not work there anyway.

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 
-use super::step::{At, Failure, Message, Stage, Step};
+use super::step::{At, Failure, Message, STAGING, Stage, Step};
 use super::{Wires, hook, isolate, program, terminal};
+use crate::lookup::{self, Kind};
 use crate::plan::{Plan, RootfsPlan};
-use crate::rootfs::{self, Kind};
+use crate::rootfs::{self, Maker, Site, Way};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{Fd, process, socket};
@@ -43,36 +44,69 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     if let Some(name) = &plan.domainname {
         process::set_domainname(name).at(Step::Domainname)?;
     }
-    let terminal = build_root(plan, *reporter)?;
+    let terminal = make_root(plan, wires.proc, *reporter)?;
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
-        isolate::write_private_proc(path, value, Resolve::Beneath).at_nth(Step::Sysctl, index)?;
+        isolate::write_private_proc(wires.proc, path, value, Resolve::Beneath).at_nth(Step::Sysctl, index)?;
     }
     program::execute(&mut plan.process, Some(&plan.hooks), terminal, wires, reporter)
 }
 
 /// Mounts, devices, and the change of root; answers the terminal, which is of the container's own devpts.
-fn build_root(plan: &Plan, parent: Fd) -> Result<Option<Fd>, Failure> {
+fn make_root(plan: &mut Plan, proc: Option<Fd>, parent: Fd) -> Result<Option<Fd>, Failure> {
     let rootfs = &plan.rootfs;
-    mount::set_propagation(c"/", rootfs.propagation).at(Step::Propagation)?;
-    if rootfs.propagation & libc::MS_SHARED != 0 {
-        rootfs::isolate_parent(&rootfs.path).at(Step::Propagation)?;
+    if let Some(propagation) = rootfs.propagation {
+        mount::set_propagation(c"/", propagation).at(Step::Propagation)?;
+        if propagation & libc::MS_SHARED != 0 {
+            rootfs::isolate_parent(&rootfs.path).at(Step::Propagation)?;
+        }
     }
     // What is made has exactly the mode that the plan says.
     fs::umask(0);
-    let root = rootfs::attach_root(&rootfs.path).at(Step::Root)?;
-    for (index, operation) in rootfs.operations.iter().enumerate() {
-        rootfs::perform(root, operation).at_nth(Step::Operation, index)?;
+    let staging = match rootfs.staging {
+        true => Some(rootfs::ask_for(parent, STAGING).at(Step::Staging)?),
+        false => None,
+    };
+    let maker = Maker::new(staging).at(Step::Staging)?;
+    let root = rootfs::attach_root(maker, &rootfs.path).at(Step::Root)?;
+    if rootfs.way != Way::Chroot {
+        return build_root(plan, proc, Site::new(root, maker, parent).at(Step::Root)?);
     }
-    populate_dev(root, rootfs)?;
+    // What follows must not spread, and not stay on the host when it fails.
+    let private = Attributes::new(0, 0, libc::MS_PRIVATE);
+    let built = rootfs::set_attributes(root, &private, Extent::Tree)
+        .and_then(|()| Site::new(root, maker, parent))
+        .at(Step::Root)
+        .and_then(|site| build_root(plan, proc, site));
+    if built.is_err() {
+        // The first failure is the one to tell.
+        let undone = mount::detach(&plan.rootfs.path);
+        debug_assert!(undone.is_ok());
+    }
+    built
+}
+
+fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd>, Failure> {
+    let (root, parent) = (site.root, site.parent);
+    let rootfs = &mut plan.rootfs;
+    for (index, operation) in rootfs.operations.iter().enumerate() {
+        let late = rootfs::perform(site, index, operation).at_nth(Step::Operation, index)?;
+        if let Some(mount) = late {
+            // The plan has room for all of them.
+            debug_assert!(rootfs.late.len() < rootfs.late.capacity());
+            rootfs.late.push(mount);
+        }
+    }
+    let rootfs = &plan.rootfs;
+    populate_dev(site, rootfs)?;
     let terminal = match plan.process.terminal {
         Some(size) => Some(terminal::open(root, c"dev/pts/ptmx", size, parent)?),
         None => None,
     };
     if let (Some(terminal), Some(console)) = (terminal, &rootfs.console) {
-        terminal::cover_console(root, terminal, console).at(Step::Console)?;
+        terminal::cover_console(site, terminal, console, rootfs.console_made).at(Step::Console)?;
     }
     if let Some(cwd) = &rootfs.cwd {
-        let made = rootfs::open_or_make(root, cwd, Kind::Directory, Resolve::InRoot).at(Step::Cwd)?;
+        let made = lookup::open_or_make(root, &cwd.path, Kind::Directory, Resolve::InRoot).at(Step::Cwd)?;
         made.close();
     }
     if plan.hooks_before_pivot {
@@ -85,15 +119,24 @@ fn build_root(plan: &Plan, parent: Fd) -> Result<Option<Fd>, Failure> {
             hooks: &plan.hooks.create_container,
             state: &plan.hooks.creating,
             environment: &plan.process.environment,
+            proc,
         };
         hook::run_all(&stages, parent, || fs::fchdir(root))?;
     }
-    rootfs::read_only(root, &rootfs.read_only_paths)?;
-    rootfs::mask(root, &rootfs.masked)?;
-    if rootfs.read_only {
-        mount::set_attributes(root, &Attributes::READ_ONLY, Extent::Mount).at(Step::ReadOnlyRoot)?;
+    rootfs::read_only(site, &rootfs.read_only_paths)?;
+    rootfs::mask(site, &rootfs.masked, &rootfs.empty)?;
+    for mount in &rootfs.late {
+        rootfs::set_attributes(*mount, &Attributes::READ_ONLY, Extent::Mount).at(Step::ReadOnlyMount)?;
+        mount.close();
     }
-    rootfs::change_root(root, rootfs.no_pivot).at(Step::Pivot)?;
+    if rootfs.read_only {
+        rootfs::set_attributes(root, &Attributes::READ_ONLY, Extent::Mount).at(Step::ReadOnlyRoot)?;
+    }
+    site.maker.finish().at(Step::Staging)?;
+    for (index, view) in rootfs.hidden.iter().enumerate() {
+        rootfs::hide_whole(view).at_nth(Step::Hidden, index)?;
+    }
+    rootfs::change_root(root, rootfs.way).at(Step::Pivot)?;
     root.close();
     if let Some(propagation) = rootfs.root_propagation {
         mount::set_propagation(c"/", propagation).at(Step::RootPropagation)?;
@@ -101,12 +144,12 @@ fn build_root(plan: &Plan, parent: Fd) -> Result<Option<Fd>, Failure> {
     Ok(terminal)
 }
 
-fn populate_dev(root: Fd, rootfs: &RootfsPlan) -> Result<(), Failure> {
+fn populate_dev(site: Site, rootfs: &RootfsPlan) -> Result<(), Failure> {
     for (index, device) in rootfs.devices.iter().enumerate() {
-        rootfs::make_device(root, device).at_nth(Step::Device, index)?;
+        rootfs::make_device(site, device).at_nth(Step::Device, index)?;
     }
     for (index, link) in rootfs.links.iter().enumerate() {
-        rootfs::make_link(root, link).at_nth(Step::Link, index)?;
+        rootfs::make_link(site.root, link).at_nth(Step::Link, index)?;
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! The first steps of the child half: away from the caller, into the namespaces.
 
 use std::ffi::CStr;
+use std::ops::RangeInclusive;
 
 use super::Wires;
 use super::step::{At, Failure, Step};
 use crate::cgroup::Entrance;
+use crate::lookup;
 use crate::plan::{Cpus, ProcessPlan};
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
@@ -56,7 +58,7 @@ pub(super) fn leave_caller(wires: &Wires) -> Result<(), Failure> {
     // Now, not at execve: a created container may wait for long, and must not hold the caller's sockets and
     // pipes open meanwhile.
     for (first, last) in &wires.close {
-        fd::close_range(*first, *last, Closing::Now).at(Step::CloseDescriptors)?;
+        close_range(wires.proc, *first, *last, Closing::Now).at(Step::CloseDescriptors)?;
     }
     Ok(())
 }
@@ -136,18 +138,29 @@ pub(super) fn write_time_offsets(offsets: &CStr) -> Result<(), Errno> {
 
 /// Writes to a file of the host's procfs.
 fn write_own_proc(path: &CStr, value: &CStr) -> Result<(), Errno> {
-    let file = fs::openat2(Fd::CWD, path, libc::O_WRONLY, 0, Resolve::Host)?;
+    let file = lookup::open(Fd::CWD, path, libc::O_WRONLY, Resolve::Host)?;
     let result = write_to_proc(file, value);
     file.close();
     result
 }
 
-/// Writes to a file of a procfs that was made for this write: nobody can have mounted anything over it.
-pub(super) fn write_private_proc(path: &CStr, value: &CStr, resolve: Resolve) -> Result<(), Errno> {
-    let proc = private_proc()?;
-    let opened = fs::openat2(proc, path, libc::O_WRONLY, 0, resolve);
-    proc.close();
-    let file = opened?;
+/// Writes to a file of a procfs that was made for this write: nobody can have mounted anything over it. Where the kernel
+/// cannot make one, `host` is the host's, opened before the container had a hand in anything.
+pub(super) fn write_private_proc(
+    host: Option<Fd>,
+    path: &CStr,
+    value: &CStr,
+    resolve: Resolve,
+) -> Result<(), Errno> {
+    let file = match host {
+        Some(proc) => lookup::open(proc, path, libc::O_WRONLY, resolve)?,
+        None => {
+            let proc = private_proc()?;
+            let file = lookup::open(proc, path, libc::O_WRONLY, resolve);
+            proc.close();
+            file?
+        }
+    };
     let result = write_to_proc(file, value);
     file.close();
     result
@@ -158,6 +171,50 @@ fn private_proc() -> Result<Fd, Errno> {
     let proc = mount::fsconfig_create(context).and_then(|()| mount::fsmount(context, 0));
     context.close();
     proc
+}
+
+/// Closes descriptors, now or when a program is executed. Where the kernel has no call for a range (before 5.9), those that
+/// are open are read from `host`, the host's procfs.
+pub(super) fn close_range(host: Option<Fd>, first: u32, last: u32, closing: Closing) -> Result<(), Errno> {
+    match (fd::close_range(first, last, closing), host) {
+        (Err(errno), Some(proc)) if errno.number() == libc::ENOSYS => {
+            let listed = fs::openat(proc, c"self/fd", libc::O_RDONLY | libc::O_DIRECTORY)?;
+            let result = close_listed(listed, first..=last, closing);
+            listed.close();
+            result
+        }
+        (answer, _) => answer,
+    }
+}
+
+fn close_listed(listed: Fd, range: RangeInclusive<u32>, closing: Closing) -> Result<(), Errno> {
+    let mut buffer = [0; 4096];
+    loop {
+        let filled = fs::read_directory(listed, &mut buffer)?;
+        if filled == 0 {
+            return Ok(());
+        }
+        for name in fs::entries(buffer.get(..filled).unwrap_or_default()) {
+            let Some(number) = decimal(name.to_bytes()) else {
+                continue;
+            };
+            let file = Fd::at(number.cast_signed());
+            if !range.contains(&number) || file == listed {
+                continue;
+            }
+            match closing {
+                Closing::Now => file.close(),
+                Closing::OnExec => fd::close_on_exec(file)?,
+            }
+        }
+    }
+}
+
+fn decimal(text: &[u8]) -> Option<u32> {
+    text.iter().try_fold(0u32, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u32::from(digit))
+    })
 }
 
 fn write_to_proc(file: Fd, value: &CStr) -> Result<(), Errno> {

@@ -8,7 +8,8 @@
 //! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's.
 //! - Every step that fails ends the process, and is told to whoever waits: the parent, or after the gate the starter.
 //! - From its first calls until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
-//!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962).
+//!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962). Only that of a user without privileges shows
+//!   itself at the gate, where it has no privileges and no descriptors of the host's any more.
 
 mod container;
 mod hook;
@@ -26,7 +27,7 @@ use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
 pub(crate) use hook::{Ending, run as run_hook};
-pub(crate) use step::{At, Failure, HookFailure, MESSAGE_BYTES, Message, Stage, Step, error};
+pub(crate) use step::{At, Failure, HookFailure, MESSAGE_BYTES, Message, STAGING, Stage, Step, error};
 
 /// What connects the child half with the rest of the world.
 #[derive(Debug)]
@@ -47,16 +48,28 @@ pub(crate) struct Wires {
     pub(crate) wait_for_parent: bool,
     /// Namespaces to join by their own descriptor.
     pub(crate) join: Vec<Opened>,
+    /// The host's procfs, where the kernel cannot make one that is nobody else's.
+    pub(crate) proc: Option<Fd>,
     /// A process whose namespaces to join, and which.
     pub(crate) join_process: Option<(Fd, u64)>,
     /// Leave the caller's groups when root of a user namespace is assumed.
     pub(crate) drop_groups: bool,
+    /// Let itself be reached while it waits at the gate: without privileges its own user could not join its namespaces
+    /// otherwise. What it has to hide is gone by then.
+    pub(crate) show_at_gate: bool,
     /// For its own `oom_score_adj`, where the parent has no privilege to write it.
     pub(crate) oom_score: Option<CString>,
     /// Resources and hard limits to raise before it has no privilege to.
     pub(crate) raise: Vec<(u32, u64)>,
     /// To the parent, from an usher: it joins the namespaces, and makes the process with these new ones (`CLONE_NEW*`).
     pub(crate) usher: Option<(Fd, u64)>,
+}
+
+impl Wires {
+    /// Whether a namespace of that type is joined by its own descriptor.
+    fn joins(&self, kind: libc::c_int) -> bool {
+        self.join.iter().any(|namespace| namespace.kind == kind as u64)
+    }
 }
 
 /// What the child half is to become.
@@ -106,6 +119,9 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
+    if wires.joins(libc::CLONE_NEWUSER) {
+        isolate::become_root(wires.drop_groups)?;
+    }
     isolate::new_session(plan)?;
     let terminal = match plan.terminal {
         Some(size) => Some(terminal::open(Fd::CWD, c"/dev/pts/ptmx", size, *reporter)?),

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 
 use super::step::{At, Failure, Message, Stage, Step};
 use super::{Wires, hook, identity, isolate, terminal};
+use crate::lookup;
 use crate::plan::{Hooks, ProcessPlan};
 use crate::seccomp::Program;
-use crate::sys::fd::{self, Closing};
+use crate::sys::fd::Closing;
 use crate::sys::fs::{self, Resolve};
 use crate::sys::{Errno, Fd, credentials, process, socket};
 
@@ -29,7 +30,8 @@ pub(super) fn execute(
     }
     give_streams(plan).at(Step::StreamOwner)?;
     if let Some(label) = &plan.label {
-        isolate::write_private_proc(&label.file, &label.value, Resolve::InRoot).at(Step::Label)?;
+        isolate::write_private_proc(wires.proc, &label.file, &label.value, Resolve::InRoot)
+            .at(Step::Label)?;
     }
     // As root first: root may enter a directory that the user may stand in but not reach. As the user
     // otherwise: root of a user namespace may not enter what the user owns on a network file system.
@@ -53,6 +55,9 @@ pub(super) fn execute(
         filter(plan, *reporter)?;
     }
     if let Some(gate) = wires.gate {
+        if wires.show_at_gate {
+            credentials::set_dumpable(true).at(Step::Gate)?;
+        }
         socket::tell(*reporter, &Message::Ready.encode()).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;
@@ -64,9 +69,10 @@ pub(super) fn execute(
         process::set_rlimit(*resource, *soft, *hard).at(Step::Rlimit)?;
     }
     if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
-        run_hooks(plan, hooks, *reporter)?;
+        run_hooks(plan, hooks, wires.proc, *reporter)?;
     }
-    fd::close_range(wires.first_undeclared, u32::MAX, Closing::OnExec).at(Step::CloseDescriptors)?;
+    isolate::close_range(wires.proc, wires.first_undeclared, u32::MAX, Closing::OnExec)
+        .at(Step::CloseDescriptors)?;
     socket::tell(*reporter, &Message::Executing.encode()).at(Step::Gate)?;
     if !listens {
         // As late as can be: what follows are calls that the profile must allow.
@@ -76,12 +82,13 @@ pub(super) fn execute(
 }
 
 /// The hooks of the container run as its program will: in its namespaces, with its user and privileges, behind its filter.
-fn run_hooks(plan: &ProcessPlan, hooks: &Hooks, reporter: Fd) -> Result<(), Failure> {
+fn run_hooks(plan: &ProcessPlan, hooks: &Hooks, proc: Option<Fd>, reporter: Fd) -> Result<(), Failure> {
     let stages = hook::Stages {
         stage: Stage::StartContainer,
         hooks: &hooks.start_container,
         state: &hooks.created,
         environment: &plan.environment,
+        proc,
     };
     // One that has a listener is in force already.
     let missing = plan.seccomp.as_ref().filter(|filter| !filter.has_listener());
@@ -192,7 +199,7 @@ fn become_program(plan: &ProcessPlan, first: usize) -> Errno {
 /// Sets `HOME` to what the container's `/etc/passwd` says about the user. Without an answer it stays `/`.
 fn look_up_home(plan: &mut ProcessPlan) {
     let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let Ok(passwd) = fs::openat2(Fd::CWD, c"/etc/passwd", flags, 0, Resolve::InRoot) else {
+    let Ok(passwd) = lookup::open(Fd::CWD, c"/etc/passwd", flags, Resolve::InRoot) else {
         return;
     };
     // A FIFO or a device would answer at its own will, if at all.

@@ -35,6 +35,7 @@ pub(crate) enum Step {
     Hostname,
     Domainname,
     Propagation,
+    Staging,
     Root,
     Operation,
     Device,
@@ -45,7 +46,9 @@ pub(crate) enum Step {
     Console,
     Mask,
     ReadOnlyPath,
+    ReadOnlyMount,
     ReadOnlyRoot,
+    Hidden,
     Pivot,
     RootPropagation,
     Sysctl,
@@ -93,6 +96,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Hostname,
     Step::Domainname,
     Step::Propagation,
+    Step::Staging,
     Step::Root,
     Step::Operation,
     Step::Device,
@@ -103,7 +107,9 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Console,
     Step::Mask,
     Step::ReadOnlyPath,
+    Step::ReadOnlyMount,
     Step::ReadOnlyRoot,
+    Step::Hidden,
     Step::Pivot,
     Step::RootPropagation,
     Step::Sysctl,
@@ -224,11 +230,17 @@ pub(crate) enum Message {
     Hook(HookFailure),
     /// From an usher: the packet carries the pidfd of the process it made, which has this pid.
     Born(u32),
+    /// The child needs the source of the mount operation of that index, which it may not open; it waits for a packet
+    /// with a descriptor. [`STAGING`] is the directory on which mounts are staged.
+    Source(u32),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
     Executing,
 }
+
+/// No mount has this index.
+pub(crate) const STAGING: u32 = u32::MAX;
 
 /// The size of every packet.
 pub(crate) const MESSAGE_BYTES: usize = 16;
@@ -253,6 +265,7 @@ impl Message {
                 [7, place, how, number]
             }
             Self::Born(pid) => [8, pid, 0, 0],
+            Self::Source(index) => [9, 0, index, 0],
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -279,6 +292,7 @@ impl Message {
             6 => Self::Listener(word(4).cast_signed()),
             7 => Self::Hook(HookFailure::decode([word(4), word(8), word(12)])?),
             8 => Self::Born(word(4)),
+            9 => Self::Source(word(8)),
             _ => return None,
         })
     }
@@ -341,7 +355,10 @@ fn describe(failure: Failure, plan: Option<&Plan>, process: &ProcessPlan, entran
             .and_then(|plan| of_container(step, index, plan))
             .unwrap_or_else(|| plain(step).into()),
     };
-    format!("{what}: {errno}")
+    match why(failure.step, index, errno, plan) {
+        Some(why) => format!("{what}: {why}: {errno}"),
+        None => format!("{what}: {errno}"),
+    }
 }
 
 /// The steps that have an object in the container's plan.
@@ -354,22 +371,13 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
             format!("join the {name} namespace {}", join.path.display())
         }
         Step::Root => format!("open the root file system (root.path) {}", text(&rootfs.path)),
-        Step::Operation => match rootfs.operations.get(index)? {
-            Operation::Mount(mount) => {
-                let from = match &mount.source {
-                    Source::New { kind, .. } => text(kind),
-                    Source::Bind { path, .. } => text(path),
-                };
-                format!("mount {from} on /{}", text(&mount.target.path))
-            }
-            Operation::Link { at, .. } => format!("link /{}", text(&at.path)),
-            Operation::Attributes { at, .. } => format!("make /{} read-only", text(&at.path)),
-        },
+        Step::Operation => operation(rootfs.operations.get(index)?),
         Step::Device => format!("make device /{}", text(&rootfs.devices.get(index)?.target.path)),
         Step::Link => format!("link /{}", text(&rootfs.links.get(index)?.at.path)),
         Step::Cwd => format!("make directory /{}", text(&rootfs.cwd.as_ref()?.path)),
         Step::Mask => format!("mask /{}", text(rootfs.masked.get(index)?)),
         Step::ReadOnlyPath => format!("make /{} read-only", text(rootfs.read_only_paths.get(index)?)),
+        Step::Hidden => format!("hide {}", text(rootfs.hidden.get(index)?)),
         Step::Sysctl => {
             let (path, value) = plan.sysctls.get(index)?;
             format!("write {} to /proc/{}", text(value), text(path))
@@ -377,6 +385,39 @@ fn of_container(step: Step, index: usize, plan: &Plan) -> Option<Cow<'static, st
         _ => return None,
     };
     Some(text.into())
+}
+
+fn operation(operation: &Operation) -> String {
+    match operation {
+        Operation::Mount(mount) => {
+            let from = match &mount.source {
+                Source::New { kind, .. } => text(kind),
+                Source::Bind { path, .. } => text(path),
+            };
+            format!("mount {from} on /{}", text(&mount.target.path))
+        }
+        Operation::Link { at, .. } => format!("link /{}", text(&at.path)),
+        Operation::Remount { at, .. } => format!("remount /{}", text(&at.path)),
+    }
+}
+
+/// Why a mount failed, where the errno alone does not tell.
+fn why(step: Step, index: usize, errno: Errno, plan: Option<&Plan>) -> Option<String> {
+    let Some(Operation::Mount(mount)) = plan
+        .filter(|_| step == Step::Operation)
+        .and_then(|plan| plan.rootfs.operations.get(index))
+    else {
+        return None;
+    };
+    let strange = [libc::ELOOP, libc::ENOTDIR].contains(&errno.number());
+    match &mount.source {
+        Source::New { kind, .. } if strange && !mount.follow_links => Some(format!(
+            "filesystem {:?} must be mounted on ordinary directory",
+            text(kind)
+        )),
+        _ if errno.number() == libc::EBUSY => Some("the target is the root itself, or busy".into()),
+        _ => None,
+    }
 }
 
 /// The steps without an object.
@@ -402,6 +443,7 @@ fn plain(step: Step) -> &'static str {
         Step::Hostname => "set the host name",
         Step::Domainname => "set the domain name",
         Step::Propagation => "set the propagation of /",
+        Step::Staging => "make a place to stage mounts",
         Step::Root => "open the root file system",
         Step::Operation => "mount",
         Step::Device => "make a device",
@@ -412,6 +454,8 @@ fn plain(step: Step) -> &'static str {
         Step::Console => "mount the terminal on /dev/console",
         Step::Mask => "mask a path",
         Step::ReadOnlyPath => "make a path read-only",
+        Step::ReadOnlyMount => "make a mount read-only",
+        Step::Hidden => "hide a file system of the host",
         Step::ReadOnlyRoot => "make the root file system read-only",
         Step::Pivot => "pivot_root",
         Step::RootPropagation => "set the propagation of the root file system",
@@ -487,6 +531,7 @@ mod tests {
         }
         for message in [
             Message::BeforePivot,
+            Message::Source(3),
             Message::Console,
             Message::Born(4711),
             Message::Ready,

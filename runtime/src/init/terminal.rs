@@ -3,10 +3,11 @@
 use std::ffi::CStr;
 
 use super::step::{At, Failure, Message, Step};
+use crate::lookup::{self, Kind};
 use crate::plan::Target;
-use crate::rootfs::{self, Kind};
+use crate::rootfs::{self, Site};
 use crate::sys::fs::{self, Resolve};
-use crate::sys::mount::{self, Extent};
+use crate::sys::mount::Extent;
 use crate::sys::{Errno, Fd, fd, socket, terminal};
 
 /// Makes a terminal, sends its master to the parent, and answers the other end.
@@ -24,7 +25,7 @@ fn open_pair(root: Fd, multiplexer: &CStr, (rows, columns): (u16, u16)) -> Resul
         true => Resolve::Host,
         false => Resolve::InRootNoSymlinks,
     };
-    let master = fs::openat2(root, multiplexer, flags, 0, resolve)?;
+    let master = lookup::open(root, multiplexer, flags, resolve)?;
     // Whatever else lies at that path, a file or another device, is not a terminal.
     if fs::filesystem(master)? != libc::DEVPTS_SUPER_MAGIC {
         return Err(Errno::new(libc::ENOTTY));
@@ -37,11 +38,19 @@ fn open_pair(root: Fd, multiplexer: &CStr, (rows, columns): (u16, u16)) -> Resul
     Ok((master, slave))
 }
 
-/// Mounts the terminal itself, by descriptor, on `/dev/console`, which must be no link (CVE-2025-52565).
-pub(super) fn cover_console(root: Fd, slave: Fd, console: &Target) -> Result<(), Errno> {
-    let target = rootfs::open_or_make(root, console, Kind::File, Resolve::InRootNoSymlinks)?;
-    let source = mount::clone_tree(slave, c"", Extent::Mount)?;
-    mount::attach(source, target)?;
+/// Mounts the terminal itself, by descriptor, on `/dev/console`, which must be no link (CVE-2025-52565). In a `/dev` of
+/// the host's nothing is made: without a console there it has none.
+pub(super) fn cover_console(site: Site, slave: Fd, console: &Target, make: bool) -> Result<(), Errno> {
+    let resolve = Resolve::InRootNoSymlinks;
+    let target = match make {
+        true => lookup::open_or_make(site.root, &console.path, Kind::File, resolve)?,
+        false => match lookup::open(site.root, &console.path, libc::O_PATH, resolve) {
+            Err(errno) if errno.number() == libc::ENOENT => return Ok(()),
+            answer => answer?,
+        },
+    };
+    let source = site.maker.bind(slave, c"", Extent::Mount)?;
+    rootfs::attach(source, target)?;
     source.close();
     target.close();
     Ok(())

@@ -150,6 +150,17 @@ fn ranges(kind: &str, mappings: &[oci::LinuxIdMapping]) -> Result<Vec<IdRange>, 
         let problem = format!("user namespaces enabled, but no {kind} mappings found");
         return Err(Error::field(field, problem));
     }
+    let ranges = checked(&field, mappings)?;
+    // The container's root makes the mounts and owns what is made on the way.
+    if host_id(&ranges, 0).is_none() {
+        let problem = format!("user namespaces enabled, but no mapping found for {kind} 0");
+        return Err(Error::field(field, problem));
+    }
+    Ok(ranges)
+}
+
+/// Ranges that the kernel takes for a map, given at `field`.
+pub(super) fn checked(field: &str, mappings: &[oci::LinuxIdMapping]) -> Result<Vec<IdRange>, Error> {
     if mappings.len() > MAX_LINES {
         return Err(Error::field(field, format!("are more than {MAX_LINES}")));
     }
@@ -176,11 +187,6 @@ fn ranges(kind: &str, mappings: &[oci::LinuxIdMapping]) -> Result<Vec<IdRange>, 
         if overlaps(|range| range.host) {
             return Err(one("hostID", "maps ids that are mapped already"));
         }
-    }
-    // The container's root makes the mounts and owns what is made on the way.
-    if host_id(&ranges, 0).is_none() {
-        let problem = format!("user namespaces enabled, but no mapping found for {kind} 0");
-        return Err(Error::field(field, problem));
     }
     Ok(ranges)
 }

@@ -8,6 +8,7 @@
 
 mod caller;
 mod capability;
+mod cgroup_mount;
 mod device;
 mod error;
 mod hook;
@@ -37,9 +38,10 @@ pub use limit::{Affinity, Cpus, MemoryPolicy};
 pub(crate) use mapping::check_joined;
 pub use mapping::{IdRange, Mappings, host_id, parse as parse_mappings, text as mapping_text};
 pub(crate) use mount::extent;
-pub use mount::{Mount, Operation, OverProc, Source};
+pub use mount::{IdMap, Mount, Operation, OverProc, Source};
 pub use namespace::{Join, Namespaces, Opened, name as namespace_name};
 pub use net_device::NetDevice;
+pub use options::Locked;
 pub(crate) use options::words as mount_option_words;
 pub use process::{Label, ProcessPlan};
 pub use rootfs::RootfsPlan;
@@ -66,6 +68,10 @@ pub struct Facts<'a> {
     pub lsm: crate::lsm::Enabled,
     /// Move the root mount instead of `pivot_root`.
     pub no_pivot: bool,
+    /// Where whole procfs and sysfs mounts are visible, if the root is moved.
+    pub whole_views: &'a [PathBuf],
+    /// The kernel lacks a part of the new mount API: mounts are made on a staging place.
+    pub staging: bool,
     /// Join no new session keyring.
     pub no_new_keyring: bool,
     /// Who creates the container, or executes in it.
@@ -139,7 +145,7 @@ impl Plan {
         Ok(Self {
             hostname: name("hostname", &spec.hostname)?,
             domainname: name("domainname", &spec.domainname)?,
-            rootfs: rootfs::compile(spec, linux, process.terminal.is_some(), &facts)?,
+            rootfs: rootfs::compile(spec, linux, &namespaces, process.terminal.is_some(), &facts)?,
             sysctls: sysctls(linux, &namespaces)?,
             hooks_before_pivot: spec.hooks.as_ref().is_some_and(has_early_hooks),
             hooks: hook::compile(spec, &facts)?,

@@ -1,15 +1,15 @@
 //! The mounts of a container: `mounts[]` to operations of the new mount API.
 //!
-//! Refused: targets over `/` and over files of `/proc` that the container's view of itself depends on, id-mapped
-//! mounts, and data for a bind mount (the kernel would ignore it).
+//! Refused: targets over `/` and over files of `/proc` that the container's view of itself depends on, and id maps
+//! for what is no bind mount. Words for a file system mean nothing to a bind mount: they are left out with a warning.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::options::{self, Options};
+use super::mapping::{Mappings, checked};
+use super::options::{self, Locked, Options, Parameters};
 use super::text::{Target, beneath_root, c_path, c_string};
-use super::{Error, Facts};
+use super::{Error, Facts, cgroup_mount};
 use crate::cgroup::Version;
 use crate::spec::oci;
 use crate::sys::mount::{Attributes, Extent};
@@ -18,7 +18,7 @@ use crate::sys::mount::{Attributes, Extent};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Operation {
     /// Attach something at a target.
-    Mount(Mount),
+    Mount(Box<Mount>),
     /// A symbolic link in the root file system.
     Link {
         /// Where.
@@ -26,12 +26,14 @@ pub enum Operation {
         /// What it says.
         to: CString,
     },
-    /// Change the mount that is at a target.
-    Attributes {
+    /// Change what is mounted at a target (`remount`).
+    Remount {
         /// Where.
         at: Target,
-        /// What.
-        attributes: Attributes,
+        /// `MS_*`, without `MS_REMOUNT`.
+        flags: u64,
+        /// For the file system.
+        data: Option<CString>,
     },
 }
 
@@ -46,12 +48,22 @@ pub struct Mount {
     pub source: Source,
     /// For the mount itself.
     pub attributes: Attributes,
+    /// What remains of the attributes of a bind mount when a user namespace may not change all of them.
+    pub locked: Option<Locked>,
     /// For the mount and all below it.
     pub recursive: Attributes,
     /// Propagation types in order, each with whether it holds for the whole tree.
     pub propagation: Vec<(u64, bool)>,
     /// What may be at the target already.
     pub over_proc: OverProc,
+    /// The mode of a directory that is at the target already becomes that of the tmpfs.
+    pub inherits_mode: bool,
+    /// Begin with a copy of what the image has at the target.
+    pub copy_up: bool,
+    /// Made read-only when the container stands: until then something may have to be made in it.
+    pub late_read_only: bool,
+    /// A SELinux label for a file system that takes none when it is mounted.
+    pub label: Option<CString>,
 }
 
 /// Where a mount comes from.
@@ -62,7 +74,11 @@ pub enum Source {
         /// Its type.
         kind: CString,
         /// `key=value` and flags, in order.
-        parameters: Vec<(CString, Option<CString>)>,
+        parameters: Parameters,
+        /// Only `mount(2)` takes the parameters the way they are.
+        legacy: bool,
+        /// Bound instead where a user namespace may not mount it.
+        instead: Option<CString>,
     },
     /// A file or directory of the host.
     Bind {
@@ -70,7 +86,18 @@ pub enum Source {
         path: CString,
         /// Whether the mounts below come along.
         tree: bool,
+        /// Which ids are seen through the mount. The parent makes these.
+        id_map: Option<IdMap>,
     },
+}
+
+/// Id maps of a mount.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct IdMap {
+    /// Also for the mounts below.
+    pub tree: bool,
+    /// Nothing: those of the container's user namespace.
+    pub mappings: Option<Mappings>,
 }
 
 /// Whether a mount may cover something of a procfs: a false `/proc` deceives the container and whoever writes there.
@@ -99,222 +126,255 @@ const INFORMING: [&str; 11] = [
     "proc/sys/crypto/fips_enabled",
 ];
 
-/// Compiles `mounts[]`.
+/// What every mount of a container is compiled with.
+pub(super) struct Context<'a> {
+    /// The root file system on the host, absolute.
+    pub(super) rootfs: &'a Path,
+    /// `linux.mountLabel`.
+    pub(super) label: Option<&'a str>,
+    /// The container has a user namespace, its own or a joined one.
+    pub(super) user_namespace: bool,
+    pub(super) facts: &'a Facts<'a>,
+}
+
+/// Compiles `mounts[]`; what was left out is told in `warnings`.
 pub(super) fn compile(
     mounts: &[oci::Mount],
-    label: Option<&str>,
-    facts: &Facts<'_>,
+    context: &Context<'_>,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<Operation>, Error> {
     let mut operations = Vec::with_capacity(mounts.len());
     for (index, mount) in mounts.iter().enumerate() {
         let field = format!("mounts[{index}]");
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(Error::Unsupported(format!("an id-mapped mount ({field})")));
-        }
-        let mut options = options::parse(&field, &mount.options)?;
-        let kind = match mount.typ.as_str() {
-            "" => "none",
-            kind => kind,
+        let options = options::parse(&field, &mount.options)?;
+        let one = One {
+            field: &field,
+            destination: in_container(&mount.destination, context.rootfs),
+            context,
         };
         let bind = options
             .bind
-            .or((kind == "bind" || kind == "rbind").then_some(kind == "rbind"));
-        if let Some(tree) = bind {
-            operations.push(bind_mount(&field, mount, options, tree, facts)?);
+            .or((mount.typ == "bind" || mount.typ == "rbind").then_some(mount.typ == "rbind"));
+        let id_map = one.id_map(mount, &options)?;
+        if options.remount {
+            operations.push(one.remount(&options, bind)?);
             continue;
         }
-        if let Some(label) = label
-            && kind != "proc"
-            && kind != "sysfs"
-        {
-            options
-                .data
-                .push((c"context".to_owned(), Some(c_string("linux.mountLabel", label)?)));
-        }
-        match (kind, facts.cgroup_version) {
-            ("cgroup", Version::V1 | Version::Hybrid) => {
-                cgroup_v1(&field, &mount.destination, &options, facts, &mut operations)?;
+        if let Some(tree) = bind {
+            if !options.data.is_empty() {
+                let words = options.data.join(",");
+                warnings.push(format!("{field}: {words} has no meaning for a bind mount"));
             }
-            ("cgroup", Version::V2) => operations.push(new_mount(&field, mount, "cgroup2", options)?),
-            ("none", _) => return Err(Error::field(format!("{field}.type"), "is needed without bind")),
-            (kind, _) => operations.push(new_mount(&field, mount, kind, options)?),
+            operations.push(one.bind(mount, options, tree, id_map)?);
+            continue;
+        }
+        if id_map.is_some() {
+            return Err(Error::field(
+                field,
+                "id-mapped mounts are only supported for bind-mounts",
+            ));
+        }
+        match (mount.typ.as_str(), context.facts.cgroup_version) {
+            ("cgroup", Version::V1 | Version::Hybrid) => {
+                cgroup_mount::compile(&one, &options, &mut operations)?;
+            }
+            ("cgroup", Version::V2) => operations.push(one.cgroup_v2(mount, options)?),
+            ("" | "none", _) => {
+                return Err(Error::field(format!("{field}.type"), "is needed without bind"));
+            }
+            (kind, _) => operations.push(one.filesystem(mount, kind, options)?),
         }
     }
     Ok(operations)
 }
 
-fn bind_mount(
-    field: &str,
-    mount: &oci::Mount,
-    options: Options,
-    tree: bool,
-    facts: &Facts<'_>,
-) -> Result<Operation, Error> {
-    let ignored = options
-        .data
-        .iter()
-        .find(|(key, value)| value.is_some() || !is_superblock_flag(key));
-    if let Some((key, _)) = ignored {
-        return Err(Error::field(
-            field,
-            format!("option {} has no meaning for a bind mount", key.to_string_lossy()),
-        ));
-    }
-    if mount.source.as_os_str().is_empty() {
-        return Err(Error::field(
-            format!("{field}.source"),
-            "is needed for a bind mount",
-        ));
-    }
-    let source = c_path(&format!("{field}.source"), &facts.bundle.join(&mount.source))?;
-    place(
-        field,
-        &mount.destination,
-        Source::Bind { path: source, tree },
-        options,
-        "bind",
-    )
+/// Some callers name the target by its path on the host.
+fn in_container<'a>(destination: &'a Path, rootfs: &Path) -> &'a Path {
+    destination.strip_prefix(rootfs).unwrap_or(destination)
 }
 
-fn is_superblock_flag(key: &CString) -> bool {
-    [c"ro", c"sync", c"dirsync", c"lazytime", c"mand"].contains(&key.as_c_str())
+/// One mount of the configuration.
+pub(super) struct One<'a> {
+    /// Its place in the document.
+    pub(super) field: &'a str,
+    /// As the container sees it.
+    pub(super) destination: &'a Path,
+    pub(super) context: &'a Context<'a>,
 }
 
-fn new_mount(field: &str, mount: &oci::Mount, kind: &str, mut options: Options) -> Result<Operation, Error> {
-    let mut parameters = Vec::with_capacity(options.data.len() + 1);
-    if !mount.source.as_os_str().is_empty() {
-        parameters.push((
-            c"source".to_owned(),
-            Some(c_path(&format!("{field}.source"), &mount.source)?),
-        ));
-    }
-    parameters.append(&mut options.data);
-    let source = Source::New {
-        kind: c_string(&format!("{field}.type"), kind)?,
-        parameters,
-    };
-    place(field, &mount.destination, source, options, kind)
-}
-
-fn place(
-    field: &str,
-    destination: &Path,
-    source: Source,
-    options: Options,
-    kind: &str,
-) -> Result<Operation, Error> {
-    let field = format!("{field}.destination");
-    let clean = beneath_root(destination);
-    let over_proc = if clean == Path::new("proc") {
-        OverProc::MustBeProc
-    } else if INFORMING.iter().any(|file| clean == Path::new(file)) {
-        OverProc::Allowed
-    } else {
-        OverProc::Refused
-    };
-    if over_proc == OverProc::Refused && clean.starts_with("proc") {
-        return Err(Error::field(field, "is inside /proc"));
-    }
-    if over_proc == OverProc::MustBeProc && kind != "proc" && kind != "bind" {
-        return Err(Error::field(field, format!("{kind} cannot be mounted on /proc")));
-    }
-    Ok(Operation::Mount(Mount {
-        target: Target::new(&field, destination)?,
-        follow_links: kind != "proc" && kind != "sysfs",
-        source,
-        attributes: options.attributes,
-        recursive: options.recursive,
-        propagation: options.propagation,
-        over_proc,
-    }))
-}
-
-/// A v1 container sees one directory for each hierarchy, and in it only its own group.
-fn cgroup_v1(
-    field: &str,
-    destination: &Path,
-    options: &Options,
-    facts: &Facts<'_>,
-    operations: &mut Vec<Operation>,
-) -> Result<(), Error> {
-    let read_only = options.attributes.set & libc::MOUNT_ATTR_RDONLY;
-    let mut directory = options.clone();
-    directory.attributes.set &= !libc::MOUNT_ATTR_RDONLY;
-    directory.data.clear();
-    let tmpfs = Source::New {
-        kind: c"tmpfs".to_owned(),
-        parameters: vec![
-            (c"source".to_owned(), Some(c"tmpfs".to_owned())),
-            (c"mode".to_owned(), Some(c"755".to_owned())),
-        ],
-    };
-    operations.push(place(field, destination, tmpfs, directory, "tmpfs")?);
-    for (name, (path, controllers)) in hierarchies(facts.cgroup_paths) {
-        let (source, kind) = match facts.new_cgroup_namespace {
-            // The namespace shows the container its own group as the root of the hierarchy.
-            true => (hierarchy(field, &name, &controllers)?, "cgroup"),
+impl One<'_> {
+    fn id_map(&self, mount: &oci::Mount, options: &Options) -> Result<Option<IdMap>, Error> {
+        let (uid, gid) = (&mount.uid_mappings, &mount.gid_mappings);
+        if options.id_map.is_none() && uid.is_empty() && gid.is_empty() {
+            return Ok(None);
+        }
+        if !self.context.facts.caller.is_root() {
+            let problem = "id-mapped mounts are not supported for rootless containers";
+            return Err(Error::field(self.field, problem));
+        }
+        let implied = uid.is_empty() && gid.is_empty() && self.context.user_namespace;
+        let mappings = match implied {
+            true => None,
             false => {
-                let path = c_path(field, path)?;
-                (Source::Bind { path, tree: true }, "bind")
+                if uid.is_empty() || gid.is_empty() {
+                    let problem = "id-mapped mounts must have both uid and gid mappings specified";
+                    return Err(Error::field(self.field, problem));
+                }
+                Some(Mappings {
+                    uid: checked(&format!("{}.uidMappings", self.field), uid)?,
+                    gid: checked(&format!("{}.gidMappings", self.field), gid)?,
+                    deny_setgroups: false,
+                })
             }
         };
-        let mut options = options.clone();
-        options.propagation.clear();
-        operations.push(place(field, &destination.join(&name), source, options, kind)?);
+        Ok(Some(IdMap {
+            tree: options.id_map == Some(true),
+            mappings,
+        }))
     }
-    for (controller, path) in facts.cgroup_paths {
-        if let Some(name) = hierarchy_name(path)
-            && !controller.is_empty()
-            && !controller.contains('=')
-            && *controller != name
+
+    fn bind(
+        &self,
+        mount: &oci::Mount,
+        options: Options,
+        tree: bool,
+        id_map: Option<IdMap>,
+    ) -> Result<Operation, Error> {
+        let field = format!("{}.source", self.field);
+        if mount.source.as_os_str().is_empty() {
+            return Err(Error::field(field, "is needed for a bind mount"));
+        }
+        let path = c_path(&field, &self.context.facts.bundle.join(&mount.source))?;
+        let source = Source::Bind { path, tree, id_map };
+        self.place(self.destination, source, options, "bind")
+    }
+
+    /// A new file system.
+    fn filesystem(&self, mount: &oci::Mount, kind: &str, options: Options) -> Result<Operation, Error> {
+        let mut parameters = Parameters::new();
+        if !mount.source.as_os_str().is_empty() {
+            parameters.push((
+                c"source".to_owned(),
+                Some(c_path(&format!("{}.source", self.field), &mount.source)?),
+            ));
+        }
+        let late = is_late(&options, kind, self.destination);
+        let (words, legacy) = options.parameters(self.field)?;
+        parameters.extend(
+            words
+                .into_iter()
+                .filter(|(key, _)| !(late && key.as_c_str() == c"ro")),
+        );
+        if let Some(label) = self.context.label
+            && !["proc", "sysfs", "mqueue", "cgroup2"].contains(&kind)
         {
-            operations.push(Operation::Link {
-                at: Target::new(field, &destination.join(controller))?,
-                to: c_string(field, &name)?,
-            });
+            parameters.push((c"context".to_owned(), Some(c_string("linux.mountLabel", label)?)));
         }
+        let source = Source::New {
+            kind: c_string(&format!("{}.type", self.field), kind)?,
+            parameters,
+            legacy,
+            instead: None,
+        };
+        self.place(self.destination, source, options, kind)
     }
-    if read_only != 0 {
-        operations.push(Operation::Attributes {
-            at: Target::new(field, destination)?,
-            attributes: Attributes::READ_ONLY,
-        });
-    }
-    Ok(())
-}
 
-/// A mount of an existing v1 hierarchy: named by its controllers, or by its own name when it has none.
-fn hierarchy(field: &str, name: &str, controllers: &[&str]) -> Result<Source, Error> {
-    let has_controllers = controllers.iter().any(|controller| !controller.contains('='));
-    let source = if has_controllers { "cgroup" } else { name };
-    let mut parameters = vec![(c"source".to_owned(), Some(c_string(field, source)?))];
-    for controller in controllers {
-        parameters.push(match controller.split_once('=') {
-            Some((key, value)) => (c_string(field, key)?, Some(c_string(field, value)?)),
-            None => (c_string(field, controller)?, None),
-        });
-    }
-    Ok(Source::New {
-        kind: c"cgroup".to_owned(),
-        parameters,
-    })
-}
-
-/// Directory name below `/sys/fs/cgroup` to the container's own group and the controllers, for each v1 hierarchy.
-fn hierarchies(paths: &BTreeMap<String, PathBuf>) -> BTreeMap<String, (&Path, Vec<&str>)> {
-    let mut hierarchies: BTreeMap<String, (&Path, Vec<&str>)> = BTreeMap::new();
-    for (controller, path) in paths.iter().filter(|(controller, _)| !controller.is_empty()) {
-        if let Some(name) = hierarchy_name(path) {
-            let (_, controllers) = hierarchies.entry(name).or_insert((path.as_path(), Vec::new()));
-            controllers.push(controller);
+    /// In a user namespace the hierarchy can be mounted only with a cgroup namespace of the same; without one, the
+    /// host's mount of it is bound. With one that is not enough for the kernel, the container's own group is.
+    fn cgroup_v2(&self, mount: &oci::Mount, options: Options) -> Result<Operation, Error> {
+        let facts = self.context.facts;
+        let own = facts.cgroup_paths.get("").filter(|_| facts.new_cgroup_namespace);
+        let path = own.map_or(Path::new("/sys/fs/cgroup"), |path| path.as_path());
+        let path = c_path(self.field, path)?;
+        let mut operation = self.filesystem(mount, "cgroup2", options)?;
+        if let Operation::Mount(mount) = &mut operation
+            && let Source::New { instead, .. } = &mut mount.source
+        {
+            *instead = Some(path);
         }
+        Ok(operation)
     }
-    hierarchies
+
+    fn remount(&self, options: &Options, bind: Option<bool>) -> Result<Operation, Error> {
+        let field = format!("{}.destination", self.field);
+        let mut flags = options.flags;
+        if bind.is_some() {
+            flags |= libc::MS_BIND;
+        }
+        let data = options.data.join(",");
+        Ok(Operation::Remount {
+            at: Target::new(&field, self.destination)?,
+            flags,
+            data: match data.is_empty() || bind.is_some() {
+                true => None,
+                false => Some(c_string(self.field, data)?),
+            },
+        })
+    }
+
+    /// What `source` is, at `destination`.
+    pub(super) fn place(
+        &self,
+        destination: &Path,
+        source: Source,
+        options: Options,
+        kind: &str,
+    ) -> Result<Operation, Error> {
+        let field = format!("{}.destination", self.field);
+        let clean = beneath_root(destination);
+        let over_proc = if clean == Path::new("proc") {
+            OverProc::MustBeProc
+        } else if INFORMING.iter().any(|file| clean == Path::new(file)) {
+            OverProc::Allowed
+        } else {
+            OverProc::Refused
+        };
+        if over_proc == OverProc::Refused && clean.starts_with("proc") {
+            return Err(Error::field(field, "is inside /proc"));
+        }
+        if over_proc == OverProc::MustBeProc && kind != "proc" && kind != "bind" {
+            return Err(Error::field(field, format!("{kind} cannot be mounted on /proc")));
+        }
+        let late_read_only = kind != "bind" && is_late(&options, kind, destination);
+        let (attributes, locked) = match kind {
+            "bind" => options.bind_attributes(),
+            _ => {
+                let late = if late_read_only {
+                    libc::MOUNT_ATTR_RDONLY
+                } else {
+                    0
+                };
+                (Attributes::new(options.attributes() & !late, 0, 0), None)
+            }
+        };
+        let label = match (self.context.label, kind) {
+            (Some(label), "mqueue") => Some(c_string("linux.mountLabel", label)?),
+            _ => None,
+        };
+        if options.copy_up && kind != "tmpfs" {
+            return Err(Error::field(self.field, "tmpcopyup is for a tmpfs"));
+        }
+        Ok(Operation::Mount(Box::new(Mount {
+            target: Target::new(&field, destination)?,
+            follow_links: kind != "proc" && kind != "sysfs",
+            source,
+            attributes,
+            locked,
+            recursive: options.recursive,
+            over_proc,
+            inherits_mode: kind == "tmpfs" && !options.names("mode"),
+            copy_up: options.copy_up,
+            late_read_only,
+            label,
+            propagation: options.propagation,
+        })))
+    }
 }
 
-fn hierarchy_name(group: &Path) -> Option<String> {
-    let below = group.strip_prefix("/sys/fs/cgroup").ok()?;
-    Some(below.components().next()?.as_os_str().to_str()?.to_owned())
+/// In these something may still be made when they are mounted: devices, targets of other mounts.
+fn is_late(options: &Options, kind: &str, destination: &Path) -> bool {
+    let fits = kind == "tmpfs" || beneath_root(destination) == Path::new("dev");
+    fits && options.flags & libc::MS_RDONLY != 0
 }
 
 /// What a bind mount takes along.

@@ -131,18 +131,8 @@ impl Namespaces {
             }
         }
         namespaces.loopback = namespaces.makes(libc::CLONE_NEWNET);
-        namespaces.check()?;
         namespaces.time_offsets = time_offsets(linux, &namespaces)?;
         Ok(namespaces)
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        if !self.makes(libc::CLONE_NEWNS) {
-            return Err(Error::Unsupported(
-                "a container without a mount namespace of its own".into(),
-            ));
-        }
-        Ok(())
     }
 }
 
@@ -169,6 +159,12 @@ fn time_offsets(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Option<CS
             return Err(Error::field(
                 "linux.timeOffsets",
                 format!("unknown clock {clock:?}"),
+            ));
+        }
+        if offset.nanosecs >= 1_000_000_000 {
+            return Err(Error::field(
+                format!("linux.timeOffsets.{clock}.nanosecs"),
+                "must be less than a second",
             ));
         }
         lines.push(format!("{clock} {} {}\n", offset.secs, offset.nanosecs));

@@ -3,23 +3,31 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use super::text::{Target, beneath_root, c_path};
-use super::{Device, Error, Facts, Link, Operation, device, mount};
+use super::mount::Context;
+use super::options::Parameters;
+use super::text::{Target, beneath_root, c_path, c_string};
+use super::{Device, Error, Facts, Link, Namespaces, Operation, Source, device, mount};
+use crate::rootfs::Way;
 use crate::spec::oci;
+use crate::sys::Fd;
 
 /// The root file system, ready to be built by the child half.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RootfsPlan {
     /// The directory on the host, absolute.
     pub path: CString,
-    /// Propagation of the host's mounts into the new mount namespace; `MS_REC` included.
-    pub propagation: u64,
+    /// Propagation of the host's mounts into the new mount namespace; `MS_REC` included. Nothing: it is the host's.
+    pub propagation: Option<u64>,
     /// Propagation of the container's root when it stands, if the configuration asks for one.
     pub root_propagation: Option<u64>,
     /// Make the root read-only at the end.
     pub read_only: bool,
-    /// Move the root mount instead of `pivot_root`.
-    pub no_pivot: bool,
+    /// How it becomes the root.
+    pub(crate) way: Way,
+    /// Whole file systems of the host that are taken out of sight when the old root stays below the new one.
+    pub hidden: Vec<CString>,
+    /// Mounts are made on a staging place.
+    pub staging: bool,
     /// In order.
     pub operations: Vec<Operation>,
     /// Nodes; none when `/dev` is the host's.
@@ -28,17 +36,26 @@ pub struct RootfsPlan {
     pub links: Vec<Link>,
     /// `/dev/console`, to be covered with the terminal.
     pub console: Option<Target>,
+    /// Make it if it is not there: not in a `/dev` of the host's.
+    pub console_made: bool,
     /// Covered with nothing: `/dev/null` for a file, an empty directory for a directory.
     pub masked: Vec<CString>,
+    /// Parameters of the tmpfs that is that directory, the first that the kernel takes.
+    pub empty: Vec<Parameters>,
     /// Bound on themselves read-only.
     pub read_only_paths: Vec<CString>,
     /// The working directory, made when it is missing; nothing for `/`.
     pub cwd: Option<Target>,
+    /// Room for the mounts that are made read-only at the end.
+    pub(crate) late: Vec<Fd>,
+    /// What was left out, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 pub(super) fn compile(
     spec: &oci::Spec,
     linux: &oci::Linux,
+    namespaces: &Namespaces,
     terminal: bool,
     facts: &Facts<'_>,
 ) -> Result<RootfsPlan, Error> {
@@ -57,40 +74,125 @@ pub(super) fn compile(
         ));
     }
     let mounts = &spec.mounts;
-    let own_dev = !mounts.iter().any(covers_dev_with_host);
+    let dev_of_host = mounts.iter().rfind(|mount| covers_dev_with_host(mount));
+    let own_dev = dev_of_host.is_none();
     let propagation = root_propagation(linux)?;
-    let paths = |field: &str, paths: &[String]| -> Result<Vec<CString>, Error> {
-        let clean = paths.iter().map(|path| beneath_root(Path::new(path)));
-        clean
-            .filter(|path| !path.as_os_str().is_empty())
-            .map(|path| c_path(field, &path))
-            .collect()
+    let own_mounts = namespaces.has(libc::CLONE_NEWNS);
+    let restricts = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
+    if restricts && !own_mounts {
+        return Err(Error::field(
+            "linux.maskedPaths and linux.readonlyPaths",
+            "unable to restrict sys entries without a private MNT namespace",
+        ));
+    }
+    if facts.no_pivot && propagation.is_some_and(|kind| kind & libc::MS_PRIVATE != 0) {
+        return Err(Error::field(
+            "linux.rootfsPropagation",
+            "of [r]private is not safe without pivot_root",
+        ));
+    }
+    let path = facts.bundle.join(&root.path);
+    let mut warnings = Vec::new();
+    let context = Context {
+        rootfs: &path,
+        label,
+        user_namespace: namespaces.has(libc::CLONE_NEWUSER),
+        facts,
     };
+    let operations = mount::compile(mounts, &context, &mut warnings)?;
+    let (mut legacy, mut late) = (false, 0);
+    for operation in &operations {
+        if let Operation::Mount(mount) = operation {
+            legacy |= matches!(mount.source, Source::New { legacy: true, .. });
+            late += usize::from(mount.late_read_only);
+        }
+    }
     let cwd = spec.process.as_ref().map(|process| beneath_root(&process.cwd));
     Ok(RootfsPlan {
-        path: c_path("root.path", &facts.bundle.join(&root.path))?,
-        propagation: propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC),
+        path: c_path("root.path", &path)?,
+        propagation: own_mounts.then_some(propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC)),
         root_propagation: propagation,
         read_only: root.readonly,
-        no_pivot: facts.no_pivot,
-        operations: mount::compile(mounts, label, facts)?,
+        way: match (own_mounts, facts.no_pivot) {
+            (false, _) => Way::Chroot,
+            (true, true) => Way::Move,
+            (true, false) => Way::Pivot,
+        },
+        hidden: facts
+            .whole_views
+            .iter()
+            .map(|path| c_path("/proc/self/mountinfo", path))
+            .collect::<Result<_, _>>()?,
+        staging: facts.staging || legacy,
+        operations,
         devices: if own_dev {
             device::compile(&linux.devices)?
         } else {
             Vec::new()
         },
         links: if own_dev { device::links()? } else { Vec::new() },
-        console: match terminal && own_dev {
+        console: match terminal && !dev_of_host.is_some_and(spreads) {
             true => Some(Target::new("process.terminal", Path::new("/dev/console"))?),
             false => None,
         },
+        console_made: own_dev,
         masked: paths("linux.maskedPaths", &linux.masked_paths)?,
+        empty: match linux.masked_paths.is_empty() {
+            true => Vec::new(),
+            false => empty_directory(label)?,
+        },
         read_only_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         cwd: match cwd {
             Some(cwd) if !cwd.as_os_str().is_empty() => Some(Target::new("process.cwd", &cwd)?),
             _ => None,
         },
+        late: Vec::with_capacity(late),
+        warnings,
     })
+}
+
+/// Paths in the container, each once.
+fn paths(field: &str, paths: &[String]) -> Result<Vec<CString>, Error> {
+    let mut clean = Vec::with_capacity(paths.len());
+    for path in paths {
+        let path = beneath_root(Path::new(path));
+        if path.as_os_str().is_empty() {
+            continue;
+        }
+        let path = c_path(field, &path)?;
+        if !clean.contains(&path) {
+            clean.push(path);
+        }
+    }
+    Ok(clean)
+}
+
+/// A tmpfs into which nothing fits. Ubuntu's kernel 5.4 wants a second inode.
+fn empty_directory(label: Option<&str>) -> Result<Vec<Parameters>, Error> {
+    let inodes = [c"1", c"2"];
+    inodes
+        .into_iter()
+        .map(|inodes| {
+            let mut parameters = vec![
+                (c"source".to_owned(), Some(c"tmpfs".to_owned())),
+                (c"ro".to_owned(), None),
+                (c"nr_blocks".to_owned(), Some(c"1".to_owned())),
+                (c"nr_inodes".to_owned(), Some(inodes.to_owned())),
+            ];
+            if let Some(label) = label {
+                parameters.push((c"context".to_owned(), Some(c_string("linux.mountLabel", label)?)));
+            }
+            Ok(parameters)
+        })
+        .collect()
+}
+
+/// Whether what is mounted below this mount appears on the host too.
+fn spreads(mount: &oci::Mount) -> bool {
+    mount
+        .options
+        .iter()
+        .any(|option| option == "shared" || option == "rshared")
 }
 
 /// A `/dev` that is bound from the host has its nodes, and they are not ours to change.

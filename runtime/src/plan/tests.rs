@@ -39,6 +39,8 @@ fn compile_for(version: Version, document: &Value) -> Result<Plan, Error> {
             new_cgroup_namespace: false,
             lsm: Enabled::default(),
             no_pivot: false,
+            whole_views: &[],
+            staging: false,
             no_new_keyring: false,
             caller: Caller::ROOT,
         },
@@ -196,15 +198,22 @@ fn what_cannot_be_carried_out_is_refused_by_name() {
     );
     refused(
         "/mounts",
-        mounts(json!({"destination": "/a", "type": "bind", "source": "/b", "options": ["size=1"]})),
-        "size",
+        mounts(json!({"destination": "/a", "type": "bind", "source": "b", "options": ["tmpcopyup"]})),
+        "tmpcopyup",
     );
     refused(
         "/mounts",
-        mounts(json!({"destination": "/a", "type": "tmpfs", "source": "b", "options": ["tmpcopyup"]})),
-        "tmpcopyup",
+        mounts(json!({"destination": "/a", "type": "bind", "source": "b", "options": ["idmap"]})),
+        "both uid and gid mappings",
     );
-    refused("/linux/namespaces", json!([{"type": "pid"}]), "mount namespace");
+    refused(
+        "/mounts",
+        mounts(
+            json!({"destination": "/a", "type": "tmpfs", "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+            "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}),
+        ),
+        "only supported for bind-mounts",
+    );
     refused(
         "/linux/namespaces",
         json!([{"type": "mount"}, {"type": "user"}]),
@@ -255,4 +264,47 @@ fn a_sysctl_may_be_written_with_either_separator() {
         paths,
         ["sys/net/ipv4/conf/eth0.1/forwarding", "sys/net/ipv4/ip_forward"]
     );
+}
+
+#[test]
+fn a_container_in_the_host_s_mount_namespace() {
+    let mut document = minimal();
+    document["linux"]["namespaces"] = json!([{"type": "pid"}]);
+    let plan = compile(&document).unwrap();
+    assert_eq!(plan.rootfs.propagation, None);
+    assert_eq!(plan.rootfs.way, crate::rootfs::Way::Chroot);
+    document["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+    let error = compile(&document).unwrap_err().to_string();
+    assert!(
+        error.contains("unable to restrict sys entries without a private MNT namespace"),
+        "{error}"
+    );
+}
+
+/// Everything that the options of a mount can ask for.
+#[test]
+fn mounts_of_every_kind() {
+    let mut document = minimal();
+    let maps = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    document["mounts"] = json!([
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "ro", "strictatime"]},
+        {"destination": "/copy", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro", "mode=700"]},
+        {"destination": "/bundle/rootfs/by/host/path", "type": "bind", "source": "/src", "options": ["bind"]},
+        {"destination": "/flags", "source": "src",
+         "options": ["rbind", "ro", "dev", "noatime", "rnosuid", "rslave", "shared", "z=ignored"]},
+        {"destination": "/mapped", "source": "src", "options": ["rbind", "ridmap"], "uidMappings": maps, "gidMappings": maps},
+        {"destination": "/overlay", "type": "overlay", "source": "overlay",
+         "options": [format!("lowerdir={}", "/l".repeat(200)), "upperdir=/u", "workdir=/w", "sync"]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+        {"destination": "/flags", "options": ["bind", "remount", "nosuid"]},
+        {"destination": "/copy", "type": "tmpfs", "options": ["remount", "size=1m", "ro"]},
+    ]);
+    document["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc/../proc/kcore", "/sys/firmware/"]);
+    document["linux"]["readonlyPaths"] = json!(["/proc/sys", "/proc/sys"]);
+    let plan = compile(&document).unwrap();
+    assert_eq!(
+        plan.rootfs.warnings,
+        ["mounts[3]: z=ignored has no meaning for a bind mount"]
+    );
+    compare("mounts.txt", &plan);
 }

@@ -35,13 +35,13 @@ pub(super) fn beneath_root(path: &Path) -> PathBuf {
     clean
 }
 
-/// A place in the root file system, with every directory on the way to it laid out for the child half.
+/// A place in the root file system.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
     /// Relative to the root, clean, never empty.
     pub path: CString,
-    /// The directories above it, outermost first.
-    pub parents: Vec<CString>,
+    /// The directory above it; nothing when that is the root.
+    pub parent: Option<CString>,
 }
 
 impl Target {
@@ -51,16 +51,10 @@ impl Target {
         if clean.as_os_str().is_empty() {
             return Err(Error::field(field, "the root itself cannot be the target"));
         }
-        let mut parents = Vec::new();
-        let mut above = clean.parent();
-        while let Some(parent) = above.filter(|parent| !parent.as_os_str().is_empty()) {
-            parents.push(c_path(field, parent)?);
-            above = parent.parent();
-        }
-        parents.reverse();
+        let parent = clean.parent().filter(|parent| !parent.as_os_str().is_empty());
         Ok(Self {
             path: c_path(field, &clean)?,
-            parents,
+            parent: parent.map(|parent| c_path(field, parent)).transpose()?,
         })
     }
 }
@@ -82,6 +76,7 @@ mod tests {
         }
         assert!(Target::new("f", Path::new("/a/..")).is_err());
         let target = Target::new("f", Path::new("/a/b/c")).unwrap();
-        assert_eq!(target.parents, [c"a".to_owned(), c"a/b".to_owned()]);
+        assert_eq!(target.parent.as_deref(), Some(c"a/b"));
+        assert_eq!(Target::new("f", Path::new("/a")).unwrap().parent, None);
     }
 }

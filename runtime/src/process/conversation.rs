@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
 };
 
 use super::is_alive;
@@ -103,6 +104,19 @@ impl Conversation<'_> {
             .map_err(|errno| Error::io("get the seccomp listener from the container process", errno))?;
         self.go()?;
         Ok(fetched)
+    }
+
+    /// Gives a waiting child half the descriptor it asked for.
+    pub(crate) fn give(&self, fd: &impl AsFd) -> Result<(), Error> {
+        let fds = [fd.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fits = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        debug_assert!(fits);
+        let parts = [std::io::IoSlice::new(&[1])];
+        let sent = sendmsg(self.socket, &parts, &mut ancillary, SendFlags::NOSIGNAL);
+        sent.map(drop)
+            .map_err(|errno| Error::io("answer the container process", errno))
     }
 
     fn receive(&self) -> Result<Heard, Error> {

@@ -8,14 +8,15 @@ use std::thread;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::{Conversation, Heard, Streams, reap, wait_exit};
+use super::{Conversation, Heard, Streams, is_alive, reap, wait_exit};
 use crate::Error;
 use crate::cgroup::Entrance;
 use crate::init::{self, Wires, Work};
+use crate::kernel;
 use crate::plan::{Join, Opened, namespace_name};
 use crate::sys::fd::above_streams;
-use crate::sys::process::{Child, Notice, clone_child, set_affinity, setns, unshare};
-use crate::sys::{Errno, Fd};
+use crate::sys::process::{Child, Notice, clone_child, clone_child_old, set_affinity, setns, unshare};
+use crate::sys::{Errno, Fd, signal};
 use crate::trace::trace;
 
 /// Namespaces that must be joined before the clone.
@@ -53,12 +54,16 @@ pub(crate) struct Request<'a> {
     pub(crate) wait_for_parent: bool,
     /// Joined by the child half.
     pub(crate) join: Vec<Opened>,
+    /// The kernel has only the calls of old.
+    pub(crate) old_kernel: bool,
     /// A process whose namespaces the child half joins.
     pub(crate) join_process: Option<(BorrowedFd<'a>, u64)>,
     /// An usher joins, and makes the process; nothing is joined before.
     pub(crate) usher: bool,
     /// Leave the caller's groups when root of a user namespace is assumed.
     pub(crate) drop_groups: bool,
+    /// It lets itself be reached at the gate.
+    pub(crate) show_at_gate: bool,
     /// For its own `oom_score_adj`, where this process has no privilege to write it.
     pub(crate) oom_score: Option<CString>,
     /// Resources and hard limits that it raises before it has no privilege to.
@@ -75,11 +80,18 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     };
     // An usher joins before anything is closed.
     let late = if usher.is_some() { &[][..] } else { &request.join };
+    let proc = request.old_kernel.then(kernel::open_proc).transpose()?;
+    // Without `clone3` it cannot be born in its group.
+    let procs = match request.cgroup.filter(|_| request.old_kernel) {
+        Some(group) => Some(open_procs(group)?),
+        None => None,
+    };
     let first_undeclared = request.preserve_fds.saturating_add(3);
     let mut keep: Vec<u32> = [Fd::of(&theirs)]
         .into_iter()
         .chain(request.gate.as_ref().map(Fd::of))
         .chain(late.iter().map(|namespace| Fd::of(&namespace.fd)))
+        .chain(proc.as_ref().map(Fd::of))
         .chain(request.join_process.as_ref().map(|(pidfd, _)| Fd::of(pidfd)))
         .map(|fd| fd.number().cast_unsigned())
         .collect();
@@ -90,7 +102,9 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
             .entrances
             .iter()
             .map(|entrance| Fd::of(&entrance.as_fd()))
+            .chain(procs.as_ref().map(Fd::of))
             .collect(),
+        proc: proc.as_ref().map(Fd::of),
         gate: request.gate.as_ref().map(Fd::of),
         streams: request.streams.wires(),
         close: gaps(first_undeclared, &keep),
@@ -98,18 +112,31 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         wait_for_parent: request.wait_for_parent,
         join: request.join,
         drop_groups: request.drop_groups,
+        show_at_gate: request.show_at_gate,
         oom_score: request.oom_score,
         raise: request.raise,
         usher: usher.as_ref().map(|(_, theirs)| (Fd::of(theirs), request.create)),
         join_process: request.join_process.map(|(pidfd, kinds)| (Fd::of(&pidfd), kinds)),
     };
+    let old_kernel = request.old_kernel;
     // What is new is the process's, not its usher's.
     let create = if usher.is_some() { 0 } else { request.create };
     let (cgroup, work) = (request.cgroup.as_ref().map(Fd::of), request.work);
     let make = || {
-        // SAFETY: `init::run` allocates nothing, locks nothing, does not unwind and never returns.
+        let body = || init::run(work, &wires);
+        if old_kernel {
+            // A handler of the caller's must not run in the child, which resets all of them before it unblocks any.
+            let mask = signal::Mask::all_but_faults();
+            let before = signal::set_mask(mask).map_err(|error| Error::io("block signals", error))?;
+            // SAFETY: `init::run` allocates nothing, locks nothing, does not unwind and never returns.
+            #[allow(unsafe_code)]
+            let child = unsafe { clone_child_old(create, Notice::Child, body) };
+            signal::set_mask(before).map_err(|error| Error::io("unblock signals", error))?;
+            return child.map_err(|errno| Error::io("clone", errno));
+        }
+        // SAFETY: as above.
         #[allow(unsafe_code)]
-        let child = unsafe { clone_child(create, cgroup, Notice::Child, || init::run(work, &wires)) };
+        let child = unsafe { clone_child(create, cgroup, Notice::Child, body) };
         child.map_err(Error::Clone)
     };
     trace!(
@@ -161,6 +188,13 @@ fn follow(usher: Child, socket: &OwnedFd) -> Result<Child, Error> {
 
 fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
     above_streams(fd).map_err(|errno| Error::io("duplicate a descriptor", errno))
+}
+
+/// The file by which a process enters a v2 group.
+fn open_procs(group: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(group, "cgroup.procs", flags, Mode::empty())
+        .map_err(|errno| Error::io("open cgroup.procs", errno))
 }
 
 /// Runs `make` on a thread of its own in these namespaces, so that no thread of the caller's is ever in them.
@@ -233,6 +267,58 @@ fn gaps(first: u32, keep: &[u32]) -> Vec<(u32, u32)> {
     }
     gaps.push((next, u32::MAX));
     gaps
+}
+
+/// What is joined to be in those namespaces of a process that `kinds` names: the process, all at once, or where the kernel
+/// knows no such thing (before 5.8) one namespace after the other, the user namespace first and the mount namespace last.
+pub(crate) fn join_list(pidfd: BorrowedFd<'_>, kinds: u64) -> Result<Vec<(OwnedFd, u64)>, Error> {
+    const ORDER: [libc::c_int; 8] = [
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWTIME,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNS,
+    ];
+    if !kernel::is_old() {
+        let pidfd = pidfd.try_clone_to_owned();
+        return Ok(vec![(
+            pidfd.map_err(|error| Error::io("duplicate a pidfd", error))?,
+            kinds,
+        )]);
+    }
+    let pid = pid_of(pidfd)?;
+    let kinds = ORDER
+        .into_iter()
+        .map(|kind| kind as u64)
+        .filter(|kind| kinds & kind != 0);
+    let joins: Vec<Join> = kinds
+        .map(|kind| Join {
+            kind,
+            path: format!("/proc/{pid}/ns/{}", namespace_name(kind)).into(),
+        })
+        .collect();
+    let opened = open_joins(&joins)?;
+    // Now it is known whose they are: the pid was not free in between.
+    match is_alive(pidfd) {
+        true => Ok(opened
+            .into_iter()
+            .map(|namespace| (namespace.fd, namespace.kind))
+            .collect()),
+        false => Err(Error::Ended("being joined")),
+    }
+}
+
+/// The pid of a pidfd's process, as the kernel tells it about the descriptor.
+fn pid_of(pidfd: BorrowedFd<'_>) -> Result<i32, Error> {
+    let path = format!("/proc/self/fdinfo/{}", Fd::of(&pidfd).number());
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::io(format!("read {path}"), error))?;
+    let pid = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or(Error::Ended("being joined"))
 }
 
 /// Opens the namespaces that are joined by path, and checks that they are what the configuration says.

@@ -3,15 +3,18 @@
 //! Refuses a `/dev` of the image that is a link: it could lead to a directory of the host that is mounted in the
 //! container, the host's own `/dev` for one, where nothing is to be made or replaced.
 
-use super::place::{Kind, name, open_or_make, open_parent};
+use super::detached;
+use super::mount::Site;
+use super::place::{name, open_parent};
+use crate::lookup::{self, Kind};
 use crate::plan::{Device, Link};
 use crate::sys::fs::{self, Resolve};
-use crate::sys::mount::{self, Extent};
+use crate::sys::mount::Extent;
 use crate::sys::{Errno, Fd};
 
 /// Makes a node; where a user namespace forbids that, the host's node is bound instead.
-pub(crate) fn make_device(root: Fd, device: &Device) -> Result<(), Errno> {
-    let parent = open_parent(root, &device.target, Resolve::InRootNoSymlinks)?;
+pub(crate) fn make_device(site: Site, device: &Device) -> Result<(), Errno> {
+    let parent = open_parent(site.root, &device.target, Resolve::InRootNoSymlinks)?;
     let name = name(&device.target.path);
     let result = match fs::mknodat(parent, name, device.mode, device.device) {
         Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
@@ -22,7 +25,7 @@ pub(crate) fn make_device(root: Fd, device: &Device) -> Result<(), Errno> {
             Ok(false) => Err(errno),
             Err(errno) => Err(errno),
         },
-        Err(errno) if errno.number() == libc::EPERM => bind_device(root, device),
+        Err(errno) if errno.number() == libc::EPERM => bind_device(site, device),
         Err(errno) => Err(errno),
     };
     parent.close();
@@ -34,14 +37,19 @@ fn is_same(parent: Fd, device: &Device) -> Result<bool, Errno> {
     Ok(there.mode & libc::S_IFMT == device.mode & libc::S_IFMT && there.rdev == device.device)
 }
 
-fn bind_device(root: Fd, device: &Device) -> Result<(), Errno> {
-    let source = mount::clone_tree(Fd::CWD, &device.host, Extent::Mount)?;
+fn bind_device(site: Site, device: &Device) -> Result<(), Errno> {
+    let source = site.maker.bind(Fd::CWD, &device.host, Extent::Mount)?;
     let there = fs::stat(source, c"")?;
     if there.mode & libc::S_IFMT != device.mode & libc::S_IFMT || there.rdev != device.device {
         return Err(Errno::new(libc::ENODEV));
     }
-    let target = open_or_make(root, &device.target, Kind::File, Resolve::InRootNoSymlinks)?;
-    let result = mount::attach(source, target);
+    let target = lookup::open_or_make(
+        site.root,
+        &device.target.path,
+        Kind::File,
+        Resolve::InRootNoSymlinks,
+    )?;
+    let result = detached::attach(source, target);
     target.close();
     source.close();
     result
@@ -50,7 +58,7 @@ fn bind_device(root: Fd, device: &Device) -> Result<(), Errno> {
 /// Makes a link of `/dev`; one that is there stays, unless it must be ours.
 pub(crate) fn make_link(root: Fd, link: &Link) -> Result<(), Errno> {
     if let Some(needed) = &link.needs {
-        match fs::openat2(root, needed, libc::O_PATH, 0, Resolve::InRoot) {
+        match lookup::open(root, needed, libc::O_PATH, Resolve::InRoot) {
             Ok(found) => found.close(),
             Err(errno) if errno.number() == libc::ENOENT => return Ok(()),
             Err(errno) => return Err(errno),

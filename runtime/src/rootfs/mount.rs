@@ -2,86 +2,210 @@
 
 use std::ffi::CStr;
 
-use super::place::{Kind, name, open_or_make, open_parent};
-use crate::plan::{Mount, Operation, OverProc, Source, extent};
+use super::copy::copy_up;
+use super::detached::{self, Filesystem, Maker, ProcPath};
+use super::place::{name, open_parent};
+use crate::init::Message;
+use crate::lookup::{self, Kind};
+use crate::plan::{Locked, Mount, Operation, OverProc, Source, extent};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Extent};
-use crate::sys::{Errno, Fd};
+use crate::sys::{Errno, Fd, socket};
+
+/// What the operations have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    /// The container's root.
+    pub(crate) root: Fd,
+    pub(crate) maker: Maker,
+    /// Who opens the sources that this process may not.
+    pub(crate) parent: Fd,
+    /// What the root is, as `stat` tells it.
+    identity: (u64, u64),
+}
+
+impl Site {
+    /// A site in the root that is open as `root`.
+    pub(crate) fn new(root: Fd, maker: Maker, parent: Fd) -> Result<Self, Errno> {
+        Ok(Self {
+            root,
+            maker,
+            parent,
+            identity: fs::stat(root, c"")?.identity,
+        })
+    }
+}
 
 /// Binds the root file system at `path` on itself; answers the root of the new mount.
-pub(crate) fn attach_root(path: &CStr) -> Result<Fd, Errno> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let target = fs::openat2(Fd::CWD, path, flags, 0, Resolve::Host)?;
-    let root = mount::clone_tree(target, c"", Extent::Tree)?;
-    mount::attach(root, target)?;
+pub(crate) fn attach_root(maker: Maker, path: &CStr) -> Result<Fd, Errno> {
+    let target = lookup::open(Fd::CWD, path, libc::O_PATH | libc::O_DIRECTORY, Resolve::Host)?;
+    let root = maker.bind(target, c"", Extent::Tree)?;
+    detached::attach(root, target)?;
     target.close();
     Ok(root)
 }
 
-/// Performs one operation beneath `root`.
-pub(crate) fn perform(root: Fd, operation: &Operation) -> Result<(), Errno> {
+/// Performs the `index`th operation. Answers the mount, open, when it is to be made read-only at the end.
+pub(crate) fn perform(site: Site, index: usize, operation: &Operation) -> Result<Option<Fd>, Errno> {
+    let root = site.root;
     match operation {
-        Operation::Mount(mount) => attach(root, mount),
+        Operation::Mount(mount) => return attach(site, index, mount),
         Operation::Link { at, to } => {
             let parent = open_parent(root, at, Resolve::InRoot)?;
             let result = fs::symlinkat(to, parent, name(&at.path));
             parent.close();
             result
         }
-        Operation::Attributes { at, attributes } => {
-            let target = fs::openat2(root, &at.path, libc::O_PATH, 0, Resolve::InRoot)?;
-            let result = mount::set_attributes(target, attributes, Extent::Mount);
+        Operation::Remount { at, flags, data } => {
+            let target = lookup::open(root, &at.path, libc::O_PATH, Resolve::InRoot)?;
+            let result = ProcPath::of(target).and_then(|place| {
+                let flags = libc::MS_REMOUNT | flags;
+                mount::mount(None, place.text()?, None, flags, data.as_deref())
+            });
             target.close();
             result
         }
     }
+    .map(|()| None)
 }
 
-fn attach(root: Fd, mount: &Mount) -> Result<(), Errno> {
-    let tree = open_source(mount)?;
-    let kind = match fs::stat(tree, c"")?.is_directory() {
-        true => Kind::Directory,
-        false => Kind::File,
+fn attach(site: Site, index: usize, mount: &Mount) -> Result<Option<Fd>, Errno> {
+    let source = match &mount.source {
+        // What is made depends on what is there.
+        Source::New { .. } => None,
+        Source::Bind { path, tree, id_map } => Some(open_bind(site, index, path, *tree, id_map.is_some())?),
+    };
+    let kind = match source {
+        Some(tree) if !fs::stat(tree, c"")?.is_directory() => Kind::File,
+        _ => Kind::Directory,
     };
     let resolve = match mount.follow_links {
         true => Resolve::InRoot,
         false => Resolve::InRootNoSymlinks,
     };
-    let target = open_or_make(root, &mount.target, kind, resolve)?;
+    let (target, mode) = open_target(site, mount, kind, resolve)?;
+    let tree = match source {
+        Some(tree) => tree,
+        None => make(site.maker, mount, mode)?,
+    };
     check_proc(mount.over_proc, tree, target)?;
-    mount::attach(tree, target)?;
+    set_flags(mount, tree)?;
+    if mount.copy_up {
+        copy_up(target, tree)?;
+    }
+    if let Some(label) = &mount.label {
+        detached::set_label(tree, label)?;
+    }
+    detached::attach(tree, target)?;
     target.close();
     for (propagation, tree_too) in &mount.propagation {
-        mount::set_attributes(tree, &Attributes::new(0, 0, *propagation), extent(*tree_too))?;
+        detached::set_attributes(tree, &Attributes::new(0, 0, *propagation), extent(*tree_too))?;
+    }
+    if mount.late_read_only {
+        return Ok(Some(tree));
     }
     tree.close();
-    Ok(())
+    Ok(None)
 }
 
-/// A detached mount with its attributes set.
-fn open_source(mount: &Mount) -> Result<Fd, Errno> {
-    match &mount.source {
-        Source::New { kind, parameters } => {
-            let context = mount::fsopen(kind)?;
-            for (key, value) in parameters {
-                mount::fsconfig(context, key, value.as_deref())?;
-            }
-            mount::fsconfig_create(context)?;
-            let attributes = mount.attributes.set | mount.recursive.set;
-            let tree = mount::fsmount(context, attributes)?;
-            context.close();
-            Ok(tree)
+/// The target, and the mode that a tmpfs takes over from a directory that was there.
+fn open_target(site: Site, mount: &Mount, kind: Kind, resolve: Resolve) -> Result<(Fd, Option<u32>), Errno> {
+    let root = site.root;
+    let (target, was_there) = match lookup::open(root, &mount.target.path, libc::O_PATH, resolve) {
+        Ok(target) => (target, true),
+        Err(errno) if errno.number() == libc::ENOENT => {
+            let made = lookup::open_or_make(root, &mount.target.path, kind, resolve)?;
+            (made, false)
         }
-        Source::Bind { path, tree } => {
-            let bound = mount::clone_tree(Fd::CWD, path, extent(*tree))?;
-            for (attributes, extent) in [(mount.attributes, Extent::Mount), (mount.recursive, Extent::Tree)] {
-                if !attributes.is_empty() {
-                    mount::set_attributes(bound, &attributes, extent)?;
-                }
-            }
+        Err(errno) => return Err(errno),
+    };
+    let stat = fs::stat(target, c"")?;
+    // A link may lead to the root itself, where a mount would be out of everybody's sight.
+    if stat.identity == site.identity && fs::mount_id(target)? == fs::mount_id(root)? {
+        return Err(Errno::new(libc::EBUSY));
+    }
+    let inherits = was_there && mount.inherits_mode;
+    Ok((target, inherits.then_some(stat.mode & 0o7777)))
+}
+
+fn make(maker: Maker, mount: &Mount, mode: Option<u32>) -> Result<Fd, Errno> {
+    let Source::New {
+        kind,
+        parameters,
+        instead,
+        ..
+    } = &mount.source
+    else {
+        return Err(Errno::new(libc::EINVAL));
+    };
+    let made = maker.filesystem(Filesystem {
+        kind,
+        parameters,
+        attributes: mount.attributes.set,
+        mode,
+    });
+    match (made, instead) {
+        // A user namespace may mount this only with a cgroup namespace of its own.
+        (Err(errno), Some(path)) if [libc::EPERM, libc::EBUSY].contains(&errno.number()) => {
+            let bound = maker.bind(Fd::CWD, path, Extent::Tree)?;
+            detached::set_attributes(bound, &mount.attributes, Extent::Mount)?;
             Ok(bound)
         }
+        (made, _) => made,
     }
+}
+
+/// A detached copy of a part of the host's tree (or of what was already mounted in the container).
+fn open_bind(site: Site, index: usize, path: &CStr, tree: bool, by_parent: bool) -> Result<Fd, Errno> {
+    if !by_parent {
+        match site.maker.bind(Fd::CWD, path, extent(tree)) {
+            // On the way to it is a directory that the container's root user may not enter.
+            Err(errno) if errno.number() == libc::EACCES => {}
+            answer => return answer,
+        }
+    }
+    let given = ask_for(site.parent, index as u32)?;
+    if by_parent {
+        return Ok(given);
+    }
+    let bound = site.maker.bind(given, c"", extent(tree));
+    given.close();
+    bound
+}
+
+/// Asks the parent for what this process may not open.
+pub(crate) fn ask_for(parent: Fd, index: u32) -> Result<Fd, Errno> {
+    socket::send(parent, &Message::Source(index).encode(), None)?;
+    socket::receive_fd(parent)
+}
+
+fn set_flags(mount: &Mount, tree: Fd) -> Result<(), Errno> {
+    if let (Source::Bind { .. }, false) = (&mount.source, mount.attributes.is_empty()) {
+        match detached::set_attributes(tree, &mount.attributes, Extent::Mount) {
+            Err(errno) if errno.number() == libc::EPERM => keep_locked(mount, tree, errno)?,
+            answer => answer?,
+        }
+    }
+    match mount.recursive.is_empty() {
+        true => Ok(()),
+        false => detached::set_attributes(tree, &mount.recursive, Extent::Tree),
+    }
+}
+
+/// Some flags of a mount cannot be cleared from a user namespace. They stay, unless the configuration asks for exactly that.
+fn keep_locked(mount: &Mount, tree: Fd, refused: Errno) -> Result<(), Errno> {
+    let Some(Locked { kept, denied, atime }) = &mount.locked else {
+        return Err(refused);
+    };
+    let current = detached::current(tree)?;
+    let times = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
+    if current & denied != 0 || atime.is_some_and(|atime| atime != current & times) {
+        return Err(refused);
+    }
+    if kept.is_empty() {
+        return Ok(());
+    }
+    detached::set_attributes(tree, kept, Extent::Mount)
 }
 
 /// The plan judged the target by name; here it is judged by what it turned out to be.

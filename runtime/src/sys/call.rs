@@ -2,6 +2,22 @@
 
 use super::Errno;
 
+/// What a kernel has not that is as old as the oldest one supported, and what some sandboxes do not let through.
+#[cfg(feature = "old-kernel")]
+const OLD_KERNEL_LACKS: [libc::c_long; 11] = [
+    libc::SYS_clone3,
+    libc::SYS_close_range,
+    libc::SYS_faccessat2,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_openat2,
+];
+
 /// Performs system call `number`.
 ///
 /// # Safety
@@ -12,6 +28,10 @@ pub(crate) unsafe fn raw<const N: usize>(
     number: libc::c_long,
     arguments: [usize; N],
 ) -> Result<usize, Errno> {
+    #[cfg(feature = "old-kernel")]
+    if OLD_KERNEL_LACKS.contains(&number) {
+        return Err(Errno::new(libc::ENOSYS));
+    }
     let mut six = [0; 6];
     six[..N].copy_from_slice(&arguments);
     // SAFETY: the caller vouches for number and arguments; `syscall` ignores the ones past the call's own. It

@@ -60,6 +60,7 @@ impl Errno {
             libc::ENOTEMPTY => "ENOTEMPTY",
             libc::ELOOP => "ELOOP",
             libc::EUSERS => "EUSERS",
+            libc::EPROTO => "EPROTO",
             libc::EOPNOTSUPP => "EOPNOTSUPP",
             libc::EADDRINUSE => "EADDRINUSE",
             libc::ECONNRESET => "ECONNRESET",

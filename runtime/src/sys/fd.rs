@@ -49,6 +49,23 @@ pub(crate) fn owned(number: usize) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number as RawFd) }
 }
 
+/// Takes ownership of a descriptor that one of this module tree's calls just made.
+pub(crate) fn own(fd: Fd) -> OwnedFd {
+    owned(fd.arg())
+}
+
+/// Sets the close-on-exec flag.
+pub(crate) fn close_on_exec(fd: Fd) -> Result<(), Errno> {
+    // SAFETY: F_SETFD takes no pointer.
+    unsafe {
+        raw(
+            libc::SYS_fcntl,
+            [fd.arg(), libc::F_SETFD as usize, libc::FD_CLOEXEC as usize],
+        )
+    }
+    .map(drop)
+}
+
 /// Makes `to` a copy of `from`, which stays open; `to` survives `execve`.
 pub(crate) fn duplicate_to(from: Fd, to: Fd) -> Result<(), Errno> {
     if from == to {

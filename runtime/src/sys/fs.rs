@@ -80,6 +80,125 @@ pub(crate) fn openat2(
     }
 }
 
+/// Opens `path` below `directory` as any path, close-on-exec.
+pub(crate) fn openat(directory: Fd, path: &CStr, flags: libc::c_int) -> Result<Fd, Errno> {
+    loop {
+        // SAFETY: `path` outlives the call; no flag here makes a file, so there is no mode.
+        let answer = unsafe {
+            raw(
+                libc::SYS_openat,
+                [
+                    directory.arg(),
+                    path.as_ptr() as usize,
+                    (flags | libc::O_CLOEXEC) as usize,
+                    0,
+                ],
+            )
+        };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => return answer.map(|number| Fd::at(number as i32)),
+        }
+    }
+}
+
+/// The text of an open symbolic link (`O_PATH | O_NOFOLLOW`); its length.
+pub(crate) fn read_link(link: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the empty path is static; the buffer outlives the call and the length is its own.
+    unsafe {
+        raw(
+            libc::SYS_readlinkat,
+            [
+                link.arg(),
+                c"".as_ptr() as usize,
+                buffer.as_mut_ptr() as usize,
+                buffer.len(),
+            ],
+        )
+    }
+}
+
+/// Reads directory entries (`struct linux_dirent64`); how many bytes, 0 at the end.
+pub(crate) fn read_directory(directory: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the buffer outlives the call; the length is its own.
+    unsafe {
+        raw(
+            libc::SYS_getdents64,
+            [directory.arg(), buffer.as_mut_ptr() as usize, buffer.len()],
+        )
+    }
+}
+
+/// The names in what [`read_directory`] filled, `.` and `..` left out.
+pub(crate) fn entries(filled: &[u8]) -> impl Iterator<Item = &CStr> {
+    /// Offsets in the structure.
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let mut rest = filled;
+    std::iter::from_fn(move || {
+        let length = rest.get(LENGTH..LENGTH + 2)?;
+        let length = usize::from(u16::from_ne_bytes([length[0], length[1]]));
+        let (entry, next) = rest.split_at_checked(length)?;
+        rest = next;
+        CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()
+    })
+    .filter(|name| *name != c"." && *name != c"..")
+}
+
+/// Copies up to `count` bytes from one open file to another, at their positions; how many, 0 at the end.
+pub(crate) fn send_file(from: Fd, to: Fd, count: usize) -> Result<usize, Errno> {
+    // SAFETY: no pointer: a null offset stands for the file's own position.
+    unsafe { raw(libc::SYS_sendfile, [to.arg(), from.arg(), 0, count]) }
+}
+
+/// Makes a new file below `directory`, open for writing; there must be nothing of that name.
+pub(crate) fn create(directory: Fd, name: &CStr, mode: u32) -> Result<Fd, Errno> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: `name` outlives the call.
+    unsafe {
+        raw(
+            libc::SYS_openat,
+            [
+                directory.arg(),
+                name.as_ptr() as usize,
+                flags as usize,
+                mode as usize,
+            ],
+        )
+    }
+    .map(|number| Fd::at(number as i32))
+}
+
+/// Sets the permission bits of a name that is no link.
+pub(crate) fn chmod(directory: Fd, name: &CStr, mode: u32) -> Result<(), Errno> {
+    // SAFETY: `name` outlives the call.
+    unsafe {
+        raw(
+            libc::SYS_fchmodat,
+            [directory.arg(), name.as_ptr() as usize, mode as usize],
+        )
+    }
+    .map(drop)
+}
+
+/// Sets an extended attribute; the value is a string with its final zero.
+pub(crate) fn set_attribute(path: &CStr, name: &CStr, value: &CStr) -> Result<(), Errno> {
+    // SAFETY: the three strings outlive the call; the size is that of the value with its zero.
+    unsafe {
+        raw(
+            libc::SYS_setxattr,
+            [
+                path.as_ptr() as usize,
+                name.as_ptr() as usize,
+                value.as_ptr() as usize,
+                value.count_bytes() + 1,
+                0,
+            ],
+        )
+    }
+    .map(drop)
+}
+
 /// Makes a directory.
 pub(crate) fn mkdirat(directory: Fd, name: &CStr, mode: u32) -> Result<(), Errno> {
     // SAFETY: `name` outlives the call.
@@ -158,6 +277,10 @@ pub(crate) struct Stat {
     pub(crate) mode: u32,
     /// Owner.
     pub(crate) uid: u32,
+    /// Group.
+    pub(crate) gid: u32,
+    /// The file system's number and the file's in it.
+    pub(crate) identity: (u64, u64),
     /// The device it is, when it is one.
     pub(crate) rdev: u64,
 }
@@ -166,6 +289,11 @@ impl Stat {
     /// Whether the type bits are `S_IFDIR`.
     pub(crate) fn is_directory(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    /// Whether the type bits are `S_IFLNK`.
+    pub(crate) fn is_link(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFLNK
     }
 
     /// Whether it is the character device `major`:`minor`.
@@ -196,17 +324,61 @@ pub(crate) fn stat(directory: Fd, name: &CStr) -> Result<Stat, Errno> {
     Ok(Stat {
         mode: stat.st_mode,
         uid: stat.st_uid,
+        gid: stat.st_gid,
+        identity: (stat.st_dev, stat.st_ino),
         rdev: stat.st_rdev,
     })
 }
 
+/// The number of the mount an open file was reached through; 0 where the kernel does not tell (before 5.8).
+pub(crate) fn mount_id(fd: Fd) -> Result<u64, Errno> {
+    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the empty path is static; the buffer outlives the call and has the kernel's layout.
+    unsafe {
+        raw(
+            libc::SYS_statx,
+            [
+                fd.arg(),
+                c"".as_ptr() as usize,
+                libc::AT_EMPTY_PATH as usize,
+                libc::STATX_MNT_ID as usize,
+                buffer.as_mut_ptr() as usize,
+            ],
+        )?;
+    }
+    // SAFETY: all-zero bytes are a valid value, and the call filled in what it knows.
+    Ok(unsafe { buffer.assume_init() }.stx_mnt_id)
+}
+
+/// The kernel's `struct statfs` on 64-bit systems.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct StatFs {
+    kind: i64,
+    block_size: i64,
+    counts: [u64; 5],
+    id: [i32; 2],
+    name_length: i64,
+    fragment_size: i64,
+    flags: i64,
+    spare: [i64; 4],
+}
+
+fn statfs(fd: Fd) -> Result<StatFs, Errno> {
+    let mut buffer = StatFs::default();
+    // SAFETY: `buffer` outlives the call and has the layout of the kernel's structure.
+    unsafe { raw(libc::SYS_fstatfs, [fd.arg(), &raw mut buffer as usize])? };
+    Ok(buffer)
+}
+
 /// The magic number of the file system an open file is on.
 pub(crate) fn filesystem(fd: Fd) -> Result<i64, Errno> {
-    let mut buffer = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: `buffer` outlives the call and has the layout of the kernel's `struct statfs`.
-    unsafe { raw(libc::SYS_fstatfs, [fd.arg(), buffer.as_mut_ptr() as usize])? };
-    // SAFETY: the call succeeded and filled the buffer.
-    Ok(unsafe { buffer.assume_init() }.f_type)
+    statfs(fd).map(|statfs| statfs.kind)
+}
+
+/// The flags (`ST_*`) of the mount an open file was reached through.
+pub(crate) fn mount_flags(fd: Fd) -> Result<u64, Errno> {
+    statfs(fd).map(|statfs| statfs.flags.cast_unsigned())
 }
 
 /// Reads once.

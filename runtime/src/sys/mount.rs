@@ -16,7 +16,7 @@ pub struct Attributes {
     pub clear: u64,
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE` or 0 for no change.
     pub propagation: u64,
-    /// For `MOUNT_ATTR_IDMAP`; not used.
+    /// For `MOUNT_ATTR_IDMAP`: a descriptor of a user namespace.
     userns: u64,
 }
 
@@ -31,6 +31,16 @@ impl Attributes {
             clear,
             propagation,
             userns: 0,
+        }
+    }
+
+    /// Ids of the file system seen through the maps of a user namespace.
+    pub(crate) fn id_mapped(namespace: Fd) -> Self {
+        Self {
+            set: libc::MOUNT_ATTR_IDMAP,
+            clear: 0,
+            propagation: 0,
+            userns: namespace.arg() as u64,
         }
     }
 
@@ -157,28 +167,51 @@ pub(crate) fn set_attributes(mount: Fd, attributes: &Attributes, extent: Extent)
     .map(drop)
 }
 
-/// Sets the propagation of the mount at `path`; `flags` may have `MS_REC`.
-pub(crate) fn set_propagation(path: &CStr, flags: u64) -> Result<(), Errno> {
-    // SAFETY: `path` outlives the call; the other strings are not read for a change of propagation.
-    unsafe { raw(libc::SYS_mount, [0, path.as_ptr() as usize, 0, flags as usize, 0]) }.map(drop)
+/// Whether the kernel has [`set_attributes`].
+pub(crate) fn has_set_attributes() -> bool {
+    // SAFETY: a structure of no size is refused before anything is read.
+    let answer = unsafe {
+        raw(
+            libc::SYS_mount_setattr,
+            [Fd::CWD.arg(), EMPTY.as_ptr() as usize, 0, 0, 0],
+        )
+    };
+    answer.err().map(Errno::number) != Some(libc::ENOSYS)
 }
 
-/// Moves the mount at `from` to `to`.
-pub(crate) fn move_to(from: &CStr, to: &CStr) -> Result<(), Errno> {
-    // SAFETY: both strings outlive the call.
+/// `mount(2)`: a string that is not there is a null pointer.
+pub(crate) fn mount(
+    source: Option<&CStr>,
+    target: &CStr,
+    kind: Option<&CStr>,
+    flags: u64,
+    data: Option<&CStr>,
+) -> Result<(), Errno> {
+    let pointer = |text: Option<&CStr>| text.map_or(0, |text| text.as_ptr() as usize);
+    // SAFETY: every string outlives the call; the kernel reads at most a page of data and stops at its zero.
     unsafe {
         raw(
             libc::SYS_mount,
             [
-                from.as_ptr() as usize,
-                to.as_ptr() as usize,
-                0,
-                libc::MS_MOVE as usize,
-                0,
+                pointer(source),
+                target.as_ptr() as usize,
+                pointer(kind),
+                flags as usize,
+                pointer(data),
             ],
         )
     }
     .map(drop)
+}
+
+/// Sets the propagation of the mount at `path`; `flags` may have `MS_REC`.
+pub(crate) fn set_propagation(path: &CStr, flags: u64) -> Result<(), Errno> {
+    mount(None, path, None, flags, None)
+}
+
+/// Moves the mount at `from` to `to`.
+pub(crate) fn move_to(from: &CStr, to: &CStr) -> Result<(), Errno> {
+    mount(Some(from), to, None, libc::MS_MOVE, None)
 }
 
 /// Puts the working directory's mount at the root, and the old root on top of it.
@@ -188,13 +221,13 @@ pub(crate) fn pivot_root_here() -> Result<(), Errno> {
     unsafe { raw(libc::SYS_pivot_root, [here, here]) }.map(drop)
 }
 
-/// Detaches the topmost mount at the working directory and everything below it.
-pub(crate) fn detach_here() -> Result<(), Errno> {
-    // SAFETY: the string is static.
+/// Detaches the topmost mount at `path` and everything below it.
+pub(crate) fn detach(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: the string outlives the call.
     unsafe {
         raw(
             libc::SYS_umount2,
-            [c".".as_ptr() as usize, libc::MNT_DETACH as usize],
+            [path.as_ptr() as usize, libc::MNT_DETACH as usize],
         )
     }
     .map(drop)

@@ -28,6 +28,7 @@ struct CloneArguments {
 }
 
 /// A child process that was just made.
+#[derive(Debug)]
 pub(crate) struct Child {
     /// As this process's pid namespace numbers it.
     pub(crate) pid: i32,
@@ -43,6 +44,15 @@ pub(crate) enum Notice {
     /// Nothing: it is none of what the program's own handlers and waits for children collect, and it waits to be
     /// reaped by [`wait`] even where `SIGCHLD` is ignored.
     Nothing,
+}
+
+impl Notice {
+    fn signal(self) -> u64 {
+        match self {
+            Self::Child => libc::SIGCHLD as u64,
+            Self::Nothing => 0,
+        }
+    }
 }
 
 /// Makes a child with its own copy of the memory, in the new namespaces that `namespaces` (`CLONE_NEW*`) asks for and
@@ -69,10 +79,7 @@ where
     let mut arguments = CloneArguments {
         flags: namespaces | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: match notice {
-            Notice::Child => libc::SIGCHLD as u64,
-            Notice::Nothing => 0,
-        },
+        exit_signal: notice.signal(),
         ..CloneArguments::default()
     };
     if let Some(cgroup) = cgroup {
@@ -125,6 +132,46 @@ where
         body();
     }
     Ok((pid as i32, Fd::at(pidfd)))
+}
+
+/// As [`clone_child`] without a control group, by the call that every kernel has.
+///
+/// # Safety
+///
+/// As [`clone_child`]. The caller's signal handlers are the child's until it resets them.
+pub(crate) unsafe fn clone_child_old<F>(namespaces: u64, notice: Notice, body: F) -> Result<Child, Errno>
+where
+    F: FnOnce() -> Infallible,
+{
+    let mut pidfd: i32 = -1;
+    let flags = namespaces | libc::CLONE_PIDFD as u64 | notice.signal();
+    // SAFETY: without CLONE_VM the child has its own copy of memory and stack, so returning twice is sound, and no stack
+    // is given; the kernel writes the pidfd into the parent's variable, which is the third argument everywhere.
+    let pid = unsafe {
+        raw(
+            libc::SYS_clone,
+            [flags as usize, 0, &raw mut pidfd as usize, 0, 0],
+        )?
+    };
+    if pid == 0 {
+        body();
+    }
+    Ok(Child {
+        pid: pid as i32,
+        pidfd: owned(pidfd as usize),
+    })
+}
+
+/// Makes a child in new namespaces that does nothing, and ends when the pipe that it reads from is closed.
+pub(crate) fn clone_waiting(namespaces: u64, read: Fd, write: Fd) -> Result<Child, Errno> {
+    let wait = || {
+        // Otherwise it would wait for itself.
+        write.close();
+        let ended = super::fs::read(read, &mut [0]);
+        exit(i32::from(ended.is_err()))
+    };
+    // SAFETY: the body makes three system calls on two numbers and never returns.
+    unsafe { clone_child_old(namespaces, Notice::Child, wait) }
 }
 
 /// Ends this process at once: no destructors, no exit handlers.
@@ -182,8 +229,15 @@ pub(crate) fn unshare(flags: u64) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_unshare, [flags as usize]) }.map(drop)
 }
 
-/// Joins the namespace of a descriptor, or those of a pidfd's process that `flags` names.
+/// Joins the namespace of a descriptor, or those of a pidfd's process that `flags` names (since 5.8).
 pub(crate) fn setns(fd: Fd, flags: u64) -> Result<(), Errno> {
+    #[cfg(feature = "old-kernel")]
+    {
+        const NSFS_MAGIC: i64 = 0x6e73_6673;
+        if super::fs::filesystem(fd)? != NSFS_MAGIC {
+            return Err(Errno::new(libc::EINVAL));
+        }
+    }
     // SAFETY: no pointer.
     unsafe { raw(libc::SYS_setns, [fd.arg(), flags as usize]) }.map(drop)
 }

@@ -100,6 +100,47 @@ pub(crate) fn receive(socket: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
+/// Receives one packet with a descriptor beside it, close-on-exec; blocks until there is one.
+pub(crate) fn receive_fd(socket: Fd) -> Result<Fd, Errno> {
+    /// A control message with one descriptor.
+    #[repr(C)]
+    struct Rights {
+        header: libc::cmsghdr,
+        fd: i32,
+    }
+    let mut byte = 0u8;
+    let mut vector = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    // SAFETY: both are plain data for which all-zero bytes are valid.
+    let (mut message, mut rights) = unsafe { (mem::zeroed::<libc::msghdr>(), mem::zeroed::<Rights>()) };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut rights).cast();
+    message.msg_controllen = size_of::<Rights>();
+    loop {
+        // SAFETY: the message and all it points to outlive the call, and the lengths are those of what it points to.
+        let answer = unsafe {
+            raw(
+                libc::SYS_recvmsg,
+                [
+                    socket.arg(),
+                    ptr::from_mut(&mut message) as usize,
+                    libc::MSG_CMSG_CLOEXEC as usize,
+                ],
+            )
+        };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            Err(errno) => return Err(errno),
+            Ok(0) => return Err(Errno::new(libc::EPIPE)),
+            Ok(_) if rights.header.cmsg_type == libc::SCM_RIGHTS => return Ok(Fd::at(rights.fd)),
+            Ok(_) => return Err(Errno::new(libc::EPROTO)),
+        }
+    }
+}
+
 /// Waits for somebody to connect to a listening socket.
 pub(crate) fn accept(listener: Fd) -> Result<Fd, Errno> {
     loop {
