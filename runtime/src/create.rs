@@ -17,8 +17,8 @@ use crate::plan::{Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
-use crate::record::{Directory, Record};
-use crate::spec::Spec;
+use crate::record::{Directory, NOTIFY_DIRECTORY, NOTIFY_SOCKET, Record};
+use crate::spec::{Spec, oci};
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
 use crate::terminal::ConsoleSocket;
@@ -48,6 +48,10 @@ pub struct CreateOptions {
     pub console_socket: Option<PathBuf>,
     /// A listening unix socket that receives a pidfd of the first process.
     pub pidfd_socket: Option<PathBuf>,
+    /// Variables (`NAME=value`) for the first process besides those of the configuration.
+    pub environment: Vec<String>,
+    /// Mount a directory with a socket for `sd_notify(3)` at `/run/notify`; [`crate::Notifications`] listens there.
+    pub notify: bool,
 }
 
 impl CreateOptions {
@@ -65,6 +69,8 @@ impl CreateOptions {
             systemd_cgroup: false,
             console_socket: None,
             pidfd_socket: None,
+            environment: Vec::new(),
+            notify: false,
         }
     }
 }
@@ -94,7 +100,10 @@ impl Runtime {
         }
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
-        let (plan, cgroups) = compile(spec, &bundle, &options)?;
+        let (plan, cgroups) = match self.changed(spec, &options)? {
+            Some(changed) => compile(&changed, &bundle, &options)?,
+            None => compile(spec.oci(), &bundle, &options)?,
+        };
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
         }
@@ -104,6 +113,10 @@ impl Runtime {
         let pidfd = pidfd.map(PidfdSocket::connect).transpose()?;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let directory = Directory::claim(self.root(), &options.id)?;
+        let notified = match options.notify {
+            true => directory.make_notify_directory(),
+            false => Ok(()),
+        };
         let mut undo = Undo {
             directory: Some(directory),
             cgroup: None,
@@ -119,16 +132,47 @@ impl Runtime {
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
         };
-        construction
-            .build(plan, &cgroups, namespaces, &mut undo)
+        notified
+            .and_then(|()| construction.build(plan, &cgroups, namespaces, &mut undo))
             .and_then(|built| undo.keep(built, options.id.clone(), spec, &cgroups))
             .map_err(|error| undo.perform(error))
     }
 }
 
-fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
+/// Where the container finds the notify socket's directory.
+const NOTIFY_TARGET: &str = "/run/notify";
+
+impl Runtime {
+    /// The configuration with what the options add to it, if they do.
+    fn changed(&self, spec: &Spec, options: &CreateOptions) -> Result<Option<oci::Spec>, Error> {
+        if options.environment.is_empty() && !options.notify {
+            return Ok(None);
+        }
+        let mut changed = spec.oci().clone();
+        let process = changed.process.get_or_insert_default();
+        process.env.extend(options.environment.iter().cloned());
+        if options.notify {
+            process
+                .env
+                .push(format!("NOTIFY_SOCKET={NOTIFY_TARGET}/{NOTIFY_SOCKET}"));
+            let root =
+                std::path::absolute(self.root()).map_err(|error| Error::io("find the state root", error))?;
+            changed.mounts.push(oci::Mount {
+                destination: NOTIFY_TARGET.into(),
+                source: root.join(options.id.as_str()).join(NOTIFY_DIRECTORY),
+                options: ["bind", "nosuid", "noexec", "nodev", "ro"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                ..oci::Mount::default()
+            });
+        }
+        Ok(Some(changed))
+    }
+}
+
+fn compile(spec: &oci::Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
-    let linux = spec.oci().linux.as_ref();
+    let linux = spec.linux.as_ref();
     let cgroups = CgroupPlan::compile(
         &layout,
         linux.map(|linux| linux.cgroups_path.as_path()),
@@ -141,11 +185,11 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         cgroup_version: layout.version(),
         cgroup_paths: &cgroups.paths(),
         new_cgroup_namespace: false,
-        lsm: lsm::Enabled::detect_for(spec.oci()),
+        lsm: lsm::Enabled::detect_for(spec),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
     };
-    let plan = Plan::compile(spec.oci(), &facts)?;
+    let plan = Plan::compile(spec, &facts)?;
     Ok((plan, cgroups))
 }
 

@@ -11,6 +11,7 @@
 //!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962).
 
 mod container;
+mod gate;
 mod hook;
 mod identity;
 mod isolate;

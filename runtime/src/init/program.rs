@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use super::step::{At, Failure, Message, Stage, Step};
-use super::{Wires, hook, identity, isolate, terminal};
+use super::{Wires, gate, hook, identity, isolate, terminal};
 use crate::plan::{Hooks, ProcessPlan};
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
@@ -47,10 +47,11 @@ pub(super) fn execute(
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
     if let Some(gate) = wires.gate {
+        let signals = gate::hear_signals().at(Step::Gate)?;
         socket::send(*reporter, &Message::Ready.encode(), None).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;
-        *reporter = socket::accept(gate).at(Step::Gate)?;
+        *reporter = gate::wait(gate, signals).at(Step::Gate)?;
         parent.close();
         gate.close();
     }
