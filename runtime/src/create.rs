@@ -10,18 +10,22 @@ use std::sync::Mutex;
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
-use crate::hook::{self, Place};
-use crate::init::{Failure, Message, Work, describe};
+use crate::hook;
+use crate::init::{self, Failure, Message, Work};
+use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
-use crate::record::{Directory, Record};
-use crate::spec::Spec;
+use crate::record::{Directory, NOTIFY_DIRECTORY, NOTIFY_SOCKET, Record};
+use crate::spec::{Spec, oci};
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
 use crate::terminal::ConsoleSocket;
-use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
+use crate::trace::trace;
+use crate::{
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, seccomp, spec, user_namespace,
+};
 
 /// How a container is created.
 #[derive(Debug)]
@@ -44,6 +48,12 @@ pub struct CreateOptions {
     pub systemd_cgroup: bool,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
+    /// A listening unix socket that receives a pidfd of the first process.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Variables (`NAME=value`) for the first process besides those of the configuration.
+    pub environment: Vec<String>,
+    /// Mount a directory with a socket for `sd_notify(3)` at `/run/notify`; [`crate::Notifications`] listens there.
+    pub notify: bool,
 }
 
 impl CreateOptions {
@@ -60,6 +70,9 @@ impl CreateOptions {
             no_new_keyring: false,
             systemd_cgroup: false,
             console_socket: None,
+            pidfd_socket: None,
+            environment: Vec::new(),
+            notify: false,
         }
     }
 }
@@ -89,14 +102,23 @@ impl Runtime {
         }
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
-        let (plan, cgroups) = compile(spec, &bundle, &options)?;
+        let (plan, cgroups) = match self.changed(spec, &options)? {
+            Some(changed) => compile(&changed, &bundle, &options)?,
+            None => compile(spec.oci(), &bundle, &options)?,
+        };
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
         }
         let streams = Streams::new(options.stdio, plan.process.terminal.is_some())?;
         let console = console_socket(options.console_socket.as_deref(), &plan)?;
+        let pidfd = options.pidfd_socket.as_deref();
+        let pidfd = pidfd.map(PidfdSocket::connect).transpose()?;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let directory = Directory::claim(self.root(), &options.id)?;
+        let notified = match options.notify {
+            true => directory.make_notify_directory(),
+            false => Ok(()),
+        };
         let mut undo = Undo {
             directory: Some(directory),
             cgroup: None,
@@ -108,19 +130,51 @@ impl Runtime {
             spec,
             streams: &streams,
             console,
+            pidfd,
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
         };
-        construction
-            .build(plan, &cgroups, namespaces, &mut undo)
+        notified
+            .and_then(|()| construction.build(plan, &cgroups, namespaces, &mut undo))
             .and_then(|built| undo.keep(built, options.id.clone(), spec, &cgroups))
             .map_err(|error| undo.perform(error))
     }
 }
 
-fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
+/// Where the container finds the notify socket's directory.
+const NOTIFY_TARGET: &str = "/run/notify";
+
+impl Runtime {
+    /// The configuration with what the options add to it, if they do.
+    fn changed(&self, spec: &Spec, options: &CreateOptions) -> Result<Option<oci::Spec>, Error> {
+        if options.environment.is_empty() && !options.notify {
+            return Ok(None);
+        }
+        let mut changed = spec.oci().clone();
+        let process = changed.process.get_or_insert_default();
+        process.env.extend(options.environment.iter().cloned());
+        if options.notify {
+            process
+                .env
+                .push(format!("NOTIFY_SOCKET={NOTIFY_TARGET}/{NOTIFY_SOCKET}"));
+            let root =
+                std::path::absolute(self.root()).map_err(|error| Error::io("find the state root", error))?;
+            changed.mounts.push(oci::Mount {
+                destination: NOTIFY_TARGET.into(),
+                source: root.join(options.id.as_str()).join(NOTIFY_DIRECTORY),
+                options: ["bind", "nosuid", "noexec", "nodev", "ro"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                ..oci::Mount::default()
+            });
+        }
+        Ok(Some(changed))
+    }
+}
+
+fn compile(spec: &oci::Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
-    let linux = spec.oci().linux.as_ref();
+    let linux = spec.linux.as_ref();
     let cgroups = CgroupPlan::compile(
         &layout,
         linux.map(|linux| linux.cgroups_path.as_path()),
@@ -133,11 +187,13 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         cgroup_version: layout.version(),
         cgroup_paths: &cgroups.paths(),
         new_cgroup_namespace: false,
-        lsm: lsm::Enabled::detect_for(spec.oci()),
+        lsm: lsm::Enabled::detect_for(spec),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
     };
-    let plan = Plan::compile(spec.oci(), &facts)?;
+    let plan = Plan::compile(spec, &facts)?;
+    let profile = linux.and_then(|linux| linux.seccomp.as_ref());
+    seccomp::tell(profile, plan.process.seccomp.as_ref());
     Ok((plan, cgroups))
 }
 
@@ -177,6 +233,7 @@ struct Construction<'a> {
     spec: &'a Spec,
     streams: &'a Streams,
     console: Option<ConsoleSocket>,
+    pidfd: Option<PidfdSocket>,
     pid_file: Option<&'a Path>,
     preserve_fds: u32,
 }
@@ -185,6 +242,7 @@ struct Construction<'a> {
 struct Built {
     record: Record,
     console: Option<OwnedFd>,
+    warnings: Vec<String>,
 }
 
 impl Construction<'_> {
@@ -199,6 +257,7 @@ impl Construction<'_> {
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
+        trace!("state directory of {} is made", self.id);
         let gate = gate::make(directory.fd())?;
         let entrances = cgroup.entrances()?;
         let wait_for_parent = plan.mappings.is_some();
@@ -242,10 +301,18 @@ impl Construction<'_> {
         };
         let record = recorded.map_err(failure)?;
         let console = self.attend(&conversation, &plan, &record, &entrances)?;
+        if let Some(socket) = self.pidfd.take() {
+            socket.send(PidfdSocket::FIRST, &child.pidfd)?;
+        }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
-        Ok(Built { record, console })
+        let warnings = plan.process.warnings;
+        Ok(Built {
+            record,
+            console,
+            warnings,
+        })
     }
 
     /// Follows the child half until it waits at the gate; answers the terminal's master, if it stays here.
@@ -259,9 +326,12 @@ impl Construction<'_> {
         let mut console = None;
         loop {
             match conversation.listen()? {
-                Heard::Message(Message::Ready) => return Ok(console),
+                Heard::Message(Message::Ready) => {
+                    trace!("init: closing the pipe to signal completion");
+                    return Ok(console);
+                }
                 Heard::Message(Message::BeforePivot) => {
-                    self.run_hooks(conversation, plan, record)?;
+                    self.run_hooks(record)?;
                     conversation.go()?;
                 }
                 Heard::Message(Message::Listener(number)) => {
@@ -279,22 +349,24 @@ impl Construction<'_> {
                     Some(socket) => socket.send(master)?,
                     None => console = Some(master),
                 },
-                Heard::Message(Message::Console | Message::Executing) | Heard::Closed => {
+                Heard::Hook(failure, output) => {
+                    let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
+                    return Err(hook::failed(failure, &hooks, output.into()));
+                }
+                Heard::Message(_) | Heard::Closed => {
                     return Err(Error::Ended("building the container"));
                 }
             }
         }
     }
 
-    fn run_hooks(&self, conversation: &Conversation<'_>, plan: &Plan, record: &Record) -> Result<(), Error> {
+    fn run_hooks(&self, record: &Record) -> Result<(), Error> {
         let Some(hooks) = &self.spec.oci().hooks else {
             return Ok(());
         };
         let state = record.state(record.pid, Status::Creating);
-        hook::run("prestart", &hooks.prestart, &state, Place::Runtime)?;
-        hook::run("createRuntime", &hooks.create_runtime, &state, Place::Runtime)?;
-        let inside = Place::Container(conversation.pidfd, hook::namespaces(plan.namespaces.all()));
-        hook::run("createContainer", &hooks.create_container, &state, inside)
+        hook::run("prestart", &hooks.prestart, &state)?;
+        hook::run("createRuntime", &hooks.create_runtime, &state)
     }
 
     fn record(&self, child: &Child, cgroup: &Cgroup, plan: &Plan) -> Result<Record, Error> {
@@ -321,10 +393,7 @@ impl Construction<'_> {
 }
 
 fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {
-    Error::Step {
-        description: describe(failure, Some(plan), &plan.process, entrances),
-        errno: failure.errno,
-    }
+    init::error(failure, Some(plan), &plan.process, entrances)
 }
 
 /// Which namespaces are joined before the clone.
@@ -337,6 +406,7 @@ fn split(namespaces: Vec<Opened>, plan: &Plan) -> (Early, Vec<Opened>) {
     (
         Early {
             namespaces: early.collect(),
+            affinity: None,
         },
         late,
     )
@@ -401,6 +471,7 @@ impl Undo {
                 spec.warnings()
                     .iter()
                     .chain(cgroups.warnings())
+                    .chain(&built.warnings)
                     .cloned()
                     .collect(),
             ),

@@ -5,17 +5,21 @@ use std::path::PathBuf;
 
 use crate::cgroup::{Entrance, Version};
 use crate::create::{end, write_oom_score, write_pid_file};
-use crate::init::{Failure, Message, Work, describe};
+use crate::init::{self, Failure, Message, Work};
+use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
-use crate::{Container, Error, State, Status, Stdio, lsm};
+use crate::trace::trace;
+use crate::{Container, Error, State, Status, Stdio, lsm, seccomp};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
 pub struct ExecOptions {
-    /// The OCI `process` object, complete: capabilities, environment and the rest are taken from nowhere else.
+    /// The OCI `process` object. Its command, environment, user and `noNewPrivileges` are taken from nowhere else. Where it
+    /// says nothing about capabilities, labels, limits, priorities, CPUs, the umask and the OOM score, what the container's own
+    /// process was given holds (as runc).
     pub process: oci::Process,
     /// The standard streams.
     pub stdio: Stdio,
@@ -27,6 +31,8 @@ pub struct ExecOptions {
     pub no_new_keyring: bool,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
+    /// A listening unix socket that receives a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
 }
 
 impl ExecOptions {
@@ -40,6 +46,7 @@ impl ExecOptions {
             preserve_fds: 0,
             no_new_keyring: false,
             console_socket: None,
+            pidfd_socket: None,
         }
     }
 }
@@ -50,6 +57,7 @@ pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
     console: Option<OwnedFd>,
+    warnings: Vec<String>,
 }
 
 impl Process {
@@ -63,6 +71,12 @@ impl Process {
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// What was asked for and is not done the way it was asked, one sentence each, for the caller to log.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The terminal's master, once; nothing without a terminal or when it went to the console socket.
@@ -93,7 +107,10 @@ impl Container {
             }
             path => path.map(ConsoleSocket::connect).transpose()?,
         };
-        let (early, late) = self.namespaces(init.as_fd())?;
+        let pidfd_socket = options.pidfd_socket.as_deref();
+        let pidfd_socket = pidfd_socket.map(PidfdSocket::connect).transpose()?;
+        let (mut early, late) = self.namespaces(init.as_fd())?;
+        early.affinity.clone_from(&plan.affinity.initial);
         let entrances = self.cgroup.entrances()?;
         // Only the parent has the privilege to write it.
         let wait_for_parent = plan.oom_score_adj.is_some();
@@ -129,6 +146,9 @@ impl Container {
                 &entrances,
                 (child.pid, &state),
             )?;
+            if let Some(socket) = pidfd_socket {
+                socket.send(PidfdSocket::JOINED, &child.pidfd)?;
+            }
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, child.pid)?;
             }
@@ -139,6 +159,7 @@ impl Container {
                 pid: child.pid,
                 pidfd: child.pidfd,
                 console,
+                warnings: plan.warnings,
             }),
             Err(error) => Err(match end(&child) {
                 Ok(()) => error,
@@ -149,6 +170,10 @@ impl Container {
 
     fn compile(&self, options: &ExecOptions) -> Result<ProcessPlan, Error> {
         let spec = self.spec()?;
+        let mut process = options.process.clone();
+        if let Some(first) = &spec.oci().process {
+            complete(&mut process, first);
+        }
         let facts = Facts {
             id: &self.id,
             bundle: &self.record.bundle,
@@ -156,13 +181,15 @@ impl Container {
             cgroup_version: Version::V2,
             cgroup_paths: self.cgroup.paths(),
             new_cgroup_namespace: false,
-            lsm: lsm::Enabled::detect_for_process(&options.process),
+            lsm: lsm::Enabled::detect_for_process(&process),
             no_pivot: false,
             no_new_keyring: options.no_new_keyring,
         };
         let default = oci::Linux::default();
         let linux = spec.oci().linux.as_ref().unwrap_or(&default);
-        Ok(plan::compile_process(&options.process, linux, &facts)?)
+        let plan = plan::compile_process(&process, linux, &facts)?;
+        seccomp::tell(linux.seccomp.as_ref(), plan.seccomp.as_ref());
+        Ok(plan)
     }
 
     /// Which of the container's namespaces are joined before the clone, and which by the child half.
@@ -199,6 +226,32 @@ impl Container {
     }
 }
 
+/// Fills in what a process does not say from the container's first one.
+fn complete(process: &mut oci::Process, first: &oci::Process) {
+    fn fill<T: Clone>(value: &mut T, from: &T, is_empty: impl Fn(&T) -> bool) {
+        if is_empty(value) {
+            value.clone_from(from);
+        }
+    }
+    fill(&mut process.capabilities, &first.capabilities, Option::is_none);
+    fill(
+        &mut process.apparmor_profile,
+        &first.apparmor_profile,
+        String::is_empty,
+    );
+    fill(&mut process.selinux_label, &first.selinux_label, String::is_empty);
+    fill(&mut process.rlimits, &first.rlimits, Vec::is_empty);
+    fill(&mut process.io_priority, &first.io_priority, Option::is_none);
+    fill(&mut process.scheduler, &first.scheduler, Option::is_none);
+    fill(
+        &mut process.exec_cpu_affinity,
+        &first.exec_cpu_affinity,
+        Option::is_none,
+    );
+    fill(&mut process.user.umask, &first.user.umask, Option::is_none);
+    fill(&mut process.oom_score_adj, &first.oom_score_adj, Option::is_none);
+}
+
 /// Follows the child half until the program is executed; answers the terminal's master, if it stays here.
 fn attend(
     conversation: &Conversation<'_>,
@@ -210,7 +263,10 @@ fn attend(
     let (mut kept, mut executing) = (None, false);
     loop {
         match conversation.listen()? {
-            Heard::Message(Message::Executing) => executing = true,
+            Heard::Message(Message::Executing) => {
+                trace!("setns_init: about to exec");
+                executing = true;
+            }
             Heard::Message(Message::Listener(number)) => {
                 let listener = conversation.fetch(number)?;
                 match &plan.agent {
@@ -226,14 +282,39 @@ fn attend(
                 None => kept = Some(master),
             },
             Heard::Closed if executing => return Ok(kept),
-            Heard::Closed | Heard::Message(_) => return Err(Error::Ended("joining the container")),
+            Heard::Closed | Heard::Message(_) | Heard::Hook(..) => {
+                return Err(Error::Ended("joining the container"));
+            }
         }
     }
 }
 
 fn step_failed(failure: Failure, plan: &ProcessPlan, entrances: &[Entrance]) -> Error {
-    Error::Step {
-        description: describe(failure, None, plan, entrances),
-        errno: failure.errno,
+    init::error(failure, None, plan, entrances)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_does_not_say_holds_as_for_the_first_one() {
+        let first = oci::Process {
+            capabilities: Some(oci::LinuxCapabilities::default()),
+            apparmor_profile: "first".into(),
+            oom_score_adj: Some(7),
+            no_new_privileges: true,
+            env: vec!["A=1".into()],
+            ..oci::Process::default()
+        };
+        let mut process = oci::Process {
+            apparmor_profile: "own".into(),
+            ..oci::Process::default()
+        };
+        complete(&mut process, &first);
+        assert_eq!(process.apparmor_profile, "own");
+        assert_eq!(process.capabilities, first.capabilities);
+        assert_eq!(process.oom_score_adj, Some(7));
+        assert!(!process.no_new_privileges && process.env.is_empty());
     }
 }

@@ -5,6 +5,8 @@
 //!   <id>/                 0700; made first: the name is taken from here on
 //!     state.json          0600; this module's `Record`, version 1
 //!     start               the start gate, until it is opened
+//!     notify/             0755; mounted in a container that tells a service manager when it is ready
+//!       notify.sock       0777; the starter's
 //!   ~<id>.<pid>.<n>/      a container on its way out
 //! ```
 //!
@@ -26,13 +28,17 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{ContainerId, Error};
 
 const FILE: &str = "state.json";
+/// For a container that tells a service manager when it is ready.
+pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
+/// The socket in it.
+pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
 const NEW_FILE: &str = ".state.json";
 const VERSION: u32 = 1;
 /// A configuration of 16 MiB and what is recorded beside it.
@@ -125,6 +131,24 @@ impl Directory {
     /// The directory itself.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Makes the directory of the notify socket.
+    pub(crate) fn make_notify_directory(&self) -> Result<(), Error> {
+        let mode = Mode::from_raw_mode(0o755);
+        let made = match mkdirat(&self.fd, NOTIFY_DIRECTORY, mode) {
+            // Of a creation that was cut short.
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            answer => answer,
+        };
+        // Whatever the umask is: the container's user has to get through.
+        made.and_then(|()| rustix::fs::chmodat(&self.fd, NOTIFY_DIRECTORY, mode, AtFlags::empty()))
+            .map_err(|errno| {
+                Error::io(
+                    format!("mkdir {}", self.path.join(NOTIFY_DIRECTORY).display()),
+                    errno,
+                )
+            })
     }
 
     /// Writes the record. It is there completely or not at all.

@@ -5,8 +5,10 @@ use clap::Args;
 use wharf_runtime::spec::{self, Spec};
 use wharf_runtime::{CreateOptions, Error, Stdio};
 
-use super::process::{ContainerFlags, check_terminal};
-use super::{Environment, PROGRAM, parse_id};
+use super::process::{
+    ContainerFlags, check_preserved, check_terminal, listen_environment, listen_fds, service_manager,
+};
+use super::{Environment, parse_id};
 
 /// What is created, and how.
 #[derive(Args, Debug)]
@@ -24,31 +26,30 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
         options.stdio = Stdio::Terminal;
     }
     let created = environment.runtime.create_as(options, &spec);
-    created.with_context(failed)?;
+    let container = created.with_context(failed)?;
+    environment.log.warnings(&container.take_warnings());
     Ok(())
 }
 
 fn failed() -> String {
-    format!("{PROGRAM} create failed")
+    format!("{} create failed", super::called())
 }
 
-/// The options that `create` and `run` share, and the configuration, which is read once. The configuration's warnings are logged on the way.
+/// The options that `create` and `run` share, and the configuration, which is read once.
 pub(super) fn options(
     environment: &Environment<'_>,
     flags: &ContainerFlags,
     id: &str,
     detach: bool,
 ) -> anyhow::Result<(CreateOptions, Spec)> {
-    flags.check()?;
+    let listening = listen_fds();
+    check_preserved(listening, flags.preserve_fds)?;
     let bundle = flags.bundle();
     if !bundle.is_dir() {
         bail!("bundle {}: no such directory", bundle.display());
     }
     let spec = spec::load(&bundle).map_err(Error::from)?;
     let id = parse_id(id)?;
-    spec.warnings()
-        .iter()
-        .for_each(|warning| environment.log.warning(warning));
     let terminal = spec
         .oci()
         .process
@@ -57,11 +58,14 @@ pub(super) fn options(
     check_terminal(detach, terminal, flags.console_socket.is_some())?;
     let mut options = CreateOptions::new(id, bundle);
     options.pid_file.clone_from(&flags.pid_file);
-    options.preserve_fds = flags.preserve_fds;
+    options.preserve_fds = listening.saturating_add(flags.preserve_fds);
+    options.environment = listen_environment(listening);
+    options.notify = service_manager().is_some();
     options.no_pivot = flags.no_pivot;
     options.no_new_keyring = flags.no_new_keyring;
     options.systemd_cgroup = environment.systemd_cgroup;
     options.console_socket.clone_from(&flags.console_socket);
+    options.pidfd_socket.clone_from(&flags.pidfd_socket);
     if terminal && !detach {
         options.stdio = Stdio::Terminal;
     }

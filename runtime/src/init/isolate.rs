@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use super::Wires;
 use super::step::{At, Failure, Step};
 use crate::cgroup::Entrance;
-use crate::plan::ProcessPlan;
+use crate::plan::{Cpus, ProcessPlan};
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::{Errno, Fd, credentials, mount, process, socket};
@@ -16,6 +16,21 @@ pub(super) fn enter_cgroups(wires: &Wires) -> Result<(), Failure> {
         fs::write(*entrance, Entrance::MYSELF).at_nth(Step::Cgroup, index)?;
     }
     Ok(())
+}
+
+/// The CPUs are those of the control group from here on, or those that were asked for; not the caller's.
+pub(super) fn set_affinity(plan: &ProcessPlan) -> Result<(), Failure> {
+    /// More bits than the kernel knows: it takes those it does.
+    static ALL: [u64; 1024] = [u64::MAX; 1024];
+    match &plan.affinity.last {
+        Cpus::All => {
+            // Nobody asked for it: where it is not allowed the caller's are inherited.
+            let _inherited = process::set_affinity(&ALL);
+            Ok(())
+        }
+        Cpus::Kept => Ok(()),
+        Cpus::These(mask) => process::set_affinity(mask).at(Step::Affinity),
+    }
 }
 
 /// Signals, streams and descriptors as the new process is to have them.

@@ -11,6 +11,8 @@
 //!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962).
 
 mod container;
+mod gate;
+mod hook;
 mod identity;
 mod isolate;
 mod program;
@@ -22,7 +24,8 @@ use std::convert::Infallible;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
-pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, Step, describe};
+pub(crate) use hook::{Ending, run as run_hook};
+pub(crate) use step::{At, Failure, HookFailure, MESSAGE_BYTES, Message, Stage, Step, error};
 
 /// What connects the child half with the rest of the world.
 #[derive(Debug)]
@@ -77,6 +80,7 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
     // It may have been born in the container's pid namespace, before everybody's eyes.
     isolate::hide()?;
     isolate::enter_cgroups(wires)?;
+    isolate::set_affinity(plan)?;
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
@@ -85,5 +89,5 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
         Some(size) => Some(terminal::open(Fd::CWD, c"/dev/pts/ptmx", size, *reporter)?),
         None => None,
     };
-    program::execute(plan, terminal, wires, reporter)
+    program::execute(plan, None, terminal, wires, reporter)
 }

@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 
-use super::step::{At, Failure, Message, Step};
-use super::{Wires, identity, isolate, terminal};
-use crate::plan::ProcessPlan;
+use super::step::{At, Failure, Message, Stage, Step};
+use super::{Wires, gate, hook, identity, isolate, terminal};
+use crate::plan::{Hooks, ProcessPlan};
 use crate::seccomp::Program;
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
@@ -15,6 +15,7 @@ const MAX_PASSWD_BYTES: usize = 1 << 20;
 
 pub(super) fn execute(
     plan: &mut ProcessPlan,
+    hooks: Option<&Hooks>,
     terminal: Option<Fd>,
     wires: &Wires,
     reporter: &mut Fd,
@@ -47,28 +48,35 @@ pub(super) fn execute(
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
     // Who listens is told while the container is created: without a listener there is no container.
-    let listens = plan.seccomp.as_ref().is_some_and(Program::has_listener);
-    if listens {
+    if listens(plan) {
         filter(plan, *reporter)?;
     }
     if let Some(gate) = wires.gate {
+        let signals = gate::hear_signals().at(Step::Gate)?;
         socket::tell(*reporter, &Message::Ready.encode()).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;
-        *reporter = socket::accept(gate).at(Step::Gate)?;
+        *reporter = gate::wait(gate, signals).at(Step::Gate)?;
         parent.close();
         gate.close();
     }
     for (resource, soft, hard) in plan.rlimits.iter().filter(|limit| is_nofile(limit)) {
         process::set_rlimit(*resource, *soft, *hard).at(Step::Rlimit)?;
     }
+    if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
+        run_hooks(plan, hooks, *reporter)?;
+    }
     fd::close_range(wires.first_undeclared, u32::MAX, Closing::OnExec).at(Step::CloseDescriptors)?;
     socket::tell(*reporter, &Message::Executing.encode()).at(Step::Gate)?;
-    if !listens {
+    if !listens(plan) {
         // As late as can be: what follows are calls that the profile must allow.
         filter(plan, *reporter)?;
     }
     Err(become_program(plan, first)).at(Step::Execute)
+}
+
+fn listens(plan: &ProcessPlan) -> bool {
+    plan.seccomp.as_ref().is_some_and(Program::has_listener)
 }
 
 /// Puts the filter in force, hands its listener to the parent, and drops what loading it took.
@@ -90,6 +98,26 @@ fn filter(plan: &ProcessPlan, parent: Fd) -> Result<(), Failure> {
     identity::finish(plan)
 }
 
+/// The hooks of the container run as its program will: in its namespaces, with its user and privileges, behind its filter.
+fn run_hooks(plan: &ProcessPlan, hooks: &Hooks, reporter: Fd) -> Result<(), Failure> {
+    let stages = hook::Stages {
+        stage: Stage::StartContainer,
+        hooks: &hooks.start_container,
+        state: &hooks.created,
+        environment: &plan.environment,
+    };
+    hook::run_all(&stages, reporter, || {
+        // A filter with a listener is in force already, and there is but one listener.
+        if listens(plan) {
+            return Ok(());
+        }
+        if let Some(filter) = &plan.seccomp {
+            credentials::set_seccomp(filter)?;
+        }
+        identity::finish(plan).map_err(|failure| failure.errno)
+    })
+}
+
 /// What the process inherits to its program besides its identity.
 fn limit(plan: &ProcessPlan) -> Result<(), Failure> {
     for (index, limit) in plan.rlimits.iter().enumerate() {
@@ -103,6 +131,9 @@ fn limit(plan: &ProcessPlan) -> Result<(), Failure> {
     }
     if let Some(scheduling) = &plan.scheduling {
         process::set_scheduling(scheduling).at(Step::Scheduling)?;
+    }
+    if let Some(policy) = &plan.memory_policy {
+        process::set_memory_policy(policy.mode, &policy.nodes).at(Step::MemoryPolicy)?;
     }
     if let Some(domain) = plan.personality {
         process::set_personality(domain).at(Step::Personality)?;

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 use std::ffi::CStr;
 
+use super::hook::Ending;
+use crate::Error;
 use crate::cgroup::Entrance;
 use crate::plan::{Operation, Plan, ProcessPlan, Source};
 use crate::sys::Errno;
+use crate::sys::process::Ended;
 
 /// What the child half does; the order of its life, roughly. The parent prints it with [`describe`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,6 +17,7 @@ use crate::sys::Errno;
 pub(crate) enum Step {
     Hide,
     Cgroup,
+    Affinity,
     Signals,
     Streams,
     CloseDescriptors,
@@ -33,6 +37,7 @@ pub(crate) enum Step {
     Device,
     Link,
     Cwd,
+    Hook,
     Terminal,
     Console,
     Mask,
@@ -46,6 +51,7 @@ pub(crate) enum Step {
     IoPriority,
     Scheduling,
     Personality,
+    MemoryPolicy,
     StreamOwner,
     NoNewPrivileges,
     Bounding,
@@ -66,6 +72,7 @@ pub(crate) enum Step {
 const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Hide,
     Step::Cgroup,
+    Step::Affinity,
     Step::Signals,
     Step::Streams,
     Step::CloseDescriptors,
@@ -85,6 +92,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Device,
     Step::Link,
     Step::Cwd,
+    Step::Hook,
     Step::Terminal,
     Step::Console,
     Step::Mask,
@@ -98,6 +106,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::IoPriority,
     Step::Scheduling,
     Step::Personality,
+    Step::MemoryPolicy,
     Step::StreamOwner,
     Step::NoNewPrivileges,
     Step::Bounding,
@@ -145,6 +154,55 @@ impl<T> At<T> for Result<T, Errno> {
     }
 }
 
+/// The hooks that the child half runs, by kind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stage {
+    CreateContainer,
+    StartContainer,
+}
+
+/// A hook in the container that failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct HookFailure {
+    pub(crate) stage: Stage,
+    /// Which of its kind.
+    pub(crate) index: u16,
+    pub(crate) ending: Ending,
+}
+
+impl HookFailure {
+    fn encode(self) -> [u32; 3] {
+        let stage = match self.stage {
+            Stage::CreateContainer => 0,
+            Stage::StartContainer => 1,
+        };
+        let (how, number) = match self.ending {
+            Ending::Ended(Ended::Exited(status)) => (0, status),
+            Ending::Ended(Ended::Killed(signal)) => (1, signal),
+            Ending::TimedOut => (2, 0),
+        };
+        [stage << 16 | u32::from(self.index), how, number.cast_unsigned()]
+    }
+
+    fn decode([place, how, number]: [u32; 3]) -> Option<Self> {
+        let number = number.cast_signed();
+        Some(Self {
+            stage: match place >> 16 {
+                0 => Stage::CreateContainer,
+                1 => Stage::StartContainer,
+                _ => return None,
+            },
+            index: place as u16,
+            ending: match how {
+                0 => Ending::Ended(Ended::Exited(number)),
+                1 => Ending::Ended(Ended::Killed(number)),
+                2 => Ending::TimedOut,
+                _ => return None,
+            },
+        })
+    }
+}
+
 /// What the child tells the parent; one packet each.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Message {
@@ -156,6 +214,8 @@ pub(crate) enum Message {
     Console,
     /// The descriptor of that number listens to the filter's notices; the child waits for a packet.
     Listener(i32),
+    /// A hook failed, and the packet carries what it wrote; the child is ending.
+    Hook(HookFailure),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
@@ -180,6 +240,10 @@ impl Message {
             Self::Ready => [4, 0, 0, 0],
             Self::Executing => [5, 0, 0, 0],
             Self::Listener(number) => [6, number.cast_unsigned(), 0, 0],
+            Self::Hook(failure) => {
+                let [place, how, number] = failure.encode();
+                [7, place, how, number]
+            }
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -204,25 +268,40 @@ impl Message {
             4 => Self::Ready,
             5 => Self::Executing,
             6 => Self::Listener(word(4).cast_signed()),
+            7 => Self::Hook(HookFailure::decode([word(4), word(8), word(12)])?),
             _ => return None,
         })
     }
 }
 
-/// What failed, for people: operation, object and cause. `plan` is there when the container itself was being made,
-/// `entrances` as they were given to the child half.
-pub(crate) fn describe(
+/// The error that a failed step is; arguments as for [`describe`].
+pub(crate) fn error(
     failure: Failure,
     plan: Option<&Plan>,
     process: &ProcessPlan,
     entrances: &[Entrance],
-) -> String {
+) -> Error {
+    match failure.step {
+        Step::Execute => Error::Execute {
+            program: program(process).into_owned(),
+            errno: failure.errno,
+        },
+        _ => Error::Step {
+            description: describe(failure, plan, process, entrances),
+            errno: failure.errno,
+        },
+    }
+}
+
+/// What failed, for people: operation, object and cause. `plan` is there when the container itself was being made,
+/// `entrances` as they were given to the child half.
+fn describe(failure: Failure, plan: Option<&Plan>, process: &ProcessPlan, entrances: &[Entrance]) -> String {
     let index = failure.index as usize;
     let errno = failure.errno;
     let what: Cow<'static, str> = match failure.step {
         Step::Find => return not_found(process, errno),
         Step::CwdInside => return format!("{} is outside of the container", text(&process.cwd)),
-        Step::Execute => return format!("exec {}: {errno}", program(process)),
+        Step::Execute => format!("exec {}", program(process)).into(),
         Step::Chdir => format!("chdir to {}", text(&process.cwd)).into(),
         Step::Rlimit => match process.rlimits.get(index) {
             Some((resource, soft, hard)) => format!("set resource limit {resource} to {soft}:{hard}").into(),
@@ -232,6 +311,9 @@ pub(crate) fn describe(
             Some(entrance) => format!("write \"0\" to {}", entrance.path().display()).into(),
             None => plain(failure.step).into(),
         },
+        Step::Scheduling if errno.number() == libc::EPERM && process.some_cpus => {
+            "process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)".into()
+        }
         Step::User => format!("set user {}", process.uid).into(),
         Step::Group => format!("set group {}", process.gid).into(),
         Step::Label => match &process.label {
@@ -285,6 +367,7 @@ fn plain(step: Step) -> &'static str {
     match step {
         Step::Hide => "clear the dumpable flag",
         Step::Cgroup => "enter a control group",
+        Step::Affinity => "set the CPU affinity",
         Step::Signals => "reset signals",
         Step::Streams => "set up the standard streams",
         Step::CloseDescriptors => "close descriptors",
@@ -304,6 +387,7 @@ fn plain(step: Step) -> &'static str {
         Step::Device => "make a device",
         Step::Link => "make a link",
         Step::Cwd => "make the working directory",
+        Step::Hook => "run a hook",
         Step::Terminal => "make a terminal",
         Step::Console => "mount the terminal on /dev/console",
         Step::Mask => "mask a path",
@@ -317,6 +401,7 @@ fn plain(step: Step) -> &'static str {
         Step::IoPriority => "set the I/O priority",
         Step::Scheduling => "set the scheduling policy",
         Step::Personality => "set the execution domain",
+        Step::MemoryPolicy => "set the memory policy",
         Step::StreamOwner => "give the standard streams to the user",
         Step::NoNewPrivileges => "set no_new_privs",
         Step::Bounding => "limit the bounding set",
@@ -360,6 +445,14 @@ fn text(text: &CStr) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
+    fn hook(stage: Stage, ending: Ending) -> Message {
+        Message::Hook(HookFailure {
+            stage,
+            index: 300,
+            ending,
+        })
+    }
+
     #[test]
     fn every_step_survives_the_wire() {
         for (index, step) in STEPS.into_iter().enumerate() {
@@ -378,6 +471,9 @@ mod tests {
             Message::Ready,
             Message::Executing,
             Message::Listener(7),
+            hook(Stage::CreateContainer, Ending::Ended(Ended::Exited(7))),
+            hook(Stage::StartContainer, Ending::Ended(Ended::Killed(9))),
+            hook(Stage::StartContainer, Ending::TimedOut),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

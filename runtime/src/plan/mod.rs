@@ -9,8 +9,10 @@
 mod capability;
 mod device;
 mod error;
+mod hook;
 mod limit;
 mod mapping;
+mod members;
 mod mount;
 mod namespace;
 mod options;
@@ -26,6 +28,9 @@ use std::path::{Path, PathBuf};
 
 pub use device::{Device, Link};
 pub use error::Error;
+pub use hook::{Hook, Hooks, StateText};
+pub(crate) use hook::{HookState, one as compile_hook};
+pub use limit::{Affinity, Cpus, MemoryPolicy};
 pub use mapping::Mappings;
 pub(crate) use mount::extent;
 pub use mount::{Mount, Operation, OverProc, Source};
@@ -77,6 +82,8 @@ pub struct Plan {
     pub sysctls: Vec<(CString, CString)>,
     /// Stop before the root changes, for hooks of the parent.
     pub hooks_before_pivot: bool,
+    /// Those that run in the container.
+    pub hooks: Hooks,
     /// The first process.
     pub process: ProcessPlan,
 }
@@ -101,7 +108,9 @@ impl Plan {
             .process
             .as_ref()
             .ok_or_else(|| Error::field("process", "is needed"))?;
-        let process = compile_process(process, linux, &facts)?;
+        let mut process = compile_process(process, linux, &facts)?;
+        // What is asked for is about processes that are executed later.
+        process.affinity = Affinity::default();
         let name = |field: &str, value: &str| {
             if value.is_empty() {
                 return Ok(None);
@@ -117,6 +126,7 @@ impl Plan {
             rootfs: rootfs::compile(spec, linux, process.terminal.is_some(), &facts)?,
             sysctls: sysctls(linux, &namespaces)?,
             hooks_before_pivot: spec.hooks.as_ref().is_some_and(has_early_hooks),
+            hooks: hook::compile(spec, &facts)?,
             namespaces,
             mappings,
             process,
@@ -152,6 +162,13 @@ pub fn compile_process(
         plan.agent = linux.seccomp.as_ref().map(seccomp::Agent::of);
     }
     plan.personality = linux.personality.as_ref().map(limit::personality).transpose()?;
+    let memory_policy = linux.memory_policy.as_ref();
+    plan.memory_policy = memory_policy.map(limit::memory_policy).transpose()?;
+    let cpu = linux
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.cpu.as_ref());
+    plan.some_cpus = cpu.is_some_and(|cpu| !cpu.cpus.is_empty());
     plan.label = facts.lsm.label(process)?;
     if !facts.no_new_keyring {
         plan.keyring = Some(text::c_string("id", format!("_ses.{}", facts.id))?);
@@ -160,7 +177,7 @@ pub fn compile_process(
 }
 
 fn has_early_hooks(hooks: &oci::Hooks) -> bool {
-    [&hooks.prestart, &hooks.create_runtime, &hooks.create_container]
+    [&hooks.prestart, &hooks.create_runtime]
         .into_iter()
         .any(|hooks| !hooks.is_empty())
 }
@@ -169,7 +186,6 @@ fn has_early_hooks(hooks: &oci::Hooks) -> bool {
 fn refuse(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), Error> {
     let asked = [
         ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
         ("linux.netDevices", !linux.net_devices.is_empty()),
         ("vm", spec.vm.is_some()),
     ];

@@ -10,7 +10,7 @@ use rustix::net::{
 
 use super::is_alive;
 use crate::Error;
-use crate::init::{Failure, MESSAGE_BYTES, Message};
+use crate::init::{Failure, HookFailure, MESSAGE_BYTES, Message};
 use crate::sys::Fd;
 use crate::sys::process::pidfd_getfd;
 
@@ -21,6 +21,8 @@ pub(crate) enum Heard {
     Message(Message),
     /// The terminal's master.
     Console(OwnedFd),
+    /// A hook in the container failed; with what it wrote.
+    Hook(HookFailure, OwnedFd),
     /// The other end is closed: the program was executed, or the process ended.
     Closed,
 }
@@ -81,7 +83,7 @@ impl Conversation<'_> {
             match self.listen() {
                 Ok(Heard::Message(Message::Failed(failure))) => return Some(failure),
                 Ok(Heard::Closed) | Err(_) => return None,
-                Ok(Heard::Message(_) | Heard::Console(_)) => {}
+                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Hook(..)) => {}
             }
         }
     }
@@ -125,7 +127,11 @@ impl Conversation<'_> {
         let complete = !received.flags.contains(ReturnFlags::TRUNC);
         match (message, passed) {
             (Some(Message::Console), Some(master)) if complete => Ok(Heard::Console(master)),
-            (Some(message), None) if complete && message != Message::Console => Ok(Heard::Message(message)),
+            (Some(Message::Hook(failure)), Some(output)) if complete => Ok(Heard::Hook(failure, output)),
+            (Some(Message::Console | Message::Hook(_)), None) => Err(Error::Invalid(
+                "the container process sent a message without its descriptor".into(),
+            )),
+            (Some(message), None) if complete => Ok(Heard::Message(message)),
             _ => Err(Error::Invalid(
                 "the container process sent what is no message".into(),
             )),
