@@ -15,7 +15,7 @@ use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::user_namespace::allows_setgroups;
-use crate::{Container, Error, State, Status, Stdio, kernel, lsm};
+use crate::{Container, Error, State, Status, Stdio, kernel, lsm, seccomp};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -266,7 +266,9 @@ impl Container {
         };
         let default = oci::Linux::default();
         let linux = spec.oci().linux.as_ref().unwrap_or(&default);
-        Ok(plan::compile_process(&process, linux, &facts)?)
+        let plan = plan::compile_process(&process, linux, &facts)?;
+        seccomp::tell(linux.seccomp.as_ref(), plan.seccomp.as_ref());
+        Ok(plan)
     }
 
     /// Which of the container's namespaces are joined before the clone, and which by the child half.

@@ -7,6 +7,8 @@
 //!     cgroups             the control groups, written before they are made: `{"controller": "directory"}`
 //!     start               the start gate, until it is opened; when it is there, the groups are the container's alone
 //!     staging/stage/      empty; during creation, where the kernel needs a place to stage mounts
+//!     notify/             0755; mounted in a container that tells a service manager when it is ready
+//!       notify.sock       0777; the starter's
 //!   ~<id>/                a container on its way out
 //! ```
 //!
@@ -40,6 +42,10 @@ use crate::{ContainerId, Error, intel_rdt};
 
 const FILE: &str = "state.json";
 const STAGING: &str = "staging";
+/// For a container that tells a service manager when it is ready.
+pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
+/// The socket in it.
+pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
 const NEW_FILE: &str = ".state.json";
 const CGROUPS_FILE: &str = "cgroups";
 const VERSION: u32 = 1;
@@ -261,6 +267,24 @@ impl Directory {
     pub(crate) fn remove_staging(&self) -> Result<(), Error> {
         let path = self.path.join(STAGING);
         fs::remove_dir_all(&path).map_err(|error| Error::io(format!("remove {}", path.display()), error))
+    }
+
+    /// Makes the directory of the notify socket.
+    pub(crate) fn make_notify_directory(&self) -> Result<(), Error> {
+        let mode = Mode::from_raw_mode(0o755);
+        let made = match mkdirat(&self.fd, NOTIFY_DIRECTORY, mode) {
+            // Of a creation that was cut short.
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            answer => answer,
+        };
+        // Whatever the umask is: the container's user has to get through.
+        made.and_then(|()| rustix::fs::chmodat(&self.fd, NOTIFY_DIRECTORY, mode, AtFlags::empty()))
+            .map_err(|errno| {
+                Error::io(
+                    format!("mkdir {}", self.path.join(NOTIFY_DIRECTORY).display()),
+                    errno,
+                )
+            })
     }
 
     /// Writes the record. It is there completely or not at all.
