@@ -21,7 +21,9 @@ use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
 use crate::terminal::ConsoleSocket;
-use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
+use crate::{
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, Timestamp, lsm, spec, user_namespace,
+};
 
 /// How a container is created.
 #[derive(Debug)]
@@ -335,7 +337,7 @@ fn split(namespaces: Vec<Opened>, plan: &Plan) -> (Early, Vec<Opened>) {
 }
 
 fn now() -> String {
-    format!("{:.9}", jiff::Timestamp::now())
+    format!("{:.9}", Timestamp::now())
 }
 
 pub(crate) fn write_oom_score(pid: i32, score: i32) -> Result<(), Error> {

@@ -59,6 +59,7 @@ mod state;
 mod stdio;
 mod sys;
 mod terminal;
+mod timestamp;
 mod user_namespace;
 
 pub use container::{Container, Runtime};
@@ -70,3 +71,4 @@ pub use kill::{InvalidSignal, Signal};
 pub use state::{State, Status};
 pub use stdio::Stdio;
 pub use sys::Errno;
+pub use timestamp::Timestamp;

@@ -91,6 +91,7 @@ enum Rootless {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Create a container
     Create(create::Arguments),
