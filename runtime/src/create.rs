@@ -17,6 +17,7 @@ use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
 use crate::record::{Directory, Record};
+use crate::seccomp::cache::Cache;
 use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
@@ -91,7 +92,7 @@ impl Runtime {
         }
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
-        let (plan, cgroups) = compile(spec, &bundle, &options)?;
+        let (plan, cgroups) = compile(spec, &bundle, &options, &self.filters)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
         }
@@ -116,11 +117,20 @@ impl Runtime {
         construction
             .build(plan, &cgroups, namespaces, &mut undo)
             .and_then(|built| undo.keep(built, options.id.clone(), spec, &cgroups))
+            .map(|container| Container {
+                filters: self.filters.clone(),
+                ..container
+            })
             .map_err(|error| undo.perform(error))
     }
 }
 
-fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
+fn compile(
+    spec: &Spec,
+    bundle: &Path,
+    options: &CreateOptions,
+    filters: &Cache,
+) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
     let linux = spec.oci().linux.as_ref();
     let cgroups = CgroupPlan::compile(
@@ -129,6 +139,8 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         options.id.as_str(),
         linux.and_then(|linux| linux.resources.as_ref()),
     )?;
+    let profile = linux.and_then(|linux| linux.seccomp.as_ref());
+    let kept = profile.and_then(|profile| filters.load(profile));
     let facts = Facts {
         id: &options.id,
         bundle,
@@ -138,8 +150,12 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         lsm: lsm::Enabled::detect_for(spec.oci()),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
+        filter: kept.as_ref(),
     };
     let plan = Plan::compile(spec.oci(), &facts)?;
+    if let (None, Some(profile), Some(compiled)) = (&kept, profile, &plan.process.seccomp) {
+        filters.store(profile, compiled);
+    }
     Ok((plan, cgroups))
 }
 
@@ -391,6 +407,7 @@ impl Undo {
             cgroup,
             pidfd: self.child.take().map(|child| child.pidfd),
             console: built.console,
+            filters: Cache::default(),
             warnings: Mutex::new(
                 spec.warnings()
                     .iter()

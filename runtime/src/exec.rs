@@ -142,6 +142,12 @@ impl Container {
 
     fn compile(&self, options: &ExecOptions) -> Result<ProcessPlan, Error> {
         let spec = self.spec()?;
+        let default = oci::Linux::default();
+        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
+        let kept = linux
+            .seccomp
+            .as_ref()
+            .and_then(|profile| self.filters.load(profile));
         let facts = Facts {
             id: &self.id,
             bundle: &self.record.bundle,
@@ -152,9 +158,8 @@ impl Container {
             lsm: lsm::Enabled::detect_for_process(&options.process),
             no_pivot: false,
             no_new_keyring: options.no_new_keyring,
+            filter: kept.as_ref(),
         };
-        let default = oci::Linux::default();
-        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
         Ok(plan::compile_process(&options.process, linux, &facts)?)
     }
 
