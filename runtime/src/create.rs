@@ -18,12 +18,15 @@ use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
 use crate::record::{Directory, NOTIFY_DIRECTORY, NOTIFY_SOCKET, Record};
+use crate::seccomp::cache::Cache;
 use crate::spec::{Spec, oci};
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal};
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
-use crate::{Container, ContainerId, Error, Runtime, State, Status, Stdio, lsm, spec, user_namespace};
+use crate::{
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, Timestamp, lsm, spec, user_namespace,
+};
 
 /// How a container is created.
 #[derive(Debug)]
@@ -101,8 +104,8 @@ impl Runtime {
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
         let (plan, cgroups) = match self.changed(spec, &options)? {
-            Some(changed) => compile(&changed, &bundle, &options)?,
-            None => compile(spec.oci(), &bundle, &options)?,
+            Some(changed) => compile(&changed, &bundle, &options, &self.filters)?,
+            None => compile(spec.oci(), &bundle, &options, &self.filters)?,
         };
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
@@ -135,6 +138,10 @@ impl Runtime {
         notified
             .and_then(|()| construction.build(plan, &cgroups, namespaces, &mut undo))
             .and_then(|built| undo.keep(built, options.id.clone(), spec, &cgroups))
+            .map(|container| Container {
+                filters: self.filters.clone(),
+                ..container
+            })
             .map_err(|error| undo.perform(error))
     }
 }
@@ -170,7 +177,12 @@ impl Runtime {
     }
 }
 
-fn compile(spec: &oci::Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
+fn compile(
+    spec: &oci::Spec,
+    bundle: &Path,
+    options: &CreateOptions,
+    filters: &Cache,
+) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
     let linux = spec.linux.as_ref();
     let cgroups = CgroupPlan::compile(
@@ -179,6 +191,8 @@ fn compile(spec: &oci::Spec, bundle: &Path, options: &CreateOptions) -> Result<(
         options.id.as_str(),
         linux.and_then(|linux| linux.resources.as_ref()),
     )?;
+    let profile = linux.and_then(|linux| linux.seccomp.as_ref());
+    let kept = profile.and_then(|profile| filters.load(profile));
     let facts = Facts {
         id: &options.id,
         bundle,
@@ -188,8 +202,12 @@ fn compile(spec: &oci::Spec, bundle: &Path, options: &CreateOptions) -> Result<(
         lsm: lsm::Enabled::detect_for(spec),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
+        filter: kept.as_ref(),
     };
     let plan = Plan::compile(spec, &facts)?;
+    if let (None, Some(profile), Some(compiled)) = (&kept, profile, &plan.process.seccomp) {
+        filters.store(profile, compiled);
+    }
     Ok((plan, cgroups))
 }
 
@@ -401,7 +419,7 @@ fn split(namespaces: Vec<Opened>, plan: &Plan) -> (Early, Vec<Opened>) {
 }
 
 fn now() -> String {
-    format!("{:.9}", jiff::Timestamp::now())
+    format!("{:.9}", Timestamp::now())
 }
 
 pub(crate) fn write_oom_score(pid: i32, score: i32) -> Result<(), Error> {
@@ -455,6 +473,7 @@ impl Undo {
             cgroup,
             pidfd: self.child.take().map(|child| child.pidfd),
             console: built.console,
+            filters: Cache::default(),
             warnings: Mutex::new(
                 spec.warnings()
                     .iter()

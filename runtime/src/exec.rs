@@ -167,6 +167,12 @@ impl Container {
         if let Some(first) = &spec.oci().process {
             complete(&mut process, first);
         }
+        let default = oci::Linux::default();
+        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
+        let kept = linux
+            .seccomp
+            .as_ref()
+            .and_then(|profile| self.filters.load(profile));
         let facts = Facts {
             id: &self.id,
             bundle: &self.record.bundle,
@@ -177,9 +183,8 @@ impl Container {
             lsm: lsm::Enabled::detect_for_process(&process),
             no_pivot: false,
             no_new_keyring: options.no_new_keyring,
+            filter: kept.as_ref(),
         };
-        let default = oci::Linux::default();
-        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
         Ok(plan::compile_process(&process, linux, &facts)?)
     }
 

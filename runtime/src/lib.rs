@@ -62,6 +62,7 @@ mod state;
 mod stdio;
 mod sys;
 mod terminal;
+mod timestamp;
 pub mod trace;
 mod user_namespace;
 
@@ -75,3 +76,4 @@ pub use notify::Notifications;
 pub use state::{State, Status};
 pub use stdio::Stdio;
 pub use sys::Errno;
+pub use timestamp::Timestamp;

@@ -24,7 +24,11 @@ struct Case {
 impl Case {
     fn new(arguments: &[&str], edit: impl FnOnce(&mut Value)) -> Case {
         let scratch = Scratch::new();
-        bundle::bundle(&scratch.join("bundle"), arguments, edit);
+        bundle::bundle(&scratch.join("bundle"), arguments, |spec| {
+            // What a process inside finds out it writes down.
+            spec["root"]["readonly"] = false.into();
+            edit(spec);
+        });
         Case {
             scratch,
             program: binaries::ours("wharf-runtime"),

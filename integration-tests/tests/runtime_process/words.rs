@@ -29,6 +29,7 @@ fn called_as_runc_it_says_so() {
 #[test]
 fn a_wrong_command_line_is_answered_as_runc_answers_it() {
     let case = Case::new(&["/bin/true"], |_| {});
+    fs::create_dir(case.root()).expect("make the state root");
     for (arguments, code, words) in [
         (&["nonsense", "-h"][..], 3, "No help topic for 'nonsense'"),
         (&["create"], 1, "\\\"create\\\" requires exactly 1 argument(s)"),

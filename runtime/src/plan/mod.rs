@@ -63,6 +63,8 @@ pub struct Facts<'a> {
     pub no_pivot: bool,
     /// Join no new session keyring.
     pub no_new_keyring: bool,
+    /// The configuration's filter, if it was compiled before.
+    pub filter: Option<&'a seccomp::Program>,
 }
 
 /// A container, compiled.
@@ -152,12 +154,13 @@ pub fn compile_process(
     facts: &Facts<'_>,
 ) -> Result<ProcessPlan, Error> {
     let mut plan = process::compile(process)?;
-    plan.seccomp = linux
-        .seccomp
-        .as_ref()
-        .map(seccomp::compile)
-        .transpose()
-        .map_err(|error| Error::field("linux.seccomp", error.to_string()))?;
+    plan.seccomp = match (facts.filter, &linux.seccomp) {
+        (Some(filter), _) => Some(filter.clone()),
+        (None, Some(profile)) => Some(
+            seccomp::compile(profile).map_err(|error| Error::field("linux.seccomp", error.to_string()))?,
+        ),
+        (None, None) => None,
+    };
     plan.personality = linux.personality.as_ref().map(limit::personality).transpose()?;
     let memory_policy = linux.memory_policy.as_ref();
     plan.memory_policy = memory_policy.map(limit::memory_policy).transpose()?;

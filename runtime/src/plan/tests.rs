@@ -40,6 +40,7 @@ fn compile_for(version: Version, document: &Value) -> Result<Plan, Error> {
             lsm: Enabled::default(),
             no_pivot: false,
             no_new_keyring: false,
+            filter: None,
         },
     )
 }

@@ -15,6 +15,7 @@
 
 mod arch;
 mod assemble;
+pub(crate) mod cache;
 mod error;
 mod rules;
 mod syscalls;
