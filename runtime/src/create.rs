@@ -348,6 +348,14 @@ impl Construction<'_> {
                     self.run_hooks(record)?;
                     conversation.go()?;
                 }
+                Heard::Message(Message::Listener(number)) => {
+                    let listener = conversation.fetch(number)?;
+                    let state = record.state(record.pid, Status::Creating);
+                    match &plan.process.agent {
+                        Some(agent) => agent.send(listener, record.pid, &state)?,
+                        None => return Err(Error::Ended("handing over a listener")),
+                    }
+                }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(step_failed(failure, plan, entrances));
                 }

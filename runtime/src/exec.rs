@@ -12,7 +12,7 @@ use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
-use crate::{Container, Error, Status, Stdio, lsm};
+use crate::{Container, Error, State, Status, Stdio, lsm};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -138,7 +138,14 @@ impl Container {
                 };
                 told.map_err(failure)?;
             }
-            let master = attend(&conversation, &mut console, &plan, &entrances)?;
+            let state = || self.record.state(self.record.pid, Status::Running);
+            let master = attend(
+                &conversation,
+                &mut console,
+                &plan,
+                &entrances,
+                (child.pid, &state),
+            )?;
             if let Some(socket) = pidfd_socket {
                 socket.send(PidfdSocket::JOINED, &child.pidfd)?;
             }
@@ -254,6 +261,7 @@ fn attend(
     console: &mut Option<ConsoleSocket>,
     plan: &ProcessPlan,
     entrances: &[Entrance],
+    (pid, state): (i32, &dyn Fn() -> State),
 ) -> Result<Option<OwnedFd>, Error> {
     let (mut kept, mut executing) = (None, false);
     loop {
@@ -261,6 +269,13 @@ fn attend(
             Heard::Message(Message::Executing) => {
                 trace!("setns_init: about to exec");
                 executing = true;
+            }
+            Heard::Message(Message::Listener(number)) => {
+                let listener = conversation.fetch(number)?;
+                match &plan.agent {
+                    Some(agent) => agent.send(listener, pid, &state())?,
+                    None => return Err(Error::Ended("handing over a listener")),
+                }
             }
             Heard::Message(Message::Failed(failure)) => {
                 return Err(step_failed(failure, plan, entrances));

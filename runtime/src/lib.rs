@@ -42,6 +42,8 @@ mod error;
 mod exec;
 pub mod features;
 pub mod foreground;
+#[cfg(test)]
+mod fuzzed;
 mod handover;
 mod hook;
 pub mod host_binary;

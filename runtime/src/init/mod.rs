@@ -70,7 +70,8 @@ pub(crate) fn run(work: Work<'_>, wires: &Wires) -> Infallible {
         Ok(never) => match never {},
     };
     // Whoever listened may be gone: there is nobody else to tell.
-    let told = socket::send(reporter, &Message::Failed(failure).encode(), None);
+    // A filter may be in force already.
+    let told = socket::tell(reporter, &Message::Failed(failure).encode());
     process::exit(if told.is_ok() { 1 } else { 2 })
 }
 

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use super::step::{At, Failure, Message, Stage, Step};
 use super::{Wires, gate, hook, identity, isolate, terminal};
 use crate::plan::{Hooks, ProcessPlan};
+use crate::seccomp::Program;
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::{Errno, Fd, credentials, process, socket};
@@ -46,9 +47,18 @@ pub(super) fn execute(
     }
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
+    // Who listens is told while the container is created: without a listener there is no container.
+    let listens = plan.seccomp.as_ref().is_some_and(Program::has_listener);
+    // Behind such a filter each call may be the listener's to answer: the fewer the better.
+    let signals = match wires.gate {
+        Some(_) if !listens => gate::hear_signals().at(Step::Gate)?,
+        _ => None,
+    };
+    if listens {
+        filter(plan, *reporter)?;
+    }
     if let Some(gate) = wires.gate {
-        let signals = gate::hear_signals().at(Step::Gate)?;
-        socket::send(*reporter, &Message::Ready.encode(), None).at(Step::Gate)?;
+        socket::tell(*reporter, &Message::Ready.encode()).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;
         *reporter = gate::wait(gate, signals).at(Step::Gate)?;
@@ -62,11 +72,11 @@ pub(super) fn execute(
         run_hooks(plan, hooks, *reporter)?;
     }
     fd::close_range(wires.first_undeclared, u32::MAX, Closing::OnExec).at(Step::CloseDescriptors)?;
-    socket::send(*reporter, &Message::Executing.encode(), None).at(Step::Gate)?;
-    if let Some(filter) = &plan.seccomp {
-        credentials::set_seccomp(filter).at(Step::Seccomp)?;
+    socket::tell(*reporter, &Message::Executing.encode()).at(Step::Gate)?;
+    if !listens {
+        // As late as can be: what follows are calls that the profile must allow.
+        filter(plan, *reporter)?;
     }
-    identity::finish(plan)?;
     Err(become_program(plan, first)).at(Step::Execute)
 }
 
@@ -79,11 +89,33 @@ fn run_hooks(plan: &ProcessPlan, hooks: &Hooks, reporter: Fd) -> Result<(), Fail
         environment: &plan.environment,
     };
     hook::run_all(&stages, reporter, || {
-        if let Some(filter) = &plan.seccomp {
-            credentials::set_seccomp(filter)?;
+        match &plan.seccomp {
+            // It is in force already.
+            Some(filter) if filter.has_listener() => return Ok(()),
+            Some(filter) => credentials::set_seccomp(filter).map(drop)?,
+            None => {}
         }
         identity::finish(plan).map_err(|failure| failure.errno)
     })
+}
+
+/// Puts the filter in force, hands its listener to the parent, and drops what loading it took.
+fn filter(plan: &ProcessPlan, parent: Fd) -> Result<(), Failure> {
+    let Some(filter) = &plan.seccomp else {
+        return Ok(());
+    };
+    let listener = credentials::set_seccomp(filter).at(Step::Seccomp)?;
+    if filter.has_listener() {
+        socket::tell(parent, &Message::Listener(listener).encode()).at(Step::Listener)?;
+        // Whoever listens may already be asked about this very call.
+        match socket::hear(parent, &mut [0]) {
+            Ok(0) => return Err(Errno::new(libc::EPIPE)).at(Step::Listener),
+            answer => answer.map(drop).at(Step::Listener)?,
+        }
+        // It would outlive the listener's end: nobody would be told that calls have nobody to answer them.
+        Fd::at(listener).close();
+    }
+    identity::finish(plan)
 }
 
 /// What the process inherits to its program besides its identity.

@@ -65,6 +65,7 @@ pub(crate) enum Step {
     Find,
     Gate,
     Seccomp,
+    Listener,
     Execute,
 }
 
@@ -119,6 +120,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Find,
     Step::Gate,
     Step::Seccomp,
+    Step::Listener,
     Step::Execute,
 ];
 
@@ -212,6 +214,8 @@ pub(crate) enum Message {
     Console,
     /// A hook failed, and the packet carries what it wrote; the child is ending.
     Hook(HookFailure),
+    /// The descriptor of that number listens to the filter's notices; the child waits for a packet.
+    Listener(i32),
     /// The child waits at the gate.
     Ready,
     /// Nothing but `execve` (and what must directly precede it) is left.
@@ -239,6 +243,7 @@ impl Message {
                 let [place, how, number] = failure.encode();
                 [7, place, how, number]
             }
+            Self::Listener(number) => [6, number.cast_unsigned(), 0, 0],
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -263,6 +268,7 @@ impl Message {
             4 => Self::Ready,
             5 => Self::Executing,
             7 => Self::Hook(HookFailure::decode([word(4), word(8), word(12)])?),
+            6 => Self::Listener(word(4).cast_signed()),
             _ => return None,
         })
     }
@@ -409,6 +415,7 @@ fn plain(step: Step) -> &'static str {
         Step::Find => "find the program",
         Step::Gate => "wait for start",
         Step::Seccomp => "load the seccomp filter",
+        Step::Listener => "hand over the seccomp listener",
         Step::Execute => "exec",
     }
 }
@@ -466,6 +473,7 @@ mod tests {
             hook(Stage::CreateContainer, Ending::Ended(Ended::Exited(7))),
             hook(Stage::StartContainer, Ending::Ended(Ended::Killed(9))),
             hook(Stage::StartContainer, Ending::TimedOut),
+            Message::Listener(7),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

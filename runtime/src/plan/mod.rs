@@ -161,6 +161,9 @@ pub fn compile_process(
         ),
         (None, None) => None,
     };
+    if plan.seccomp.as_ref().is_some_and(seccomp::Program::has_listener) {
+        plan.agent = linux.seccomp.as_ref().map(seccomp::Agent::of);
+    }
     plan.personality = linux.personality.as_ref().map(limit::personality).transpose()?;
     let memory_policy = linux.memory_policy.as_ref();
     plan.memory_policy = memory_policy.map(limit::memory_policy).transpose()?;

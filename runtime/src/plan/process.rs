@@ -43,6 +43,8 @@ pub struct ProcessPlan {
     pub rlimits: Vec<(u32, u64, u64)>,
     /// The system call filter.
     pub seccomp: Option<seccomp::Program>,
+    /// Who listens, when the filter has notices.
+    pub agent: Option<seccomp::Agent>,
     /// Give it a terminal; rows and columns, 0 for the kernel's default.
     pub terminal: Option<(u16, u16)>,
     /// For `/proc/PID/oom_score_adj`, written by the parent.
@@ -113,6 +115,7 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
         no_new_privileges: process.no_new_privileges,
         rlimits: super::limit::rlimits(&process.rlimits)?,
         seccomp: None,
+        agent: None,
         terminal: terminal(process)?,
         oom_score_adj: oom_score_adj(process)?,
         io_priority: process

@@ -11,6 +11,8 @@ use rustix::net::{
 use super::is_alive;
 use crate::Error;
 use crate::init::{Failure, HookFailure, MESSAGE_BYTES, Message};
+use crate::sys::Fd;
+use crate::sys::process::pidfd_getfd;
 
 /// One thing heard.
 #[derive(Debug)]
@@ -91,6 +93,14 @@ impl Conversation<'_> {
         let sent = send(self.socket, &[1], SendFlags::NOSIGNAL);
         sent.map(drop)
             .map_err(|errno| Error::io("answer the container process", errno))
+    }
+
+    /// Takes a copy of the child half's descriptor `number`, which it waits for, and lets it go on.
+    pub(crate) fn fetch(&self, number: i32) -> Result<OwnedFd, Error> {
+        let fetched = pidfd_getfd(Fd::of(&self.pidfd), number)
+            .map_err(|errno| Error::io("get the seccomp listener from the container process", errno))?;
+        self.go()?;
+        Ok(fetched)
     }
 
     fn receive(&self) -> Result<Heard, Error> {

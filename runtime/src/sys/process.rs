@@ -272,6 +272,12 @@ pub(crate) fn pidfd_signal(pidfd: Fd, signal: i32) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_pidfd_send_signal, [pidfd.arg(), signal as usize, 0, 0]) }.map(drop)
 }
 
+/// A copy of descriptor `number` of a pidfd's process, close-on-exec. Needs the right to trace it.
+pub(crate) fn pidfd_getfd(pidfd: Fd, number: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_pidfd_getfd, [pidfd.arg(), number as usize, 0]) }.map(owned)
+}
+
 /// Makes this process the leader of a new session.
 pub(crate) fn setsid() -> Result<(), Errno> {
     // SAFETY: no pointer.
