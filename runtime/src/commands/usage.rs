@@ -244,4 +244,34 @@ mod tests {
         let text = help(&["wharf-runtime", "list", "-h"]);
         assert!(text.starts_with("NAME:\n   wharf-runtime list - "), "{text}");
     }
+
+    #[test]
+    fn the_shells_completions_are_what_the_program_takes() {
+        const COMPLETIONS: &str = include_str!("../../completions/wharf-runtime.bash");
+        let flags = |command: &clap::Command| {
+            let mut flags: Vec<String> = command
+                .get_arguments()
+                .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+                .collect();
+            flags.sort();
+            flags
+        };
+        let listed = |name: &str| {
+            let start = format!("        {name}) echo '");
+            let line = COMPLETIONS.lines().find_map(|line| line.strip_prefix(&start))?;
+            let words = line.trim_end_matches("' ;;").split(' ');
+            let mut words: Vec<String> = words.map(str::to_owned).collect();
+            words.sort();
+            Some(words)
+        };
+        let command = command(&["wharf-runtime".into()], Flags::Plain);
+        assert_eq!(listed("''"), Some(flags(&command)));
+        for subcommand in command.get_subcommands() {
+            let name = subcommand.get_name();
+            assert!(COMPLETIONS.contains(&format!(" {name} ")) || name == "checkpoint", "{name}");
+            if let Some(listed) = listed(name) {
+                assert_eq!(listed, flags(subcommand), "{name}");
+            }
+        }
+    }
 }
