@@ -268,7 +268,10 @@ mod tests {
         assert_eq!(listed("''"), Some(flags(&command)));
         for subcommand in command.get_subcommands() {
             let name = subcommand.get_name();
-            assert!(COMPLETIONS.contains(&format!(" {name} ")) || name == "checkpoint", "{name}");
+            assert!(
+                COMPLETIONS.contains(&format!(" {name} ")) || name == "checkpoint",
+                "{name}"
+            );
             if let Some(listed) = listed(name) {
                 assert_eq!(listed, flags(subcommand), "{name}");
             }

@@ -1,6 +1,6 @@
 //! Running a hook: a child of its own, the state on its standard input, its output kept, its end awaited.
 //!
-//! Used by the child half for hooks in the container, and by the parent for those beside it. Raw calls on prepared memory only.
+//! In the child half for hooks in the container, in a child of its own for those beside it. Raw calls on prepared memory only.
 
 use std::convert::Infallible;
 use std::mem;
@@ -71,8 +71,29 @@ pub(super) fn run_all(
     Ok(())
 }
 
+/// Runs one as a process of its own that does nothing else: it tells `reporter` when the hook fails, and ends.
+///
+/// Executing a program makes any process an ordinary child of its parent again. This one executes nothing, so it stays none
+/// of the caller's; the hook is its child.
+pub(crate) fn run_beside(hook: &Hook, environment: &Strings, state: &[&[u8]], reporter: Fd) -> Infallible {
+    let ran = process::reset_signals().and_then(|()| run(hook, environment, state, || Ok(())));
+    let told = match ran.at(Step::Hook) {
+        Ok((Ending::GOOD, _)) => process::exit(0),
+        Ok((ending, output)) => {
+            let failure = HookFailure {
+                stage: Stage::Beside,
+                index: 0,
+                ending,
+            };
+            socket::send(reporter, &Message::Hook(failure).encode(), Some(output))
+        }
+        Err(failure) => socket::send(reporter, &Message::Failed(failure).encode(), None),
+    };
+    process::exit(if told.is_ok() { 1 } else { 2 })
+}
+
 /// Runs one; answers how it ended, and what it wrote to its standard output and standard error.
-pub(crate) fn run(
+fn run(
     hook: &Hook,
     environment: &Strings,
     state: &[&[u8]],
@@ -99,7 +120,7 @@ pub(crate) fn run(
     };
     // SAFETY: the body makes raw calls on memory prepared before, and never returns.
     #[allow(unsafe_code)]
-    let child = unsafe { process::clone_child(0, None, Notice::Nothing, become_hook) }?;
+    let child = unsafe { process::clone_child(0, None, Notice::Child, become_hook) }?;
     input.close();
     let ending = attend(&child, hook.timeout);
     // Closed by hand, as everything here.

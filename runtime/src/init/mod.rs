@@ -24,7 +24,7 @@ use std::convert::Infallible;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
-pub(crate) use hook::{Ending, run as run_hook};
+pub(crate) use hook::{Ending, run_beside};
 pub(crate) use step::{At, Failure, HookFailure, MESSAGE_BYTES, Message, Stage, Step, error};
 
 /// What connects the child half with the rest of the world.

@@ -159,6 +159,8 @@ impl<T> At<T> for Result<T, Errno> {
 pub(crate) enum Stage {
     CreateContainer,
     StartContainer,
+    /// Not in the container: who asked for it knows which.
+    Beside,
 }
 
 /// A hook in the container that failed.
@@ -175,6 +177,7 @@ impl HookFailure {
         let stage = match self.stage {
             Stage::CreateContainer => 0,
             Stage::StartContainer => 1,
+            Stage::Beside => 2,
         };
         let (how, number) = match self.ending {
             Ending::Ended(Ended::Exited(status)) => (0, status),
@@ -190,6 +193,7 @@ impl HookFailure {
             stage: match place >> 16 {
                 0 => Stage::CreateContainer,
                 1 => Stage::StartContainer,
+                2 => Stage::Beside,
                 _ => return None,
             },
             index: place as u16,
@@ -472,7 +476,7 @@ mod tests {
             Message::Executing,
             hook(Stage::CreateContainer, Ending::Ended(Ended::Exited(7))),
             hook(Stage::StartContainer, Ending::Ended(Ended::Killed(9))),
-            hook(Stage::StartContainer, Ending::TimedOut),
+            hook(Stage::Beside, Ending::TimedOut),
             Message::Listener(7),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
