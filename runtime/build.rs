@@ -1,15 +1,21 @@
-//! Links the program so that it starts fast.
+//! Links the program so that it starts fast, and tells it which compiler of system call filters it has.
 //!
 //! The program is position-independent and static: it relocates itself each time it starts. In the packed form (`DT_RELR`)
 //! that takes a hundredth of the space and a fraction of the time. Refused: the packed form where the C library that is
 //! linked in could not read it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=WHARF_COMMIT");
     println!("cargo::rustc-env=WHARF_COMMIT={}", commit());
+    println!("cargo::rerun-if-changed=src/seccomp");
+    println!(
+        "cargo::rustc-env=WHARF_SECCOMP_SOURCES={:016x}",
+        hash_of("src/seccomp")
+    );
     let of_target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     let native = std::env::var("HOST") == std::env::var("TARGET");
     if of_target("OS") == "linux" && of_target("ENV") == "gnu" && native && reads_packed_relocations() {
@@ -36,6 +42,20 @@ fn commit() -> String {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         _ => unknown(),
     }
+}
+
+/// A number for the sources in a directory: a filter that was compiled by others is not used.
+fn hash_of(directory: &str) -> u64 {
+    let entries = std::fs::read_dir(directory).expect("the sources are there");
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    let mut hasher = DefaultHasher::new();
+    for path in paths {
+        std::fs::read(&path)
+            .expect("the sources can be read")
+            .hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Whether the host's glibc, which is the one that is linked, is 2.36 or newer.

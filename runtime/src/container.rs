@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use crate::cgroup::{Cgroup, Stats};
 use crate::process::{gate, is_alive, open_pidfd};
 use crate::record::{self, Directory, Record};
+use crate::seccomp::cache::Cache;
 use crate::spec::{Spec, oci};
 use crate::{ContainerId, Error, State, Status, spec};
 
@@ -14,6 +15,7 @@ use crate::{ContainerId, Error, State, Status, spec};
 #[derive(Clone, Debug)]
 pub struct Runtime {
     root: PathBuf,
+    pub(crate) filters: Cache,
 }
 
 impl Runtime {
@@ -22,7 +24,18 @@ impl Runtime {
 
     /// The containers below `root`. Touches nothing; the directory is made (0711) by the first create.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            filters: Cache::default(),
+        }
+    }
+
+    /// Keeps compiled system call filters in `directory`, so that the next container with the same profile need not wait for
+    /// it. The directory is made (0700) by the first one, and is good for every root of this user.
+    #[must_use]
+    pub fn keep_filters(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.filters = Cache::at(directory.into());
+        self
     }
 
     /// The state root.
@@ -49,6 +62,7 @@ impl Runtime {
             cgroup,
             console: None,
             warnings: Mutex::default(),
+            filters: self.filters.clone(),
         })
     }
 
@@ -105,6 +119,7 @@ pub struct Container {
     pub(crate) pidfd: Option<OwnedFd>,
     pub(crate) console: Option<OwnedFd>,
     pub(crate) warnings: Mutex<Vec<String>>,
+    pub(crate) filters: Cache,
 }
 
 impl Container {

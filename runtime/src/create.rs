@@ -22,6 +22,7 @@ use crate::process::{
 };
 use crate::record::{Directory, NOTIFY_DIRECTORY, NOTIFY_SOCKET, Record};
 use crate::resources;
+use crate::seccomp::cache::Cache;
 use crate::source::Sources;
 use crate::spec::{Spec, oci};
 use crate::sys::Fd;
@@ -29,8 +30,8 @@ use crate::sys::process::{Child, pidfd_signal, raise_hard_limit};
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::{
-    Container, ContainerId, Error, Runtime, State, Status, Stdio, kernel, lsm, mountinfo, net_device,
-    seccomp, spec, user_namespace,
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, Timestamp, kernel, lsm, mountinfo,
+    net_device, seccomp, spec, user_namespace,
 };
 
 /// How a container is created.
@@ -110,8 +111,8 @@ impl Runtime {
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
         let (mut plan, cgroups) = match self.changed(spec, &options)? {
-            Some(changed) => compile(&changed, &bundle, &options)?,
-            None => compile(spec.oci(), &bundle, &options)?,
+            Some(changed) => compile(&changed, &bundle, &options, &self.filters)?,
+            None => compile(spec.oci(), &bundle, &options, &self.filters)?,
         };
         let resctrl = resctrl(&plan)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
@@ -148,6 +149,10 @@ impl Runtime {
         notified
             .and_then(|()| construction.build(plan, &cgroups, namespaces, &mut undo))
             .and_then(|built| undo.keep(built, options.id.clone(), warnings.chain(spec, &cgroups)))
+            .map(|container| Container {
+                filters: self.filters.clone(),
+                ..container
+            })
             .map_err(|error| undo.perform(error))
     }
 }
@@ -183,13 +188,20 @@ impl Runtime {
     }
 }
 
-fn compile(spec: &oci::Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
+fn compile(
+    spec: &oci::Spec,
+    bundle: &Path,
+    options: &CreateOptions,
+    filters: &Cache,
+) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
     let cgroups = resources::plan(spec, &layout, options)?;
     let whole_views = match &spec.root {
         Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
         _ => Vec::new(),
     };
+    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    let kept = profile.and_then(|profile| filters.load(profile));
     let facts = Facts {
         id: &options.id,
         bundle,
@@ -202,10 +214,13 @@ fn compile(spec: &oci::Spec, bundle: &Path, options: &CreateOptions) -> Result<(
         staging: kernel::is_old(),
         no_new_keyring: options.no_new_keyring,
         caller: Caller::detect(&layout)?,
+        filter: kept.as_ref(),
     };
     let plan = Plan::compile(spec, &facts)?;
-    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     seccomp::tell(profile, plan.process.seccomp.as_ref());
+    if let (None, Some(profile), Some(compiled)) = (&kept, profile, &plan.process.seccomp) {
+        filters.store(profile, compiled);
+    }
     Ok((plan, cgroups))
 }
 
@@ -603,7 +618,7 @@ fn split(namespaces: Vec<Opened>, plan: &Plan) -> (Early, Vec<Opened>) {
 }
 
 fn now() -> String {
-    format!("{:.9}", jiff::Timestamp::now())
+    format!("{:.9}", Timestamp::now())
 }
 
 pub(crate) fn write_oom_score(pid: i32, score: i32) -> Result<(), Error> {
@@ -661,6 +676,7 @@ impl Undo {
             cgroup,
             pidfd: self.child.take().map(|child| child.pidfd),
             console: built.console,
+            filters: Cache::default(),
             warnings: Mutex::new(warnings),
         })
     }

@@ -250,6 +250,12 @@ impl Container {
         if let Some(first) = &spec.oci().process {
             complete(&mut process, first);
         }
+        let default = oci::Linux::default();
+        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
+        let kept = linux
+            .seccomp
+            .as_ref()
+            .and_then(|profile| self.filters.load(profile));
         let facts = Facts {
             id: &self.id,
             bundle: &self.record.bundle,
@@ -263,9 +269,8 @@ impl Container {
             staging: false,
             no_new_keyring: options.no_new_keyring,
             caller,
+            filter: kept.as_ref(),
         };
-        let default = oci::Linux::default();
-        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
         let plan = plan::compile_process(&process, linux, &facts)?;
         seccomp::tell(linux.seccomp.as_ref(), plan.seccomp.as_ref());
         Ok(plan)

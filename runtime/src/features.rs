@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use crate::plan;
-use crate::spec::OCI_VERSION;
+use crate::spec::{OCI_VERSION, oci};
 
 /// `linux/capability.h`, by number.
 pub(crate) const CAPABILITIES: [&str; 41] = [
@@ -90,17 +90,30 @@ pub fn features() -> Value {
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
+            "memoryPolicy": {
+                "modes": sorted(oci::LinuxMemoryPolicyMode::ALL.iter().map(|mode| mode.as_str())),
+                "flags": sorted(oci::LinuxMemoryPolicyFlag::ALL.iter().map(|flag| flag.as_str())),
+            },
             "mountExtensions": {"idmap": {"enabled": false}},
             "netDevices": {"enabled": true},
+        },
+        "annotations": {
+            "wharf-runtime.version": env!("CARGO_PKG_VERSION"),
+            "wharf-runtime.commit": env!("WHARF_COMMIT"),
         },
         "potentiallyUnsafeConfigAnnotations": [],
     })
 }
 
+fn sorted<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut words: Vec<&str> = words.collect();
+    words.sort_unstable();
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::oci;
 
     #[test]
     fn the_document_has_the_specifications_form() {
@@ -118,6 +131,8 @@ mod tests {
             "/linux/seccomp/archs",
             "/linux/seccomp/knownFlags",
             "/linux/seccomp/supportedFlags",
+            "/linux/memoryPolicy/modes",
+            "/linux/memoryPolicy/flags",
         ] {
             let list = features.pointer(pointer).and_then(Value::as_array).unwrap();
             assert!(

@@ -4,7 +4,8 @@
 //! Each gets the container's state as JSON on its standard input, the environment that the configuration gives it (the
 //! runtime's own if it gives none, as runc), and as long as the configuration allows. The first one that fails ends its list.
 //!
-//! A hook's process is none of the caller's children: it raises no `SIGCHLD`, and no wait of the caller's collects it.
+//! A hook is none of the caller's children: it raises no `SIGCHLD`, no wait of the caller's collects it, and its exit status is
+//! known also where `SIGCHLD` is ignored.
 
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -13,14 +14,16 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-use crate::init::{Ending, HookFailure, Stage, run_hook};
-use crate::plan::{HookState, compile_hook};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use crate::init::{Ending, HookFailure, Message, Stage, run_beside};
+use crate::plan::{Hook, HookState, compile_hook};
+use crate::process::{Conversation, Heard};
 use crate::spec::oci;
-use crate::sys::Fd;
-use crate::sys::fd;
-use crate::sys::process::Ended;
+use crate::sys::process::{self, Ended, Notice};
 use crate::sys::strings::Strings;
-use crate::{Error, State, kernel};
+use crate::sys::{Fd, fd};
+use crate::{Errno, Error, State, kernel};
 
 /// The most of a hook's output that is told.
 const MAX_SAID_BYTES: u64 = 4096;
@@ -58,21 +61,57 @@ pub(crate) fn run_one(kind: &str, index: usize, hook: &oci::Hook, state: &State)
         annotations: &state.annotations,
     };
     let told = serde_json::to_vec(&told).map_err(|error| format!("prepare its input: {error}"))?;
+    run_beside_this_process(&plan, environment, &told, hook.timeout)
+}
+
+fn run_beside_this_process(
+    hook: &Hook,
+    environment: &Strings,
+    state: &[u8],
+    timeout: Option<i64>,
+) -> Result<(), String> {
+    let failed = |what: &str, errno: Errno| format!("{what}: {errno}");
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|errno| failed("make a socket pair", errno.into()))?;
+    let theirs = fd::above_streams(theirs).map_err(|errno| failed("duplicate a descriptor", errno))?;
+    let reporter = Fd::of(&theirs);
     let proc = match kernel::is_old() {
         true => Some(kernel::open_proc().map_err(|error| error.to_string())?),
         false => None,
     };
-    let ran = run_hook(&plan, environment, &[&told], proc.as_ref().map(Fd::of), || Ok(()));
-    let (ending, output) = ran.map_err(|errno| format!("run it: {errno}"))?;
-    let output = File::from(fd::owned(output.arg()));
-    problem(ending, hook.timeout, output).map_or(Ok(()), Err)
+    let host = proc.as_ref().map(Fd::of);
+    let body = || run_beside(hook, environment, &[state], host, reporter);
+    // SAFETY: `run_beside` makes raw calls on memory prepared before, resets the signals first, and never returns.
+    #[allow(unsafe_code)]
+    let child = unsafe {
+        match host {
+            None => process::clone_child(0, None, Notice::Nothing, body),
+            Some(_) => process::clone_child_old(0, Notice::Nothing, body),
+        }
+    };
+    let child = child.map_err(|errno| failed("clone3", errno))?;
+    drop(theirs);
+    let heard = Conversation::new(&ours, &child.pidfd).listen();
+    let ended = process::wait(Fd::of(&child.pidfd)).map_err(|errno| failed("wait for it", errno))?;
+    match heard.map_err(|error| error.to_string())? {
+        Heard::Closed if ended == Ended::Exited(0) => Ok(()),
+        Heard::Hook(failure, output) => problem(failure.ending, timeout, output.into()).map_or(Ok(()), Err),
+        Heard::Message(Message::Failed(failure)) => Err(failed("run it", failure.errno)),
+        _ => Err("nothing was heard of it".into()),
+    }
 }
 
 /// The error that the child half's report is.
 pub(crate) fn failed(failure: HookFailure, hooks: &oci::Hooks, output: File) -> Error {
-    let (kind, hooks) = match failure.stage {
+    let (kind, hooks): (_, &[oci::Hook]) = match failure.stage {
         Stage::CreateContainer => ("createContainer", &hooks.create_container),
         Stage::StartContainer => ("startContainer", &hooks.start_container),
+        Stage::Beside => ("unknown", &[]),
     };
     let index = usize::from(failure.index);
     let hook = hooks.get(index);
@@ -149,7 +188,6 @@ fn signal_words(signal: i32) -> Cow<'static, str> {
 mod tests {
     use super::*;
     use crate::Status;
-    use crate::sys::Fd;
 
     fn state() -> State {
         State {

@@ -22,6 +22,45 @@
 //! A pid namespace can only be entered by being born in it: the clone then happens on a thread that lives for nothing else,
 //! which is in that namespace for its children; no thread of the caller's ever is.
 //!
+//! # From a program
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//! use wharf_runtime::{ContainerId, CreateOptions, Runtime, Signal};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // First thing in `main`: what a container executes must not lead back to this program's file.
+//! wharf_runtime::host_binary::protect()?;
+//! let runtime = Runtime::new("/run/my-program");
+//! let container = runtime.create(CreateOptions::new(ContainerId::new("box")?, "/bundles/box"))?;
+//! container.start()?;
+//! // A descriptor that polls as readable when the first process ends; reaping it is the caller's part.
+//! if let Some(pidfd) = container.pidfd() {
+//!     println!("{} runs: {:?}", container.id(), pidfd.as_fd());
+//! }
+//! container.kill(Signal::TERM)?;
+//! container.delete(true)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Another process finds the container by its name, and needs nothing but the state root:
+//!
+//! ```
+//! use wharf_runtime::{ContainerId, ErrorKind, Runtime};
+//!
+//! let runtime = Runtime::new("/run/nobody-has-this");
+//! assert!(runtime.ids()?.is_empty());
+//! let missing = runtime.load(&ContainerId::new("box")?).unwrap_err();
+//! assert_eq!(missing.kind(), ErrorKind::NotFound);
+//! assert_eq!(missing.to_string(), "container box does not exist");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The library asks little of the program around it: it may have threads, other children, its standard streams closed and
+//! `SIGCHLD` ignored (then the kernel reaps the container's process, and its exit status is nobody's). What the steps are can
+//! be heard by [`trace::listen`].
+//!
 //! # Invariants
 //!
 //! - One child process, one `execve`: no stage that executes this program again inside.
@@ -73,6 +112,7 @@ mod state;
 mod stdio;
 mod sys;
 mod terminal;
+mod timestamp;
 pub mod trace;
 mod update;
 mod user_namespace;
@@ -87,4 +127,5 @@ pub use notify::Notifications;
 pub use state::{State, Status};
 pub use stdio::Stdio;
 pub use sys::Errno;
+pub use timestamp::Timestamp;
 pub use user_namespace::in_user_namespace;

@@ -93,7 +93,7 @@ impl Log {
     }
 
     fn write(&self, level: &str, message: &str) {
-        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let time = wharf_runtime::Timestamp::now().to_string();
         let line = match self.format {
             Format::Json => format!("{}\n", json!({"level": level, "msg": message, "time": time})),
             Format::Text => format!("time={time:?} level={level} msg={}\n", quoted(message)),

@@ -112,6 +112,7 @@ impl Rootless {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Create a container
     Create(create::Arguments),
@@ -282,8 +283,11 @@ fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<
         }
         None => default_root()?,
     };
+    // For all roots together: engines have one each, and the same profile.
+    let mut filters = default_root()?.into_os_string();
+    filters.push(".filters");
     Ok(Environment {
-        runtime: Runtime::new(root),
+        runtime: Runtime::new(root).keep_filters(filters),
         root_is_given: global.root.is_some(),
         systemd_cgroup: global.systemd_cgroup,
         rootless: global.rootless.decided(),

@@ -26,11 +26,16 @@ USAGE:
 
 /// Parses the command line; on the way out everything has been printed.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, ExitCode> {
+    let parse = |command: &mut clap::Command| {
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        Arguments::from_arg_matches(&matches)
+    };
+    // What is wrong for a parser of the usual kind is looked at once more, by one that knows all commands in detail.
+    if let Ok(parsed) = parse(&mut Arguments::command().args_override_self(true)) {
+        return Ok(parsed);
+    }
     let mut command = command(arguments, Flags::WithValues);
-    let parsed = command
-        .try_get_matches_from_mut(arguments)
-        .and_then(|matches| Arguments::from_arg_matches(&matches));
-    parsed.map_err(|error| answer(&mut command, arguments, &error))
+    parse(&mut command).map_err(|error| answer(&mut command, arguments, &error))
 }
 
 /// How flags without a value are taken.
@@ -51,6 +56,8 @@ pub(crate) fn command(arguments: &[OsString], flags: Flags) -> clap::Command {
     if let Some(called) = called {
         command = command.name(kept(called.to_owned())).bin_name(called);
     }
+    // Subcommands are described when they are asked for, and this asks.
+    command.build();
     let mut command = accustomed(command, flags);
     let name = command.get_name().to_owned();
     // Every subcommand's help begins with both names.
@@ -236,5 +243,38 @@ mod tests {
         assert!(text.starts_with("NAME:\n   wharf-runtime create - "), "{text}");
         let text = help(&["wharf-runtime", "list", "-h"]);
         assert!(text.starts_with("NAME:\n   wharf-runtime list - "), "{text}");
+    }
+
+    #[test]
+    fn the_shells_completions_are_what_the_program_takes() {
+        const COMPLETIONS: &str = include_str!("../../completions/wharf-runtime.bash");
+        let flags = |command: &clap::Command| {
+            let mut flags: Vec<String> = command
+                .get_arguments()
+                .filter_map(|argument| Some(format!("--{}", argument.get_long()?)))
+                .collect();
+            flags.sort();
+            flags
+        };
+        let listed = |name: &str| {
+            let start = format!("        {name}) echo '");
+            let line = COMPLETIONS.lines().find_map(|line| line.strip_prefix(&start))?;
+            let words = line.trim_end_matches("' ;;").split(' ');
+            let mut words: Vec<String> = words.map(str::to_owned).collect();
+            words.sort();
+            Some(words)
+        };
+        let command = command(&["wharf-runtime".into()], Flags::Plain);
+        assert_eq!(listed("''"), Some(flags(&command)));
+        for subcommand in command.get_subcommands() {
+            let name = subcommand.get_name();
+            assert!(
+                COMPLETIONS.contains(&format!(" {name} ")) || name == "checkpoint",
+                "{name}"
+            );
+            if let Some(listed) = listed(name) {
+                assert_eq!(listed, flags(subcommand), "{name}");
+            }
+        }
     }
 }

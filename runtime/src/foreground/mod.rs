@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
@@ -72,8 +72,9 @@ impl Foreground {
     /// The streams for the process.
     ///
     /// With `terminal` it gets one of its own, and the caller's is put into raw mode when the process runs. Without,
-    /// it gets the caller's streams, unless one of them is a terminal: that is never shared with a container (it could
-    /// push input into it), so its bytes are relayed through pipes.
+    /// it gets the caller's streams, unless one of them is a terminal or a file. A terminal is never shared with a container:
+    /// it could push input into it. A file would be given to the container's user, who could then do with it what no
+    /// stream allows. The bytes of these are relayed through pipes.
     ///
     /// # Errors
     ///
@@ -88,7 +89,7 @@ impl Foreground {
             rustix::stdio::stdout(),
             rustix::stdio::stderr(),
         ];
-        if !own.iter().any(rustix::termios::isatty) {
+        if !own.iter().any(is_not_for_sharing) {
             return Ok(Stdio::Inherit);
         }
         let (stdin, input) = pipe()?;
@@ -265,6 +266,12 @@ impl Drop for Foreground {
             debug_assert!(false, "restore the signal mask: {error}");
         }
     }
+}
+
+/// Whether a stream is a file or a terminal.
+fn is_not_for_sharing(stream: &BorrowedFd<'_>) -> bool {
+    let is_file = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    rustix::fs::fstat(stream).is_ok_and(is_file) || rustix::termios::isatty(stream)
 }
 
 fn exit_code(status: WaitStatus) -> i32 {

@@ -1,6 +1,6 @@
 //! Running a hook: a child of its own, the state on its standard input, its output kept, its end awaited.
 //!
-//! Used by the child half for hooks in the container, and by the parent for those beside it. Raw calls on prepared memory only.
+//! In the child half for hooks in the container, in a child of its own for those beside it. Raw calls on prepared memory only.
 
 use std::convert::Infallible;
 use std::mem;
@@ -75,8 +75,35 @@ pub(super) fn run_all(
     Ok(())
 }
 
+/// Runs one as a process of its own that does nothing else: it tells `reporter` when the hook fails, and ends.
+///
+/// Executing a program makes any process an ordinary child of its parent again. This one executes nothing, so it stays none
+/// of the caller's; the hook is its child.
+pub(crate) fn run_beside(
+    hook: &Hook,
+    environment: &Strings,
+    state: &[&[u8]],
+    proc: Option<Fd>,
+    reporter: Fd,
+) -> Infallible {
+    let ran = process::reset_signals().and_then(|()| run(hook, environment, state, proc, || Ok(())));
+    let told = match ran.at(Step::Hook) {
+        Ok((Ending::GOOD, _)) => process::exit(0),
+        Ok((ending, output)) => {
+            let failure = HookFailure {
+                stage: Stage::Beside,
+                index: 0,
+                ending,
+            };
+            socket::send(reporter, &Message::Hook(failure).encode(), Some(output))
+        }
+        Err(failure) => socket::send(reporter, &Message::Failed(failure).encode(), None),
+    };
+    process::exit(if told.is_ok() { 1 } else { 2 })
+}
+
 /// Runs one; answers how it ended, and what it wrote to its standard output and standard error.
-pub(crate) fn run(
+fn run(
     hook: &Hook,
     environment: &Strings,
     state: &[&[u8]],
@@ -104,12 +131,12 @@ pub(crate) fn run(
     };
     // SAFETY: the body makes raw calls on memory prepared before, and never returns.
     #[allow(unsafe_code)]
-    let child = match proc {
-        // SAFETY: as above.
-        None => unsafe { process::clone_child(0, None, Notice::Nothing, become_hook) }?,
-        // SAFETY: as above; its first step is to reset the signals.
-        Some(_) => unsafe { process::clone_child_old(0, Notice::Nothing, become_hook) }?,
-    };
+    let child = unsafe {
+        match proc {
+            None => process::clone_child(0, None, Notice::Child, become_hook),
+            Some(_) => process::clone_child_old(0, Notice::Child, become_hook),
+        }
+    }?;
     input.close();
     let ending = attend(&child, hook.timeout);
     // Closed by hand, as everything here.

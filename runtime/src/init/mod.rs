@@ -27,7 +27,7 @@ use std::ffi::CString;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
-pub(crate) use hook::{Ending, run as run_hook};
+pub(crate) use hook::{Ending, run_beside};
 pub(crate) use step::{At, Failure, HookFailure, MESSAGE_BYTES, Message, STAGING, Stage, Step, error};
 
 /// What connects the child half with the rest of the world.

@@ -50,14 +50,19 @@ pub(super) fn execute(
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
     // Who listens is told while the container is created: without a listener there is no container.
-    if listens(plan) {
+    // Behind such a filter each call may be the listener's to answer: the fewer the better.
+    let listens = listens(plan);
+    let signals = match wires.gate {
+        Some(_) if !listens => gate::hear_signals().at(Step::Gate)?,
+        _ => None,
+    };
+    if listens {
         filter(plan, *reporter)?;
     }
     if let Some(gate) = wires.gate {
         if wires.show_at_gate {
             credentials::set_dumpable(true).at(Step::Gate)?;
         }
-        let signals = gate::hear_signals().at(Step::Gate)?;
         socket::tell(*reporter, &Message::Ready.encode()).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;
@@ -74,7 +79,7 @@ pub(super) fn execute(
     isolate::close_range(wires.proc, wires.first_undeclared, u32::MAX, Closing::OnExec)
         .at(Step::CloseDescriptors)?;
     socket::tell(*reporter, &Message::Executing.encode()).at(Step::Gate)?;
-    if !listens(plan) {
+    if !listens {
         // As late as can be: what follows are calls that the profile must allow.
         filter(plan, *reporter)?;
     }

@@ -171,6 +171,8 @@ impl<T> At<T> for Result<T, Errno> {
 pub(crate) enum Stage {
     CreateContainer,
     StartContainer,
+    /// Not in the container: who asked for it knows which.
+    Beside,
 }
 
 /// A hook in the container that failed.
@@ -187,6 +189,7 @@ impl HookFailure {
         let stage = match self.stage {
             Stage::CreateContainer => 0,
             Stage::StartContainer => 1,
+            Stage::Beside => 2,
         };
         let (how, number) = match self.ending {
             Ending::Ended(Ended::Exited(status)) => (0, status),
@@ -202,6 +205,7 @@ impl HookFailure {
             stage: match place >> 16 {
                 0 => Stage::CreateContainer,
                 1 => Stage::StartContainer,
+                2 => Stage::Beside,
                 _ => return None,
             },
             index: place as u16,
@@ -539,7 +543,7 @@ mod tests {
             Message::Listener(7),
             hook(Stage::CreateContainer, Ending::Ended(Ended::Exited(7))),
             hook(Stage::StartContainer, Ending::Ended(Ended::Killed(9))),
-            hook(Stage::StartContainer, Ending::TimedOut),
+            hook(Stage::Beside, Ending::TimedOut),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

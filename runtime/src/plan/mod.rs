@@ -76,6 +76,8 @@ pub struct Facts<'a> {
     pub no_new_keyring: bool,
     /// Who creates the container, or executes in it.
     pub caller: Caller,
+    /// The configuration's filter, if it was compiled before.
+    pub filter: Option<&'a seccomp::Program>,
 }
 
 /// A container, compiled.
@@ -185,12 +187,13 @@ pub fn compile_process(
     if !facts.caller.is_root() || !facts.caller.may_set_groups {
         plan.groups = None;
     }
-    plan.seccomp = linux
-        .seccomp
-        .as_ref()
-        .map(seccomp::compile)
-        .transpose()
-        .map_err(|error| Error::field("linux.seccomp", error.to_string()))?;
+    plan.seccomp = match (facts.filter, &linux.seccomp) {
+        (Some(filter), _) => Some(filter.clone()),
+        (None, Some(profile)) => Some(
+            seccomp::compile(profile).map_err(|error| Error::field("linux.seccomp", error.to_string()))?,
+        ),
+        (None, None) => None,
+    };
     if plan.seccomp.as_ref().is_some_and(seccomp::Program::has_listener) {
         plan.agent = linux.seccomp.as_ref().map(seccomp::Agent::of);
     }

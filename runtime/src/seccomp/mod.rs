@@ -17,6 +17,7 @@
 
 mod arch;
 mod assemble;
+pub(crate) mod cache;
 mod error;
 mod notify;
 mod precedence;

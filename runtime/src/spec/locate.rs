@@ -18,7 +18,8 @@ pub(super) fn typed<T: DeserializeOwned>(text: &[u8], path: &str) -> Result<T, E
         Ok(typed) if object => Ok(typed),
         _ => {
             let plain = without_nulls(text, path)?;
-            serde_json::from_str(&plain).map_err(|error| complaint(&plain, path, &error))
+            // From bytes once more: a parser of another kind would be all of its code once more.
+            serde_json::from_slice(plain.as_bytes()).map_err(|error| complaint(&plain, path, &error))
         }
     }
 }

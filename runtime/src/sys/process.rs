@@ -42,7 +42,8 @@ pub(crate) enum Notice {
     /// `SIGCHLD`, as of any child.
     Child,
     /// Nothing: it is none of what the program's own handlers and waits for children collect, and it waits to be
-    /// reaped by [`wait`] even where `SIGCHLD` is ignored.
+    /// reaped by [`wait`] even where `SIGCHLD` is ignored. For a process that executes no program: that makes it an
+    /// ordinary child.
     Nothing,
 }
 

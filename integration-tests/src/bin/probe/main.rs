@@ -15,8 +15,11 @@ fn main() -> ExitCode {
         ["identity"] => identity::report(),
         ["call", entry, number, arguments @ ..] => entry::report(entry, number, arguments),
         ["tree", directory] => tree::report(directory),
+        ["notify", message] => return notify(message),
         _ => {
-            eprintln!("usage: probe identity | probe tree DIRECTORY | probe call ENTRY NUMBER ARGUMENT...");
+            eprintln!(
+                "usage: probe identity | probe tree DIRECTORY | probe call ENTRY NUMBER ARGUMENT... | probe notify MESSAGE"
+            );
             return ExitCode::from(2);
         }
     };
@@ -27,6 +30,20 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("probe: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sends a message to the service manager, as `systemd-notify` does.
+fn notify(message: &str) -> ExitCode {
+    let path = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let sent = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(message.as_bytes(), &path));
+    match sent {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: send to {}: {error}", path.display());
             ExitCode::FAILURE
         }
     }
