@@ -9,6 +9,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(early)");
     println!("cargo::rerun-if-env-changed=WHARF_COMMIT");
     println!("cargo::rustc-env=WHARF_COMMIT={}", commit());
     println!("cargo::rerun-if-changed=src/seccomp");
@@ -18,6 +19,10 @@ fn main() {
     );
     let of_target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     let native = std::env::var("HOST") == std::env::var("TARGET");
+    if of_target("ARCH") == "x86_64" && std::env::var("PROFILE").as_deref() == Ok("release") {
+        println!("cargo::rustc-cfg=early");
+        println!("cargo::rustc-link-arg-bins=-Wl,-e,wharf_start");
+    }
     if of_target("OS") == "linux" && of_target("ENV") == "gnu" && native && reads_packed_relocations() {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }

@@ -371,3 +371,47 @@ fn nothing_is_executed_outside_of_groups_that_are_gone() {
     runtime.run(&["delete", "--force", id]).ok();
     assert_nothing_left(&scratch, &runtime);
 }
+
+/// The limit holds for what is in the group from its first instruction on: the child half, which is a copy of the runtime.
+#[test]
+fn a_container_starts_within_a_memory_limit_of_one_mebibyte() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    bundle::bundle(&directory, &["/bin/true"], |spec| {
+        spec["linux"]["resources"]["memory"] = json!({"limit": 1 << 20});
+    });
+    let runtime = Runtime::ours(&scratch);
+    let path = directory.display().to_string();
+    for round in 0..5 {
+        let id = format!("{}-{round}", scratch.unique());
+        runtime.run(&["run", "--bundle", &path, &id]).ok();
+    }
+}
+
+/// The first container's filter is compiled, and the others' are what was kept of it.
+#[test]
+fn a_filter_that_was_kept_does_what_it_did_when_it_was_new() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    bundle::bundle(&directory, &["/bin/busybox", "mkdir", "/tmp/new"], |spec| {
+        spec["root"]["readonly"] = false.into();
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [
+                // No call has this name: it makes the profile one that was never compiled.
+                {"names": [scratch.unique()], "action": "SCMP_ACT_ALLOW"},
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+            ],
+        });
+    });
+    let runtime = Runtime::ours(&scratch);
+    let path = directory.display().to_string();
+    for round in 0..3 {
+        let id = format!("{}-{round}", scratch.unique());
+        let output = runtime.run(&["run", "--bundle", &path, &id]);
+        assert!(
+            output.code == 1 && output.stderr.contains("Function not implemented"),
+            "round {round}: {output}"
+        );
+    }
+}

@@ -99,7 +99,9 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
         }
         Err(error) => return Err(io("open")(error)),
     };
-    let mut bytes = Vec::new();
+    let length = file.metadata().map_err(io("stat"))?.len();
+    // One more than there is: the read that finds the end needs a place too.
+    let mut bytes = Vec::with_capacity(length.min(MAX_CONFIG_BYTES) as usize + 1);
     file.take(MAX_CONFIG_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(io("read"))?;

@@ -10,6 +10,8 @@
 pub(crate) mod bpf;
 mod call;
 pub(crate) mod credentials;
+#[cfg(any(early, all(test, target_arch = "x86_64")))]
+pub(crate) mod entry;
 mod errno;
 pub(crate) mod fd;
 pub(crate) mod fs;

@@ -9,7 +9,7 @@ use integration_tests::daemon::Daemon;
 use integration_tests::wharf::Wharf;
 use integration_tests::{Scratch, binaries, image, run};
 
-use super::measure::{Candidate, compare};
+use super::measure::{Candidate, Driver, compare};
 
 /// The image's name in every engine.
 const IMAGE: &str = "localhost/bench:latest";
@@ -48,7 +48,12 @@ pub(crate) fn compare_engines(rounds: usize) -> Result<()> {
     if let Some(candidate) = podman(scratch, &archive) {
         candidates.push(candidate);
     }
-    compare("run --rm --network none … /bin/true", &candidates, rounds)
+    compare(
+        &Driver::new(scratch)?,
+        "run --rm --network none … /bin/true",
+        &candidates,
+        rounds,
+    )
 }
 
 /// The image as `docker load` takes it.

@@ -1,10 +1,84 @@
 //! One command's time and memory, and the table of many.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use integration_tests::Scratch;
+
+/// Compiles a C program of the benches into `scratch`. Static, as ours are: a dynamic one takes twice the time to start.
+pub(crate) fn compile(scratch: &Scratch, name: &str, source: &str) -> Result<PathBuf> {
+    let text = scratch.join(format!("{name}.c"));
+    fs::write(&text, source).with_context(|| format!("write {}", text.display()))?;
+    let program = scratch.join(name);
+    let output = Command::new("cc")
+        .args(["-O2", "-static", "-Wall", "-o"])
+        .args([&program, &text])
+        .output()
+        .context("run cc, which the benches need")?;
+    if !output.status.success() {
+        bail!("cc {name}.c: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(program)
+}
+
+/// The program that runs one command and measures it.
+pub(crate) struct Driver {
+    program: PathBuf,
+    result: PathBuf,
+}
+
+impl Driver {
+    pub(crate) fn new(scratch: &Scratch) -> Result<Driver> {
+        Ok(Driver {
+            program: compile(scratch, "measure", include_str!("measure.c"))?,
+            result: scratch.join("measured"),
+        })
+    }
+
+    /// Runs a command that must succeed; its peak memory is that of its largest process.
+    fn measure(&self, command: &Command) -> Result<Sample> {
+        let mut driven = Command::new(&self.program);
+        driven
+            .arg(&self.result)
+            .arg(command.get_program())
+            .args(command.get_args())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        if let Some(directory) = command.get_current_dir() {
+            driven.current_dir(directory);
+        }
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => driven.env(name, value),
+                None => driven.env_remove(name),
+            };
+        }
+        let output = driven
+            .stderr(Stdio::piped())
+            .output()
+            .with_context(|| format!("start {command:?}"))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{command:?} ended with {}: {said}", output.status);
+        }
+        sample(&self.result)
+    }
+}
+
+fn sample(result: &Path) -> Result<Sample> {
+    let text = fs::read_to_string(result).with_context(|| format!("read {}", result.display()))?;
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(nanoseconds)), Some(Ok(peak_kib))) => Ok(Sample {
+            time: Duration::from_nanos(nanoseconds),
+            peak_kib,
+        }),
+        _ => bail!("{}: {text:?} is no measurement", result.display()),
+    }
+}
 
 /// A command that is measured again and again.
 pub(crate) struct Candidate {
@@ -16,23 +90,24 @@ pub(crate) struct Candidate {
 
 struct Sample {
     time: Duration,
-    peak_kib: i64,
+    peak_kib: u64,
 }
 
 /// Runs `rounds` rounds, each candidate once a round, and prints the table. The first candidate is ours; ratios are ours
 /// divided by theirs.
-pub(crate) fn compare(title: &str, candidates: &[Candidate], rounds: usize) -> Result<()> {
+pub(crate) fn compare(driver: &Driver, title: &str, candidates: &[Candidate], rounds: usize) -> Result<()> {
     const WARM_UP: usize = 3;
     let mut samples: Vec<Vec<Sample>> = candidates.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds + WARM_UP {
         for (candidate, samples) in candidates.iter().zip(&mut samples) {
-            let sample = measure((candidate.command)(round)).with_context(|| candidate.name.clone())?;
+            let command = (candidate.command)(round);
+            let sample = driver.measure(&command).with_context(|| candidate.name.clone())?;
             if round >= WARM_UP {
                 samples.push(sample);
             }
         }
     }
-    println!("\n{title} ({rounds} rounds, interleaved)");
+    println!("\n{title} ({rounds} rounds, interleaved; load {})", load());
     println!(
         "{:<34} {:>10} {:>10} {:>8} {:>10}",
         "", "median ms", "best ms", "ratio", "peak KiB"
@@ -58,49 +133,16 @@ pub(crate) fn compare(title: &str, candidates: &[Candidate], rounds: usize) -> R
     Ok(())
 }
 
-/// Runs a command that must succeed; its peak memory is that of its largest waited-for process.
-fn measure(mut command: Command) -> Result<Sample> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let begin = Instant::now();
-    let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
-    let (status, usage) = wait4(child.id() as i32)?;
-    let time = begin.elapsed();
-    if !status.success() {
-        let mut said = String::new();
-        if let Some(mut stderr) = child.stderr.take() {
-            std::io::Read::read_to_string(&mut stderr, &mut said)?;
-        }
-        bail!("{command:?} ended with {status}: {said}");
-    }
-    Ok(Sample {
-        time,
-        peak_kib: usage.ru_maxrss,
-    })
-}
-
-#[allow(
-    unsafe_code,
-    reason = "wait4 is the only way to one child's resource usage, and no safe wrapper has it"
-)]
-fn wait4(pid: i32) -> Result<(ExitStatus, libc::rusage)> {
-    let mut status = 0;
-    // SAFETY: an all-zero rusage is a value of that plain C struct.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live locals of the types that wait4 writes.
-    let waited = unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
-    if waited != pid {
-        bail!("wait for {pid}: {}", std::io::Error::last_os_error());
-    }
-    Ok((ExitStatus::from_raw(status), usage))
-}
-
 fn median(samples: &[Sample]) -> Duration {
     let mut times: Vec<Duration> = samples.iter().map(|sample| sample.time).collect();
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// The machine's load, without which no figure means anything.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_string()
 }
 
 fn milliseconds(time: Duration) -> f64 {

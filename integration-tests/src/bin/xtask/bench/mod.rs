@@ -5,7 +5,11 @@
 
 mod engine;
 mod measure;
+mod parallel;
 mod runtime;
+mod seccomp;
+
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -18,6 +22,9 @@ pub(crate) struct Arguments {
     /// Rounds of each candidate, after three that do not count
     #[arg(long, default_value_t = 50)]
     rounds: usize,
+    /// Another runc to compare with; may be given again
+    #[arg(long, value_name = "PATH")]
+    runc: Vec<PathBuf>,
     /// Only this comparison
     #[arg(value_parser = ["runtime", "engine"])]
     only: Option<String>,
@@ -28,15 +35,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("containers are started for real: run the benches as root");
     }
-    install::build()?;
+    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+    if wanted("engine") {
+        install::build()?;
+    } else {
+        shell::run(&mut shell::command(
+            "cargo",
+            ["build", "--release", "--package", "wharf-runtime"],
+        ))?;
+    }
     shell::run(&mut shell::command(
         "cargo",
         ["build", "--package", "integration-tests", "--bin", "probe"],
     ))?;
     integration_tests::binaries::use_directory(programs("release")?);
-    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
     if wanted("runtime") {
-        runtime::compare_runtimes(arguments.rounds)?;
+        runtime::compare_runtimes(arguments.rounds, &arguments.runc)?;
     }
     if wanted("engine") {
         engine::compare_engines(arguments.rounds)?;

@@ -1,0 +1,189 @@
+//! The program's first instructions, of release builds on x86_64: what [`crate::host_binary::protect`] does, before anything
+//! else has started.
+//!
+//! That executes the program once more, and what the C library and Rust's do at their start is then done twice: of a
+//! container's start, a fifteenth. So it is tried here first, on nothing but the stack that the kernel made. Whatever does not succeed
+//! here is left to `protect`, which has the other ways and says what is wrong; nothing relies on this.
+//!
+//! Nothing here may use what is not there yet: relocated pointers (so no table of strings), thread-local storage (so no
+//! `errno`, and no call of the C library, not even `memcpy`).
+
+use core::arch::{asm, naked_asm};
+use core::mem::MaybeUninit;
+
+/// Where the kernel enters the program; goes on with the C library's `_start` as if that had been entered.
+///
+/// # Safety
+///
+/// Only the kernel may come here: the stack is the one that it makes for a new program.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_start() -> ! {
+    naked_asm!(
+        "xor ebp, ebp",
+        // What `_start` expects to find: the stack, and a function to call at the end in rdx.
+        "mov r12, rsp",
+        "mov r13, rdx",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {protect}",
+        "mov rsp, r12",
+        "mov rdx, r13",
+        "jmp _start",
+        protect = sym protect,
+    )
+}
+
+const EXE: &core::ffi::CStr = c"/proc/self/exe";
+const NOTHING: &core::ffi::CStr = c"";
+
+/// Executes the program from a read-only clone of its file; returns where that is not needed or does not succeed.
+///
+/// # Safety
+///
+/// `stack` is that of a new program: the count of arguments, that many pointers to them and a null, the same for the
+/// environment.
+unsafe extern "C" fn protect(stack: *const usize) {
+    let by_path = libc::AT_FDCWD as usize;
+    let here = libc::AT_EMPTY_PATH as usize;
+    // SAFETY: the caller's promise tells what is on the stack, and every argument is a string that ends. The calls' pointers
+    // are to those, to constant strings, and to locals of the sizes that the kernel reads and writes.
+    unsafe {
+        let count = *stack;
+        let arguments = stack.add(1).cast::<*const u8>();
+        let environment = arguments.add(count + 1);
+        if !(1..count).any(|index| makes_processes(*arguments.add(index))) {
+            return;
+        }
+        let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+        let exe = call(libc::SYS_openat, [by_path, EXE.as_ptr() as usize, flags, 0, 0]);
+        if exe < 0 || is_protected(exe as usize) {
+            return;
+        }
+        let flags = libc::OPEN_TREE_CLONE as usize | libc::OPEN_TREE_CLOEXEC as usize;
+        let clone = call(libc::SYS_open_tree, [by_path, EXE.as_ptr() as usize, flags, 0, 0]);
+        if clone < 0 {
+            return;
+        }
+        let clone = clone as usize;
+        let read_only = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
+        let attributes = read_only.as_ptr() as usize;
+        let empty = NOTHING.as_ptr() as usize;
+        if call(
+            libc::SYS_mount_setattr,
+            [clone, empty, here, attributes, size_of_val(&read_only)],
+        ) == 0
+        {
+            let (arguments, environment) = (arguments as usize, environment as usize);
+            call(libc::SYS_execveat, [clone, empty, arguments, environment, here]);
+        }
+        call(libc::SYS_close, [clone, 0, 0, 0, 0]);
+    }
+}
+
+/// Whether an argument is the name of a command that makes processes in a container.
+///
+/// # Safety
+///
+/// `argument` is a string that ends.
+unsafe fn makes_processes(argument: *const u8) -> bool {
+    let mut word = 0u64;
+    for index in 0..=8 {
+        // SAFETY: no byte behind the string's end is read.
+        let byte = unsafe { *argument.add(index) };
+        if byte == 0 {
+            return word == u64::from_le_bytes(*b"run\0\0\0\0\0")
+                || word == u64::from_le_bytes(*b"exec\0\0\0\0")
+                || word == u64::from_le_bytes(*b"create\0\0");
+        }
+        if index == 8 {
+            break;
+        }
+        word |= u64::from(byte) << (8 * index);
+    }
+    false
+}
+
+/// Whether the open file `exe` is sealed or on a read-only mount; closes it.
+///
+/// # Safety
+///
+/// Nobody else uses `exe`.
+unsafe fn is_protected(exe: usize) -> bool {
+    // struct statfs of this architecture: fifteen words, of which the eleventh is f_flags.
+    const FLAGS: usize = 10;
+    let mut about = MaybeUninit::<[u64; 15]>::uninit();
+    // SAFETY: the kernel writes the whole struct, or fails and then it is not read.
+    unsafe {
+        let seals = call(libc::SYS_fcntl, [exe, libc::F_GET_SEALS as usize, 0, 0, 0]);
+        let told = call(libc::SYS_fstatfs, [exe, about.as_mut_ptr() as usize, 0, 0, 0]);
+        call(libc::SYS_close, [exe, 0, 0, 0, 0]);
+        // What cannot be told is left to others, as if nothing was to be done.
+        told < 0
+            || seals >= 0 && seals & libc::F_SEAL_WRITE as isize != 0
+            || *about.as_ptr().cast::<u64>().add(FLAGS) & libc::ST_RDONLY != 0
+    }
+}
+
+/// A system call without the C library, which would set `errno`.
+///
+/// # Safety
+///
+/// As the call demands of its arguments.
+unsafe fn call(number: libc::c_long, [a, b, c, d, e]: [usize; 5]) -> isize {
+    let answer: isize;
+    // SAFETY: the kernel's convention on x86_64: these registers in, rax out, rcx and r11 lost.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as isize => answer,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            in("r8") e,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_that_make_processes_are_known_by_their_names() {
+        // SAFETY: C strings end.
+        let asks = |argument: &core::ffi::CStr| unsafe { makes_processes(argument.as_ptr().cast()) };
+        for name in [c"run", c"exec", c"create"] {
+            assert!(asks(name), "{name:?}");
+        }
+        for name in [
+            c"",
+            c"ru",
+            c"runs",
+            c"Run",
+            c"executed",
+            c"create\x01",
+            c"created-by-me",
+            c"state",
+        ] {
+            assert!(!asks(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_cannot_be_written_is_protected() {
+        use std::os::fd::IntoRawFd as _;
+        let protected = |path: &str| {
+            let exe = std::fs::File::open(path).unwrap().into_raw_fd();
+            // SAFETY: the descriptor was given up to it.
+            unsafe { is_protected(exe as usize) }
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(!protected(file.path().to_str().unwrap()));
+    }
+}
