@@ -313,6 +313,10 @@ impl Construction<'_> {
             false => Vec::new(),
         };
         let usher = plan.namespaces.need_usher();
+        // A procfs can be mounted only by root of the pid namespace's own user namespace.
+        let host_proc = (plan.namespaces.has(libc::CLONE_NEWUSER) || user_namespace::in_user_namespace())
+            && !plan.namespaces.makes(libc::CLONE_NEWPID)
+            && (!plan.sysctls.is_empty() || plan.process.label.is_some());
         let net = joined_net(&plan, &namespaces)?;
         let (early, join) = match usher {
             true => (Early::default(), namespaces),
@@ -331,10 +335,11 @@ impl Construction<'_> {
             wait_for_parent,
             join,
             old_kernel: kernel::is_old(),
+            host_proc,
             join_process: None,
             usher,
             drop_groups: plan.drop_groups,
-            show_at_gate: !is_root,
+            show_at_gate: !is_root && !kernel::is_old(),
             oom_score: own_oom_score(oom_score.filter(|_| !is_root)),
             raise: if born_outside { raise.clone() } else { Vec::new() },
             work: Work::Container(&mut plan),
@@ -473,6 +478,7 @@ impl Construction<'_> {
             resources: None,
             namespaces: plan.namespaces.all(),
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
+            denies_setgroups: plan.denies_setgroups,
             intel_rdt,
             config: config.to_owned(),
         })

@@ -49,6 +49,9 @@ pub(super) fn execute(
     let first = find(plan).at(Step::Find)?;
     if let Some(gate) = wires.gate {
         if wires.show_at_gate {
+            if let Some(proc) = wires.proc {
+                proc.close();
+            }
             credentials::set_dumpable(true).at(Step::Gate)?;
         }
         socket::send(*reporter, &Message::Ready.encode(), None).at(Step::Gate)?;
