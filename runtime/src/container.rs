@@ -65,6 +65,15 @@ impl Runtime {
         Ok(true)
     }
 
+    /// The names below the root, sorted; one of them may be that of a creation that was cut short.
+    ///
+    /// # Errors
+    ///
+    /// The root cannot be read. A root that is not there has none.
+    pub fn ids(&self) -> Result<Vec<ContainerId>, Error> {
+        record::ids(&self.root)
+    }
+
     /// Every container's state, by id. One whose creation was cut short is not listed.
     ///
     /// # Errors
@@ -72,7 +81,7 @@ impl Runtime {
     /// The root or a state cannot be read. A root that is not there has none.
     pub fn list(&self) -> Result<Vec<State>, Error> {
         let mut states = Vec::new();
-        for id in record::ids(&self.root)? {
+        for id in self.ids()? {
             match self.load(&id) {
                 Ok(container) => states.push(container.state()?),
                 // Deleted meanwhile, or being created.

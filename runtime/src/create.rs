@@ -12,9 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::caller::limits_to_raise;
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
-use crate::hook::{self, Place};
-use crate::init::{Failure, Message, Work, describe};
+use crate::hook;
+use crate::init::{self, Failure, Message, Work};
 use crate::intel_rdt::{self, Resctrl};
+use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Caller, Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
@@ -26,6 +27,7 @@ use crate::spec::Spec;
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal, raise_hard_limit};
 use crate::terminal::ConsoleSocket;
+use crate::trace::trace;
 use crate::{
     Container, ContainerId, Error, Runtime, State, Status, Stdio, kernel, lsm, mountinfo, net_device, spec,
     user_namespace,
@@ -55,6 +57,8 @@ pub struct CreateOptions {
     pub rootless: Option<bool>,
     /// A listening unix socket that receives the terminal's master.
     pub console_socket: Option<PathBuf>,
+    /// A listening unix socket that receives a pidfd of the first process.
+    pub pidfd_socket: Option<PathBuf>,
 }
 
 impl CreateOptions {
@@ -72,6 +76,7 @@ impl CreateOptions {
             systemd_cgroup: false,
             rootless: None,
             console_socket: None,
+            pidfd_socket: None,
         }
     }
 }
@@ -105,6 +110,8 @@ impl Runtime {
         }
         let streams = Streams::new(options.stdio, plan.process.terminal.is_some())?;
         let console = console_socket(options.console_socket.as_deref(), &plan)?;
+        let pidfd = options.pidfd_socket.as_deref();
+        let pidfd = pidfd.map(PidfdSocket::connect).transpose()?;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let warnings = check_joined(spec, &mut plan, &namespaces)?;
         let directory = Directory::claim(self.root(), &options.id)?;
@@ -120,6 +127,7 @@ impl Runtime {
             spec,
             streams: &streams,
             console,
+            pidfd,
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
             resctrl,
@@ -269,6 +277,7 @@ struct Construction<'a> {
     spec: &'a Spec,
     streams: &'a Streams,
     console: Option<ConsoleSocket>,
+    pidfd: Option<PidfdSocket>,
     pid_file: Option<&'a Path>,
     preserve_fds: u32,
     resctrl: Option<Resctrl>,
@@ -278,6 +287,7 @@ struct Construction<'a> {
 struct Built {
     record: Record,
     console: Option<OwnedFd>,
+    warnings: Vec<String>,
 }
 
 impl Construction<'_> {
@@ -295,6 +305,7 @@ impl Construction<'_> {
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
+        trace!("state directory of {} is made", self.id);
         let gate = gate::make(directory.fd())?;
         let staging = match plan.rootfs.staging {
             true => Some(directory.make_staging()?),
@@ -399,10 +410,18 @@ impl Construction<'_> {
         if has_staging {
             directory.remove_staging()?;
         }
+        if let Some(socket) = self.pidfd.take() {
+            socket.send(PidfdSocket::FIRST, &child.pidfd)?;
+        }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
-        Ok(Built { record, console })
+        let warnings = plan.process.warnings;
+        Ok(Built {
+            record,
+            console,
+            warnings,
+        })
     }
 
     /// Follows the child half until it waits at the gate; answers the terminal's master, if it stays here.
@@ -417,13 +436,24 @@ impl Construction<'_> {
         let mut console = None;
         loop {
             match conversation.listen()? {
-                Heard::Message(Message::Ready) => return Ok(console),
+                Heard::Message(Message::Ready) => {
+                    trace!("init: closing the pipe to signal completion");
+                    return Ok(console);
+                }
                 Heard::Message(Message::BeforePivot) => {
-                    self.run_hooks(conversation, plan, record)?;
+                    self.run_hooks(record)?;
                     conversation.go()?;
                 }
                 Heard::Message(Message::Source(index)) => {
                     conversation.give(&sources.open(plan, index)?)?;
+                }
+                Heard::Message(Message::Listener(number)) => {
+                    let listener = conversation.fetch(number)?;
+                    let state = record.state(record.pid, Status::Creating);
+                    match &plan.process.agent {
+                        Some(agent) => agent.send(listener, record.pid, &state)?,
+                        None => return Err(Error::Ended("handing over a listener")),
+                    }
                 }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(step_failed(failure, plan, entrances));
@@ -432,24 +462,24 @@ impl Construction<'_> {
                     Some(socket) => socket.send(master)?,
                     None => console = Some(master),
                 },
-                Heard::Message(Message::Console | Message::Born(_) | Message::Executing)
-                | Heard::Born(..)
-                | Heard::Closed => {
+                Heard::Hook(failure, output) => {
+                    let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
+                    return Err(hook::failed(failure, &hooks, output.into()));
+                }
+                Heard::Message(_) | Heard::Born(..) | Heard::Closed => {
                     return Err(Error::Ended("building the container"));
                 }
             }
         }
     }
 
-    fn run_hooks(&self, conversation: &Conversation<'_>, plan: &Plan, record: &Record) -> Result<(), Error> {
+    fn run_hooks(&self, record: &Record) -> Result<(), Error> {
         let Some(hooks) = &self.spec.oci().hooks else {
             return Ok(());
         };
         let state = record.state(record.pid, Status::Creating);
-        hook::run("prestart", &hooks.prestart, &state, Place::Runtime)?;
-        hook::run("createRuntime", &hooks.create_runtime, &state, Place::Runtime)?;
-        let inside = Place::Container(conversation.pidfd, hook::namespaces(plan.namespaces.all()));
-        hook::run("createContainer", &hooks.create_container, &state, inside)
+        hook::run("prestart", &hooks.prestart, &state)?;
+        hook::run("createRuntime", &hooks.create_runtime, &state)
     }
 
     fn record(
@@ -486,10 +516,7 @@ impl Construction<'_> {
 }
 
 fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {
-    Error::Step {
-        description: describe(failure, Some(plan), &plan.process, entrances),
-        errno: failure.errno,
-    }
+    init::error(failure, Some(plan), &plan.process, entrances)
 }
 
 /// What the new process writes to its own `oom_score_adj`.
@@ -528,6 +555,7 @@ fn split(namespaces: Vec<Opened>, plan: &Plan) -> (Early, Vec<Opened>) {
     (
         Early {
             namespaces: early.collect(),
+            affinity: None,
         },
         late,
     )
@@ -576,14 +604,7 @@ impl Undo {
         let (Some(directory), Some(cgroup)) = (self.directory.take(), self.cgroup.take()) else {
             return Err(Error::Invalid("the container is gone".into()));
         };
-        let own_pids = built.record.own_namespaces & libc::CLONE_NEWPID as u64 != 0;
-        if !cgroup.is_any() && !own_pids {
-            warnings.push(
-                "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is \
-                 strongly discouraged (as it is impossible to properly kill all container's processes)."
-                    .to_owned(),
-            );
-        }
+        warnings.extend(built.warnings);
         Ok(Container {
             id,
             directory,

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::hook::{self, Place};
+use crate::hook;
 use crate::process::{reap, wait_exit};
 use crate::{Container, Error, Signal, Status};
 
@@ -40,9 +40,10 @@ impl Container {
         self.directory.remove()?;
         let state = self.record.state(0, Status::Stopped);
         // Each one runs, whatever becomes of the others: they clean up.
-        for hook in hooks.poststop.chunks(1) {
-            if let Err(error) = hook::run("poststop", hook, &state, Place::Runtime) {
-                self.warn(error.to_string());
+        for (index, hook) in hooks.poststop.iter().enumerate() {
+            if let Err(problem) = hook::run_one("poststop", index, hook, &state) {
+                let path = hook.path.display();
+                self.warn(format!("error running poststop hook #{index}: {path}: {problem}"));
             }
         }
         Ok(())

@@ -45,14 +45,25 @@ pub enum Error {
     /// The new process could not be made where it belongs.
     #[error("clone3: {0}")]
     Clone(Errno),
+    /// Everything was done, and then the kernel would not execute the program (no permission, no interpreter, no format it
+    /// knows). The words are those from which engines tell a program that cannot be run from one that is not there.
+    #[error("exec {program}: {}", words(*errno))]
+    Execute {
+        /// As `process.args` names it.
+        program: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
     /// The new process ended before its work was done.
     #[error("the container process ended while {0}")]
     Ended(&'static str),
     /// A hook failed.
-    #[error("{kind} hook {}: {problem}", path.display())]
+    #[error("error running {kind} hook #{index}: {}: {problem}", path.display())]
     Hook {
         /// Which kind, as the configuration calls it.
         kind: &'static str,
+        /// Which of that kind, from 0 on.
+        index: usize,
         /// Its program.
         path: PathBuf,
         /// How it failed.
@@ -151,6 +162,7 @@ impl Error {
             | Self::State { .. }
             | Self::Step { .. }
             | Self::Clone(_)
+            | Self::Execute { .. }
             | Self::Ended(_)
             | Self::Hook { .. } => ErrorKind::System,
         }
@@ -165,9 +177,36 @@ fn cause_of(cause: &io::Error) -> String {
     }
 }
 
+/// What C says about an error of `execve(2)`.
+fn words(errno: Errno) -> String {
+    match errno.number() {
+        libc::ENOENT => "no such file or directory".into(),
+        libc::EACCES => "permission denied".into(),
+        libc::EPERM => "operation not permitted".into(),
+        libc::ENOEXEC => "exec format error".into(),
+        libc::ENOTDIR => "not a directory".into(),
+        libc::EISDIR => "is a directory".into(),
+        libc::E2BIG => "argument list too long".into(),
+        libc::ETXTBSY => "text file busy".into(),
+        libc::ELOOP => "too many levels of symbolic links".into(),
+        _ => errno.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_cannot_be_executed_is_told_in_the_words_engines_look_for() {
+        let of = |number| Error::Execute {
+            program: "/etc".into(),
+            errno: Errno::new(number),
+        };
+        assert_eq!(of(libc::EACCES).to_string(), "exec /etc: permission denied");
+        assert_eq!(of(libc::ENOEXEC).to_string(), "exec /etc: exec format error");
+        assert_eq!(of(libc::EIO).to_string(), "exec /etc: EIO");
+    }
 
     #[test]
     fn an_error_names_operation_object_and_cause_once() {

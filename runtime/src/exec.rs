@@ -7,17 +7,21 @@ use std::path::PathBuf;
 use crate::caller::limits_to_raise;
 use crate::cgroup::{Entrance, Version};
 use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
-use crate::init::{Failure, Message, Work, describe};
+use crate::init::{self, Failure, Message, Work};
+use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Caller, Facts, Opened, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
-use crate::{Container, Error, Status, Stdio, kernel, lsm};
+use crate::trace::trace;
+use crate::{Container, Error, State, Status, Stdio, kernel, lsm};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
 pub struct ExecOptions {
-    /// The OCI `process` object, complete: capabilities, environment and the rest are taken from nowhere else.
+    /// The OCI `process` object. Its command, environment, user and `noNewPrivileges` are taken from nowhere else. Where it
+    /// says nothing about capabilities, labels, limits, priorities, CPUs, the umask and the OOM score, what the container's own
+    /// process was given holds (as runc).
     pub process: oci::Process,
     /// The standard streams.
     pub stdio: Stdio,
@@ -33,6 +37,8 @@ pub struct ExecOptions {
     pub sub_cgroups: BTreeMap<String, String>,
     /// Also in a paused container: the process waits until it is resumed.
     pub ignore_paused: bool,
+    /// A listening unix socket that receives a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
 }
 
 impl ExecOptions {
@@ -48,6 +54,7 @@ impl ExecOptions {
             console_socket: None,
             sub_cgroups: BTreeMap::new(),
             ignore_paused: false,
+            pidfd_socket: None,
         }
     }
 }
@@ -58,6 +65,7 @@ pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
     console: Option<OwnedFd>,
+    warnings: Vec<String>,
 }
 
 impl Process {
@@ -71,6 +79,12 @@ impl Process {
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// What was asked for and is not done the way it was asked, one sentence each, for the caller to log.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The terminal's master, once; nothing without a terminal or when it went to the console socket.
@@ -107,6 +121,9 @@ impl Container {
             }
             path => path.map(ConsoleSocket::connect).transpose()?,
         };
+        let pidfd_socket = options.pidfd_socket.as_deref();
+        let pidfd_socket = pidfd_socket.map(PidfdSocket::connect).transpose()?;
+        let initial = plan.affinity.initial.clone();
         // Only in the container's user namespace has a user the privilege to join its pid namespace.
         let usher = own_user && !caller.is_root();
         // Only root has the privilege to write it, and only outside.
@@ -122,7 +139,7 @@ impl Container {
         let old_kernel = kernel::is_old();
         let host_proc = own_user && !self.has_own_pids() && plan.label.is_some();
         let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
-            let (early, late) = match usher {
+            let (mut early, late) = match usher {
                 true => (Early::default(), self.record.namespaces),
                 false => self.namespaces(init.as_fd())?,
             };
@@ -133,6 +150,7 @@ impl Container {
                     .collect(),
                 false => Vec::new(),
             };
+            early.affinity.clone_from(&initial);
             spawn(Request {
                 create: 0,
                 early,
@@ -173,7 +191,17 @@ impl Container {
                 };
                 told.map_err(failure)?;
             }
-            let master = attend(&conversation, &mut console, &plan, &entrances)?;
+            let state = || self.record.state(self.record.pid, Status::Running);
+            let master = attend(
+                &conversation,
+                &mut console,
+                &plan,
+                &entrances,
+                (child.pid, &state),
+            )?;
+            if let Some(socket) = pidfd_socket {
+                socket.send(PidfdSocket::JOINED, &child.pidfd)?;
+            }
             if let Some(path) = &options.pid_file {
                 write_pid_file(path, child.pid)?;
             }
@@ -184,6 +212,7 @@ impl Container {
                 pid: child.pid,
                 pidfd: child.pidfd,
                 console,
+                warnings: plan.warnings,
             }),
             Err(error) => Err(match end(&child) {
                 Ok(()) => error,
@@ -214,6 +243,10 @@ impl Container {
 
     fn compile(&self, options: &ExecOptions, caller: Caller) -> Result<ProcessPlan, Error> {
         let spec = self.spec()?;
+        let mut process = options.process.clone();
+        if let Some(first) = &spec.oci().process {
+            complete(&mut process, first);
+        }
         let facts = Facts {
             id: &self.id,
             bundle: &self.record.bundle,
@@ -221,7 +254,7 @@ impl Container {
             cgroup_version: Version::V2,
             cgroup_paths: self.cgroup.paths(),
             new_cgroup_namespace: false,
-            lsm: lsm::Enabled::detect_for_process(&options.process),
+            lsm: lsm::Enabled::detect_for_process(&process),
             no_pivot: false,
             whole_views: &[],
             staging: false,
@@ -230,7 +263,7 @@ impl Container {
         };
         let default = oci::Linux::default();
         let linux = spec.oci().linux.as_ref().unwrap_or(&default);
-        Ok(plan::compile_process(&options.process, linux, &facts)?)
+        Ok(plan::compile_process(&process, linux, &facts)?)
     }
 
     /// Which of the container's namespaces are joined before the clone, and which by the child half.
@@ -264,17 +297,54 @@ impl Container {
     }
 }
 
+/// Fills in what a process does not say from the container's first one.
+fn complete(process: &mut oci::Process, first: &oci::Process) {
+    fn fill<T: Clone>(value: &mut T, from: &T, is_empty: impl Fn(&T) -> bool) {
+        if is_empty(value) {
+            value.clone_from(from);
+        }
+    }
+    fill(&mut process.capabilities, &first.capabilities, Option::is_none);
+    fill(
+        &mut process.apparmor_profile,
+        &first.apparmor_profile,
+        String::is_empty,
+    );
+    fill(&mut process.selinux_label, &first.selinux_label, String::is_empty);
+    fill(&mut process.rlimits, &first.rlimits, Vec::is_empty);
+    fill(&mut process.io_priority, &first.io_priority, Option::is_none);
+    fill(&mut process.scheduler, &first.scheduler, Option::is_none);
+    fill(
+        &mut process.exec_cpu_affinity,
+        &first.exec_cpu_affinity,
+        Option::is_none,
+    );
+    fill(&mut process.user.umask, &first.user.umask, Option::is_none);
+    fill(&mut process.oom_score_adj, &first.oom_score_adj, Option::is_none);
+}
+
 /// Follows the child half until the program is executed; answers the terminal's master, if it stays here.
 fn attend(
     conversation: &Conversation<'_>,
     console: &mut Option<ConsoleSocket>,
     plan: &ProcessPlan,
     entrances: &[Entrance],
+    (pid, state): (i32, &dyn Fn() -> State),
 ) -> Result<Option<OwnedFd>, Error> {
     let (mut kept, mut executing) = (None, false);
     loop {
         match conversation.listen()? {
-            Heard::Message(Message::Executing) => executing = true,
+            Heard::Message(Message::Executing) => {
+                trace!("setns_init: about to exec");
+                executing = true;
+            }
+            Heard::Message(Message::Listener(number)) => {
+                let listener = conversation.fetch(number)?;
+                match &plan.agent {
+                    Some(agent) => agent.send(listener, pid, &state())?,
+                    None => return Err(Error::Ended("handing over a listener")),
+                }
+            }
             Heard::Message(Message::Failed(failure)) => {
                 return Err(step_failed(failure, plan, entrances));
             }
@@ -283,7 +353,7 @@ fn attend(
                 None => kept = Some(master),
             },
             Heard::Closed if executing => return Ok(kept),
-            Heard::Closed | Heard::Born(..) | Heard::Message(_) => {
+            Heard::Closed | Heard::Born(..) | Heard::Message(_) | Heard::Hook(..) => {
                 return Err(Error::Ended("joining the container"));
             }
         }
@@ -291,8 +361,31 @@ fn attend(
 }
 
 fn step_failed(failure: Failure, plan: &ProcessPlan, entrances: &[Entrance]) -> Error {
-    Error::Step {
-        description: describe(failure, None, plan, entrances),
-        errno: failure.errno,
+    init::error(failure, None, plan, entrances)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_does_not_say_holds_as_for_the_first_one() {
+        let first = oci::Process {
+            capabilities: Some(oci::LinuxCapabilities::default()),
+            apparmor_profile: "first".into(),
+            oom_score_adj: Some(7),
+            no_new_privileges: true,
+            env: vec!["A=1".into()],
+            ..oci::Process::default()
+        };
+        let mut process = oci::Process {
+            apparmor_profile: "own".into(),
+            ..oci::Process::default()
+        };
+        complete(&mut process, &first);
+        assert_eq!(process.apparmor_profile, "own");
+        assert_eq!(process.capabilities, first.capabilities);
+        assert_eq!(process.oom_score_adj, Some(7));
+        assert!(!process.no_new_privileges && process.env.is_empty());
     }
 }

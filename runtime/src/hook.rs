@@ -1,54 +1,34 @@
-//! Hooks: programs of the host that run at set points of a container's life.
+//! Hooks on the runtime's side: programs of the host that run at set points of a container's life, in the namespaces of
+//! the runtime. Those in the container are the child half's.
 //!
-//! Each gets the container's state as JSON on its standard input, exactly the environment the configuration gives it, and
-//! as long as the configuration allows. The first one that fails ends its list.
+//! Each gets the container's state as JSON on its standard input, the environment that the configuration gives it (the
+//! runtime's own if it gives none, as runc), and as long as the configuration allows. The first one that fails ends its list.
+//!
+//! A hook's process is none of the caller's children: it raises no `SIGCHLD`, and no wait of the caller's collects it.
 
+use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-
-use crate::process::{join_list, wait_exit};
+use crate::init::{Ending, HookFailure, Stage, run_hook};
+use crate::plan::{HookState, compile_hook};
 use crate::spec::oci;
-use crate::sys::process::run_inside;
-use crate::{Error, State, kernel};
+use crate::sys::fd;
+use crate::sys::process::Ended;
+use crate::sys::strings::Strings;
+use crate::{Error, State};
 
-/// The most of a hook's error output that is kept.
-const MAX_OUTPUT_BYTES: usize = 4096;
-
-/// How long a hook may run when the configuration does not say.
-const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
-
-/// Where hooks run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Place<'a> {
-    /// In the namespaces of the runtime.
-    Runtime,
-    /// In those namespaces of the process that the bits name; the path is looked up there.
-    Container(BorrowedFd<'a>, u64),
-}
-
-/// Those of the container's namespaces that a hook joins: one of pids would hold only its children, and one of time is
-/// entered by executing.
-pub(crate) fn namespaces(all: u64) -> u64 {
-    all & !((libc::CLONE_NEWPID | libc::CLONE_NEWTIME) as u64)
-}
+/// The most of a hook's output that is told.
+const MAX_SAID_BYTES: u64 = 4096;
 
 /// Runs the hooks of one kind, in order.
-pub(crate) fn run(
-    kind: &'static str,
-    hooks: &[oci::Hook],
-    state: &State,
-    place: Place<'_>,
-) -> Result<(), Error> {
-    for hook in hooks {
-        run_one(hook, state, place).map_err(|problem| Error::Hook {
+pub(crate) fn run(kind: &'static str, hooks: &[oci::Hook], state: &State) -> Result<(), Error> {
+    for (index, hook) in hooks.iter().enumerate() {
+        run_one(kind, index, hook, state).map_err(|problem| Error::Hook {
             kind,
+            index,
             path: hook.path.clone(),
             problem,
         })?;
@@ -56,123 +36,93 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn run_one(hook: &oci::Hook, state: &State, place: Place<'_>) -> Result<(), String> {
-    if !hook.path.is_absolute() {
-        return Err("the path must be absolute".into());
-    }
-    let limit = match hook.timeout {
-        None => NO_LIMIT,
-        Some(seconds) => match u64::try_from(seconds) {
-            Ok(seconds @ 1..) => Duration::from_secs(seconds),
-            _ => return Err(format!("a timeout of {seconds} s is none")),
-        },
+/// Runs the hook that is the `index`th of its kind; answers what is wrong.
+pub(crate) fn run_one(kind: &str, index: usize, hook: &oci::Hook, state: &State) -> Result<(), String> {
+    let plan = compile_hook(&format!("hooks.{kind}[{index}]"), hook).map_err(|error| error.to_string())?;
+    let own_environment;
+    let environment = match &plan.environment {
+        Some(environment) => environment,
+        None => {
+            own_environment = Strings::new(environment_of_this_process());
+            &own_environment
+        }
     };
-    let input = input(state).map_err(|error| format!("prepare its input: {error}"))?;
-    let mut output = output().map_err(|error| format!("prepare its output: {error}"))?;
-    let mut command = Command::new(&hook.path);
-    if let Some((name, arguments)) = hook.args.split_first() {
-        command.arg0(name).args(arguments);
-    }
-    command.env_clear();
-    for entry in &hook.env {
-        let (name, value) = entry
-            .split_once('=')
-            .ok_or_else(|| format!("{entry:?} is not NAME=value"))?;
-        command.env(name, value);
-    }
-    let stderr = output
-        .try_clone()
-        .map_err(|error| format!("prepare its output: {error}"))?;
-    command.stdin(input).stdout(Stdio::null()).stderr(stderr);
-    if let Place::Container(pidfd, kinds) = place {
-        let namespaces =
-            join_list(pidfd, kinds).map_err(|error| format!("prepare its namespaces: {error}"))?;
-        let open = match kernel::is_old() {
-            true => open_descriptors().map_err(|error| format!("list descriptors: {error}"))?,
-            false => Vec::new(),
-        };
-        run_inside(&mut command, namespaces, open);
-    }
-    let child = command.spawn().map_err(|error| error.to_string())?;
-    let status = wait(child, limit)?;
-    if status.success() {
-        return Ok(());
-    }
-    let how = match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => "ended".into(),
+    let told = HookState {
+        oci_version: &state.oci_version,
+        id: &state.id,
+        status: state.status,
+        pid: (state.pid != 0).then_some(state.pid),
+        bundle: &state.bundle,
+        annotations: &state.annotations,
     };
-    Err(match said(&mut output) {
+    let told = serde_json::to_vec(&told).map_err(|error| format!("prepare its input: {error}"))?;
+    let ran = run_hook(&plan, environment, &[&told], || Ok(()));
+    let (ending, output) = ran.map_err(|errno| format!("run it: {errno}"))?;
+    let output = File::from(fd::owned(output.arg()));
+    problem(ending, hook.timeout, output).map_or(Ok(()), Err)
+}
+
+/// The error that the child half's report is.
+pub(crate) fn failed(failure: HookFailure, hooks: &oci::Hooks, output: File) -> Error {
+    let (kind, hooks) = match failure.stage {
+        Stage::CreateContainer => ("createContainer", &hooks.create_container),
+        Stage::StartContainer => ("startContainer", &hooks.start_container),
+    };
+    let index = usize::from(failure.index);
+    let hook = hooks.get(index);
+    Error::Hook {
+        kind,
+        index,
+        path: hook.map_or_else(PathBuf::new, |hook| hook.path.clone()),
+        problem: problem(failure.ending, hook.and_then(|hook| hook.timeout), output)
+            .unwrap_or_else(|| "failed".into()),
+    }
+}
+
+fn environment_of_this_process() -> Vec<CString> {
+    let entries = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        CString::new(name.into_vec())
+    });
+    // The kernel's strings end at the first zero byte: there is none with one inside.
+    entries.filter_map(Result::ok).collect()
+}
+
+/// What is wrong about a hook that ended so, with what it said; nothing for one that did its work.
+fn problem(ending: Ending, timeout: Option<i64>, output: File) -> Option<String> {
+    let how = match ending {
+        Ending::GOOD => return None,
+        Ending::Ended(Ended::Exited(code)) => format!("exit status {code}"),
+        Ending::Ended(Ended::Killed(signal)) => format!("killed by signal {signal}"),
+        Ending::TimedOut => format!("did not end within {} s", timeout.unwrap_or(0)),
+    };
+    Some(match said(output) {
         said if said.is_empty() => how,
         said => format!("{how}: {said}"),
     })
 }
 
-/// The numbers of this process's descriptors but for the standard streams.
-fn open_descriptors() -> Result<Vec<i32>, std::io::Error> {
-    let mut open = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let name = entry?.file_name();
-        let number: Option<i32> = name.to_str().and_then(|name| name.parse().ok());
-        open.extend(number.filter(|number| *number > 2));
-    }
-    Ok(open)
-}
-
-fn wait(mut child: Child, limit: Duration) -> Result<ExitStatus, String> {
-    let in_time = pidfd(&child).and_then(|pidfd| {
-        use std::os::fd::AsFd;
-        wait_exit(pidfd.as_fd(), limit).map_err(|error| error.to_string())
-    });
-    if in_time != Ok(true) {
-        child.kill().map_err(|error| format!("kill it: {error}"))?;
-    }
-    let status = child.wait().map_err(|error| format!("wait for it: {error}"))?;
-    match in_time {
-        Ok(true) => Ok(status),
-        Ok(false) => Err(format!("did not end within {} s", limit.as_secs())),
-        Err(problem) => Err(problem),
-    }
-}
-
-fn pidfd(child: &Child) -> Result<OwnedFd, String> {
-    let pid = Pid::from_raw(child.id().cast_signed()).ok_or("it has no pid")?;
-    pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| format!("pidfd_open: {errno}"))
-}
-
-/// The state in memory: the hook may read it or not, nobody has to wait for it.
-fn input(state: &State) -> Result<File, std::io::Error> {
-    let mut file = File::from(memfd_create("state", MemfdFlags::CLOEXEC)?);
-    file.write_all(&serde_json::to_vec(state)?)?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(file)
-}
-
-/// A place for error output that takes [`MAX_OUTPUT_BYTES`] and no more.
-fn output() -> Result<File, std::io::Error> {
-    let memory = memfd_create("output", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    rustix::fs::ftruncate(&memory, MAX_OUTPUT_BYTES as u64)?;
-    fcntl_add_seals(&memory, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-    Ok(File::from(memory))
-}
-
-fn said(output: &mut File) -> String {
+/// The beginning of what a hook wrote, on one line: a program of the container may have written it.
+fn said(mut output: File) -> String {
     let mut bytes = Vec::new();
     let read = output
         .seek(SeekFrom::Start(0))
-        .and_then(|_| output.read_to_end(&mut bytes));
+        .and_then(|_| output.take(MAX_SAID_BYTES).read_to_end(&mut bytes));
     if read.is_err() {
         return String::new();
     }
-    let text = String::from_utf8_lossy(&bytes);
-    text.trim_end_matches('\0').trim().replace('\n', "; ")
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
+    let lines: Vec<&str> = text.trim().lines().collect();
+    lines.join("; ").replace(char::is_control, " ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Status;
+    use crate::sys::Fd;
 
     fn state() -> State {
         State {
@@ -188,35 +138,48 @@ mod tests {
         }
     }
 
-    fn shell(script: &str, timeout: Option<i64>) -> Result<(), String> {
+    fn shell_with(script: &str, timeout: Option<i64>, env: &[&str]) -> Result<(), String> {
         let hook = oci::Hook {
             path: "/bin/sh".into(),
             args: vec!["sh".into(), "-c".into(), script.into()],
-            env: vec!["A=b".into()],
+            env: env.iter().map(ToString::to_string).collect(),
             timeout,
         };
-        run_one(&hook, &state(), Place::Runtime)
+        run_one("prestart", 0, &hook, &state())
+    }
+
+    fn shell(script: &str, timeout: Option<i64>) -> Result<(), String> {
+        shell_with(script, timeout, &["A=b"])
     }
 
     #[test]
     fn a_hook_gets_the_state_and_its_own_environment_only() {
-        shell(
-            "read -r line; case $line in *'\"status\":\"creating\"'*'\"k\":\"v\"'*) ;; *) exit 3;; esac",
-            None,
-        )
-        .unwrap();
+        let expected = r#"{"ociVersion":"1.2.0","id":"c","status":"creating","pid":1,"bundle":"/b","annotations":{"k":"v"}}"#;
+        shell(&format!("test \"$(cat)\" = '{expected}'"), None).unwrap();
         shell("test \"$A\" = b && test -z \"$HOME\"", None).unwrap();
+    }
+
+    #[test]
+    fn a_hook_without_an_environment_has_that_of_the_runtime() {
+        let home = std::env::var("HOME").unwrap_or_default();
+        shell_with(&format!("test \"$HOME\" = '{home}'"), None, &[]).unwrap();
     }
 
     #[test]
     fn a_failure_says_what_the_hook_said() {
         assert_eq!(
-            shell("echo one >&2; echo two >&2; exit 7", None).unwrap_err(),
+            shell("echo one >&2; echo two; exit 7", None).unwrap_err(),
             "exit status 7: one; two"
         );
         assert_eq!(shell("kill -9 $$", None).unwrap_err(), "killed by signal 9");
         let long = shell("head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1", None).unwrap_err();
-        assert!(long.len() <= MAX_OUTPUT_BYTES + 32);
+        assert!(long.len() as u64 <= MAX_SAID_BYTES + 32);
+        let hook = oci::Hook {
+            path: "/nonexistent/hook".into(),
+            ..oci::Hook::default()
+        };
+        let missing = run_one("prestart", 0, &hook, &state()).unwrap_err();
+        assert_eq!(missing, "exit status 127: exec: ENOENT");
     }
 
     #[test]
@@ -227,5 +190,14 @@ mod tests {
         );
         assert!(shell("true", Some(0)).is_err());
         assert!(shell("true", Some(-1)).is_err());
+    }
+
+    #[test]
+    fn a_hook_holds_nothing_but_its_three_streams() {
+        let held = File::open("/").unwrap();
+        let number = Fd::of(&held).number();
+        // Not close-on-exec, as a careless caller's.
+        rustix::io::fcntl_setfd(&held, rustix::io::FdFlags::empty()).unwrap();
+        shell(&format!("! test -e /proc/self/fd/{number}"), None).unwrap();
     }
 }

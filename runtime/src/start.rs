@@ -1,11 +1,11 @@
 //! Starting a created container: opening its gate.
 
-use std::os::fd::AsFd;
-
-use crate::hook::{self, Place};
-use crate::init::{Message, describe};
+use crate::hook;
+use crate::init::{self, Message};
 use crate::plan::Plan;
 use crate::process::{Conversation, Heard, gate};
+use crate::spec::oci;
+use crate::trace::trace;
 use crate::{Container, Error, Signal, Status};
 
 impl Container {
@@ -21,47 +21,36 @@ impl Container {
             return Err(self.wrong("start", status));
         };
         let hooks = self.hooks()?;
-        let state = |status| self.record.state(self.record.pid, status);
-        let inside = Place::Container(pidfd.as_fd(), hook::namespaces(self.record.namespaces));
-        self.or_stop(hook::run(
-            "startContainer",
-            &hooks.start_container,
-            &state(Status::Created),
-            inside,
-        ))?;
         let Some(connection) = gate::open(self.directory.fd())? else {
             // Somebody else was faster.
             return Err(self.wrong("start", self.status()?));
         };
-        self.or_stop(self.follow(&Conversation::new(&connection, pidfd)))?;
+        self.or_stop(self.follow(&Conversation::new(&connection, pidfd), &hooks))?;
         gate::remove(self.directory.fd())?;
-        self.or_stop(hook::run(
-            "poststart",
-            &hooks.poststart,
-            &state(Status::Running),
-            Place::Runtime,
-        ))
+        let state = self.record.state(self.record.pid, Status::Running);
+        self.or_stop(hook::run("poststart", &hooks.poststart, &state))
     }
 
     /// Hears whether the program is executed: the connection ends with `execve`.
-    fn follow(&self, conversation: &Conversation<'_>) -> Result<(), Error> {
+    fn follow(&self, conversation: &Conversation<'_>, hooks: &oci::Hooks) -> Result<(), Error> {
         conversation.await_end()?;
         let mut executing = false;
         loop {
             match conversation.listen()? {
-                Heard::Message(Message::Executing) => executing = true,
+                Heard::Message(Message::Executing) => {
+                    trace!("init: about to exec");
+                    executing = true;
+                }
                 Heard::Message(Message::Failed(failure)) => {
                     let spec = self.spec()?;
                     let process = spec.oci().process.as_ref();
                     let process = process.map(Plan::process_for_messages).transpose()?;
-                    return Err(Error::Step {
-                        description: match &process {
-                            Some(process) => describe(failure, None, process, &[]),
-                            None => failure.errno.to_string(),
-                        },
-                        errno: failure.errno,
+                    return Err(match &process {
+                        Some(process) => init::error(failure, None, process, &[]),
+                        None => Error::io("start the program", failure.errno),
                     });
                 }
+                Heard::Hook(failure, output) => return Err(hook::failed(failure, hooks, output.into())),
                 Heard::Closed if executing => return Ok(()),
                 Heard::Closed | Heard::Message(_) | Heard::Console(_) | Heard::Born(..) => {
                     return Err(Error::Ended("being started"));

@@ -16,7 +16,7 @@ use crate::Error;
 use crate::plan::{IdRange, Mappings, mapping_text, parse_mappings};
 use crate::process::{reap, wait_exit};
 use crate::sys::Fd;
-use crate::sys::process::{clone_child, exit, setns};
+use crate::sys::process::{Notice, clone_child, exit, setns};
 use crate::sys::socket;
 
 /// Writes both maps of process `pid`, a child that waits.
@@ -101,7 +101,8 @@ pub(crate) fn inspect(namespace: BorrowedFd<'_>) -> Result<Mappings, Error> {
     };
     // SAFETY: the body makes system calls on captured numbers; it allocates nothing, locks nothing and does not return.
     #[allow(unsafe_code)]
-    let child = unsafe { clone_child(0, None, body) }.map_err(|errno| Error::io("clone3", errno))?;
+    let child =
+        unsafe { clone_child(0, None, Notice::Child, body) }.map_err(|errno| Error::io("clone3", errno))?;
     drop(theirs);
     let mut number = [0; 4];
     let maps = match recv(&ours, &mut number[..], RecvFlags::empty()) {

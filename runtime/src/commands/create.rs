@@ -3,10 +3,10 @@
 use anyhow::{Context as _, bail};
 use clap::Args;
 use wharf_runtime::spec::{self, Spec};
-use wharf_runtime::{Container, CreateOptions, Error, Stdio};
+use wharf_runtime::{CreateOptions, Error, Stdio};
 
 use super::process::{ContainerFlags, check_terminal};
-use super::{Environment, PROGRAM, parse_id};
+use super::{Environment, parse_id};
 
 /// What is created, and how.
 #[derive(Args, Debug)]
@@ -24,25 +24,16 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
         options.stdio = Stdio::Terminal;
     }
     let created = environment.runtime.create_as(options, &spec);
-    log_warnings(environment, &created.with_context(failed)?, &spec);
+    let container = created.with_context(failed)?;
+    environment.log.warnings(&container.take_warnings());
     Ok(())
 }
 
-/// What could not be done as it was asked for, besides what the configuration's own warnings said.
-pub(super) fn log_warnings(environment: &Environment<'_>, container: &Container, spec: &Spec) {
-    let said = spec.warnings();
-    let new = container
-        .take_warnings()
-        .into_iter()
-        .filter(|warning| !said.contains(warning));
-    new.for_each(|warning| environment.log.warning(&warning));
-}
-
 fn failed() -> String {
-    format!("{PROGRAM} create failed")
+    format!("{} create failed", super::called())
 }
 
-/// The options that `create` and `run` share, and the configuration, which is read once. The configuration's warnings are logged on the way.
+/// The options that `create` and `run` share, and the configuration, which is read once.
 pub(super) fn options(
     environment: &Environment<'_>,
     flags: &ContainerFlags,
@@ -56,9 +47,6 @@ pub(super) fn options(
     }
     let spec = spec::load(&bundle).map_err(Error::from)?;
     let id = parse_id(id)?;
-    spec.warnings()
-        .iter()
-        .for_each(|warning| environment.log.warning(warning));
     let terminal = spec
         .oci()
         .process
@@ -73,6 +61,7 @@ pub(super) fn options(
     options.systemd_cgroup = environment.systemd_cgroup;
     options.rootless = environment.rootless;
     options.console_socket.clone_from(&flags.console_socket);
+    options.pidfd_socket.clone_from(&flags.pidfd_socket);
     if terminal && !detach {
         options.stdio = Stdio::Terminal;
     }

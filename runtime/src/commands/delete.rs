@@ -39,13 +39,14 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
         }
         Err(error) => return Err(error.into()),
     };
-    if arguments.force {
-        return Ok(container.delete(true)?);
-    }
-    match container.state()?.status {
-        Status::Stopped => Ok(container.delete(false)?),
+    let force = match container.state()?.status {
+        Status::Stopped => arguments.force,
         // Its program never ran, so there is nothing to lose.
-        Status::Created => Ok(container.delete(true)?),
+        Status::Created => true,
+        _ if arguments.force => true,
         other => bail!("cannot delete container {id} that is not stopped: {other}"),
-    }
+    };
+    let deleted = container.delete(force);
+    environment.log.warnings(&container.take_warnings());
+    Ok(deleted?)
 }

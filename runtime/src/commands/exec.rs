@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// A unix socket that receives the master of the terminal
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// A unix socket that receives a pidfd of the process; not supported yet
+    /// A unix socket that receives a pidfd of the process
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
     /// The working directory in the container
@@ -80,9 +80,6 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
 }
 
 fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    if arguments.pidfd_socket.is_some() {
-        bail!("--pidfd-socket is not supported yet");
-    }
     let sub_cgroups = sub_cgroups(&arguments.cgroup)?;
     let (id, command) = arguments
         .arguments
@@ -107,16 +104,19 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
     options.console_socket.clone_from(&arguments.console_socket);
     options.sub_cgroups = sub_cgroups;
     options.ignore_paused = arguments.ignore_paused;
+    options.pidfd_socket.clone_from(&arguments.pidfd_socket);
     if arguments.detach {
         if terminal {
             options.stdio = Stdio::Terminal;
         }
-        container.exec(options)?;
+        let process = container.exec(options)?;
+        environment.log.warnings(process.warnings());
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(false)?;
     options.stdio = foreground.stdio(terminal)?;
     let mut process = container.exec(options)?;
+    environment.log.warnings(process.warnings());
     if let Some(console) = process.take_console() {
         foreground.attach(console)?;
     }
@@ -158,9 +158,7 @@ fn process(
 ) -> anyhow::Result<Process> {
     if let Some(path) = &arguments.process {
         let (process, warnings) = spec::parse_process(&read(path)?)?;
-        warnings
-            .iter()
-            .for_each(|warning| environment.log.warning(warning));
+        environment.log.warnings(&warnings);
         return Ok(process);
     }
     if command.is_empty() {
@@ -193,7 +191,7 @@ fn process(
         process.no_new_privileges = value;
     }
     process.env.extend(arguments.env.iter().cloned());
-    add_capabilities(&mut process, &arguments.cap)?;
+    add_capabilities(environment, &mut process, &arguments.cap);
     set_user(&mut process.user, arguments)?;
     spec::validate_process(&process, "process")?;
     Ok(process)
@@ -217,12 +215,16 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// Adds capabilities to what the process may have and has. They are ambient only where the configuration lets
 /// processes inherit some, because nothing else can become ambient.
-fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<()> {
+fn add_capabilities(environment: &Environment<'_>, process: &mut Process, names: &[String]) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
-    if let Some(name) = names.iter().find(|name| !spec::is_capability(name)) {
-        bail!("unknown capability {name:?}");
+    let (known, unknown): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| spec::is_capability(name));
+    if !unknown.is_empty() {
+        environment.log.warning(&format!(
+            "ignoring unknown or unavailable capabilities: {unknown:?}"
+        ));
     }
     let sets = process.capabilities.get_or_insert_default();
     let mut grown = vec![&mut sets.bounding, &mut sets.effective, &mut sets.permitted];
@@ -230,9 +232,8 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<(
         grown.push(&mut sets.ambient);
     }
     for set in grown {
-        set.extend(names.iter().cloned());
+        set.extend(known.iter().copied().cloned());
     }
-    Ok(())
 }
 
 fn set_user(user: &mut User, arguments: &Arguments) -> anyhow::Result<()> {

@@ -4,25 +4,25 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use anyhow::Context as _;
-use clap::{Args, ValueEnum};
-use wharf_runtime::State;
+use anyhow::{Context as _, bail};
+use clap::Args;
+use wharf_runtime::{Error, State};
 
 use super::Environment;
 
 /// How to list.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "table")]
-    format: Format,
+    /// How to print: table or json
+    #[arg(short, long, default_value = "table")]
+    format: String,
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
 }
 
 /// How lists are printed.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Format {
     /// In columns.
     Table,
@@ -30,12 +30,35 @@ pub(super) enum Format {
     Json,
 }
 
+impl Format {
+    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
+        match text {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            _ => bail!("invalid format option"),
+        }
+    }
+}
+
 pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<()> {
     if environment.root_is_given {
         let root = environment.runtime.root();
         std::fs::read_dir(root).with_context(|| format!("open {}", root.display()))?;
     }
-    let mut states = environment.runtime.list()?;
+    let mut states = Vec::new();
+    for id in environment.runtime.ids()? {
+        match environment
+            .runtime
+            .load(&id)
+            .and_then(|container| container.state())
+        {
+            Ok(state) => states.push(state),
+            // Deleted meanwhile, or being created.
+            Err(Error::NotFound(_)) => {}
+            // One that is broken does not hide the others.
+            Err(error) => eprintln!("load container {id}: {error}"),
+        }
+    }
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     for state in &mut states {
         let directory = environment.runtime.root().join(&state.id);
@@ -44,10 +67,13 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
             state.owner = user_name(&users, directory.uid());
         }
     }
-    let text = match (arguments.quiet, arguments.format) {
-        (true, _) => states.iter().map(|state| format!("{}\n", state.id)).collect(),
-        (false, Format::Table) => table(&states),
-        (false, Format::Json) => json(&states)?,
+    let text = if arguments.quiet {
+        states.iter().map(|state| format!("{}\n", state.id)).collect()
+    } else {
+        match Format::parse(&arguments.format)? {
+            Format::Table => table(&states),
+            Format::Json => json(&states)?,
+        }
     };
     std::io::stdout()
         .write_all(text.as_bytes())

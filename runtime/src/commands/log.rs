@@ -3,11 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::OnceLock;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use super::{Format, Global};
+use super::Global;
 
 /// Where entries go, and how they look.
 pub(crate) struct Log {
@@ -27,8 +28,27 @@ impl Log {
         }
     }
 
-    /// The log that the arguments ask for.
-    pub(crate) fn open(global: &Global) -> anyhow::Result<Self> {
+    /// The log that the arguments ask for, which is this process's from here on. With `--debug` the library's steps are in it.
+    pub(crate) fn open(global: &Global) -> anyhow::Result<&'static Self> {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        let opened = Self::open_file(global)?;
+        let log = LOG.get_or_init(|| opened);
+        if log.debug {
+            wharf_runtime::trace::listen(|message| {
+                if let Some(log) = LOG.get() {
+                    log.write("debug", &message.to_string());
+                }
+            });
+        }
+        Ok(log)
+    }
+
+    fn open_file(global: &Global) -> anyhow::Result<Self> {
+        let format = match global.log_format.as_str() {
+            "" | "text" => Format::Text,
+            "json" => Format::Json,
+            other => bail!("invalid log-format: {other}"),
+        };
         let path = global.log.as_ref().filter(|path| !path.as_os_str().is_empty());
         let file = path
             .map(|path| {
@@ -42,28 +62,34 @@ impl Log {
             .transpose()?;
         Ok(Self {
             file,
-            format: global.log_format,
+            format,
             debug: global.debug,
         })
-    }
-
-    /// An entry that only `--debug` shows.
-    pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
-        if self.debug {
-            self.write("debug", &message());
-        }
     }
 
     pub(crate) fn warning(&self, message: &str) {
         self.write("warning", message);
     }
 
+    pub(crate) fn warnings(&self, messages: &[String]) {
+        messages.iter().for_each(|message| self.warning(message));
+    }
+
     /// The last entry. Whoever has no eye on the log file finds the message on standard error.
     pub(crate) fn fatal(&self, message: &str) {
         self.write("error", message);
         if self.file.is_some() {
-            eprintln!("{message}");
+            say(message);
         }
+    }
+
+    /// As [`Self::fatal`], but standard error gets `line` as it is, whether the log is there or not: it is what the
+    /// container's own program would have said.
+    pub(crate) fn fatal_line(&self, message: &str, line: &str) {
+        if self.file.is_some() {
+            self.write("error", message);
+        }
+        say(line);
     }
 
     fn write(&self, level: &str, message: &str) {
@@ -81,6 +107,20 @@ impl Log {
             None => std::io::stderr().write_all(line.as_bytes()),
         });
     }
+}
+
+/// A line on standard error. When this fails there is nowhere left to say so; the exit code still tells.
+fn say(line: &str) {
+    drop(std::io::stderr().write_all(format!("{line}\n").as_bytes()));
+}
+
+/// How entries look.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    /// `time="…" level=error msg="…"`
+    Text,
+    /// `{"level":"error","msg":"…","time":"…"}`
+    Json,
 }
 
 /// In quotes unless every character is harmless in a `name=value` line.

@@ -19,9 +19,10 @@ mod spec;
 mod start;
 mod state;
 mod update;
+pub(crate) mod usage;
 
 use std::ffi::OsString;
-use std::fs::Permissions;
+use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,16 +33,30 @@ use wharf_runtime::{Container, ContainerId, Runtime};
 
 use log::Log;
 
-/// The program's name in its own messages.
-pub(crate) const PROGRAM: &str = "wharf-runtime";
+/// The name of the program, and of what belongs to it on the host.
+const PROGRAM: &str = "wharf-runtime";
 
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+/// Three lines, of which the first begins with the program's name; engines read them.
+const VERSION: &str = concat!(
+    "version ",
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("WHARF_COMMIT"),
+    "\nspec: ",
+    "1.3.0"
+);
 
-/// Runs containers as the Open Container Initiative's runtime specification says.
+/// Open Container Initiative runtime
 ///
-/// A container is configured by a bundle: a directory with a file "config.json" and a root file system.
+/// Runs containers as the Open Container Initiative's runtime specification says, with the command line of runc.
+///
+/// A container is configured by a bundle: a directory with a file "config.json" and a root file system. To run one:
+///
+///     # wharf-runtime run [ -b bundle ] <container-id>
+///
+/// Its name is unique on the host. Without -b the bundle is the current directory.
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version = VERSION, disable_version_flag = true)]
+#[command(name = PROGRAM, version = VERSION, disable_version_flag = true, verbatim_doc_comment)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -58,9 +73,9 @@ pub(crate) struct Global {
     /// Where to write the log [default: standard error]
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
-    /// How to write the log
+    /// How to write the log: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(crate) log_format: Format,
+    pub(crate) log_format: String,
     /// The directory of the containers' state, on a tmpfs [default: /run/wharf-runtime]
     #[arg(long, value_name = "DIRECTORY")]
     root: Option<PathBuf>,
@@ -76,15 +91,6 @@ pub(crate) struct Global {
     /// Print the version
     #[arg(short = 'v', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Format {
-    /// `time="…" level=error msg="…"`
-    Text,
-    /// `{"level":"error","msg":"…","time":"…"}`
-    Json,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -153,6 +159,8 @@ struct Unsupported {
 /// A command that failed: what to print, and the exit code.
 pub(crate) struct Failure {
     pub(crate) message: String,
+    /// Said on standard error in place of the message: the container's program could not be executed.
+    pub(crate) line: Option<String>,
     pub(crate) code: ExitCode,
 }
 
@@ -160,9 +168,29 @@ impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self {
             message: phrase::of(&error),
+            line: None,
             code: ExitCode::FAILURE,
         }
     }
+}
+
+impl Failure {
+    /// A failure to run a program, whose own exit code is passed on otherwise: so that of a failure is one that is
+    /// seldom used.
+    fn of_program(error: &anyhow::Error) -> Self {
+        Self {
+            message: phrase::of(error),
+            line: None,
+            code: ExitCode::from(255),
+        }
+    }
+}
+
+/// The name this program was called by, for its own messages.
+fn called() -> String {
+    let path = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&path).file_name();
+    name.map_or_else(|| PROGRAM.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// What every command has at hand.
@@ -184,8 +212,9 @@ impl Environment<'_> {
 ///
 /// Asked before the arguments are parsed, so it is true as soon as one of them is the name of such a command, whatever
 /// it stands for there.
-pub(crate) fn may_make_processes(mut arguments: impl Iterator<Item = OsString>) -> bool {
-    arguments.any(|argument| MAKE_PROCESSES.iter().any(|name| argument == *name))
+pub(crate) fn may_make_processes(arguments: &[OsString]) -> bool {
+    let makes = |argument: &OsString| MAKE_PROCESSES.iter().any(|name| argument == *name);
+    arguments.iter().any(makes)
 }
 
 /// The commands that make processes in a container. Subcommands have no abbreviations and no aliases.
@@ -199,13 +228,18 @@ pub(crate) fn perform(arguments: Arguments, log: &Log) -> Result<ExitCode, Failu
     match command {
         Command::Create(arguments) => done(create::perform(&environment, arguments)),
         Command::Start(arguments) => done(start::perform(&environment, &arguments)),
-        Command::Run(arguments) => Ok(run::perform(&environment, arguments)?),
-        Command::Exec(arguments) => exec::perform(&environment, arguments)
-            // A program's own exit code is passed on, so that of a failure to run it is one that is seldom used.
-            .map_err(|error| Failure {
-                message: phrase::of(&error),
-                code: ExitCode::from(255),
-            }),
+        Command::Run(arguments) => {
+            run::perform(&environment, arguments).map_err(|error| match phrase::program_error(&error) {
+                Some(line) => Failure {
+                    line: Some(line),
+                    ..Failure::of_program(&error)
+                },
+                None => error.into(),
+            })
+        }
+        Command::Exec(arguments) => {
+            exec::perform(&environment, arguments).map_err(|error| Failure::of_program(&error))
+        }
         Command::Kill(arguments) => done(kill::perform(&environment, &arguments)),
         Command::Delete(arguments) => done(delete::perform(&environment, &arguments)),
         Command::State(arguments) => done(state::perform(&environment, &arguments)),
@@ -232,12 +266,12 @@ fn unsupported(command: &str, asked: &Unsupported) -> Failure {
     };
     Failure {
         message,
+        line: None,
         code: ExitCode::FAILURE,
     }
 }
 
 fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<'a>> {
-    log.debug(|| format!("criu would be {}", global.criu.display()));
     let root = match &global.root {
         Some(root) => {
             let root = std::path::absolute(root).context("--root")?;
@@ -257,35 +291,33 @@ fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<
     })
 }
 
-/// Users without privileges have their own directory for such things. It is made here, with the sticky bit: what lacks it
-/// may be tidied away there.
+/// Users without privileges, and root of a user namespace that is not meant to be one, have their own directory for such
+/// things. The sticky bit on ours keeps it from being cleaned up as unused.
 fn default_root() -> anyhow::Result<PathBuf> {
     let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
-    let Some(directory) = directory.filter(|_| has_own_runtime_directory()) else {
+    let Some(directory) = directory.filter(|_| has_runtime_directory()) else {
         return Ok(PathBuf::from(Runtime::DEFAULT_ROOT));
     };
     let root = PathBuf::from(directory).join(PROGRAM);
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&root);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
     made.with_context(|| {
         format!(
-            "mkdir {} (the path in $XDG_RUNTIME_DIR must be writable by the user)",
+            "the path in $XDG_RUNTIME_DIR must be writable by the user: mkdir {}",
             root.display()
         )
     })?;
-    std::fs::set_permissions(&root, Permissions::from_mode(0o1700)).with_context(|| {
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o1700)).with_context(|| {
         format!(
-            "chmod {} (check permission of the path in $XDG_RUNTIME_DIR)",
+            "you should check permission of the path in $XDG_RUNTIME_DIR: chmod {}",
             root.display()
         )
     })?;
     Ok(root)
 }
 
-/// Root of a user namespace may still be an ordinary user, who then is not called root.
-fn has_own_runtime_directory() -> bool {
+/// Whether `XDG_RUNTIME_DIR` is this user's: for the host's own root it may be left from somebody else. Root of a user
+/// namespace may still be an ordinary user, who then is not called root.
+fn has_runtime_directory() -> bool {
     !rustix::process::geteuid().is_root()
         || (wharf_runtime::in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root"))
 }
@@ -318,7 +350,9 @@ mod tests {
 
     #[test]
     fn what_makes_processes_is_known_before_the_arguments_are_parsed() {
-        let may = |arguments: &[&str]| may_make_processes(arguments.iter().map(OsString::from));
+        let may = |arguments: &[&str]| {
+            may_make_processes(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
+        };
         assert!(may(&["wharf-runtime", "--root", "/r", "run", "c"]));
         assert!(may(&["wharf-runtime", "exec", "c", "true"]));
         assert!(!may(&["wharf-runtime", "state", "c"]));

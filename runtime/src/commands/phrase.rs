@@ -11,7 +11,7 @@ pub(super) fn of(error: &anyhow::Error) -> String {
     let phrase = match known {
         Error::NotFound(_) => "container does not exist".to_owned(),
         Error::Exists(_) => "container with given ID already exists".to_owned(),
-        other => program_error(&other.to_string()).unwrap_or_else(|| other.to_string()),
+        other => other.to_string(),
     };
     // What stands before it, such as "run failed", stays.
     let before: Vec<String> = error
@@ -22,19 +22,12 @@ pub(super) fn of(error: &anyhow::Error) -> String {
     format!("{}{phrase}", before.concat())
 }
 
-/// `exec PROGRAM: EACCES` in the words from which engines tell a program that cannot be run (exit code 126) from one
-/// that is not there (127).
-fn program_error(message: &str) -> Option<String> {
-    let (program, errno) = message.strip_prefix("exec ")?.rsplit_once(": ")?;
-    let words = match errno {
-        "EACCES" => "permission denied",
-        "ENOENT" => "no such file or directory",
-        "ENOTDIR" => "not a directory",
-        "EISDIR" => "is a directory",
-        "ENOEXEC" => "exec format error",
-        _ => return None,
-    };
-    Some(format!("exec: {program:?}: {words}"))
+/// What the program itself would have said, when the kernel would not execute it.
+pub(super) fn program_error(error: &anyhow::Error) -> Option<String> {
+    let known = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+    known
+        .filter(|known| matches!(known, Error::Execute { .. }))
+        .map(ToString::to_string)
 }
 
 #[cfg(test)]
@@ -53,11 +46,6 @@ mod tests {
             of(&nested.unwrap_err()),
             "run failed: container with given ID already exists"
         );
-        assert_eq!(
-            program_error("exec /etc: EACCES").as_deref(),
-            Some("exec: \"/etc\": permission denied")
-        );
-        assert_eq!(program_error("mount proc on /proc: EACCES"), None);
         let other: anyhow::Result<()> = Err(Error::Unsupported("flying".into())).context("run failed");
         assert_eq!(of(&other.unwrap_err()), "run failed: flying is not supported yet");
     }

@@ -15,7 +15,7 @@ pub(super) struct ContainerFlags {
     /// A unix socket that receives the master of the container's terminal
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
-    /// A unix socket that receives a pidfd of the first process; not supported yet
+    /// A unix socket that receives a pidfd of the first process
     #[arg(long, value_name = "SOCKET")]
     pub pidfd_socket: Option<PathBuf>,
     /// Where to write the first process's pid
@@ -41,9 +41,6 @@ impl ContainerFlags {
     }
 
     pub fn check(&self) -> anyhow::Result<()> {
-        if self.pidfd_socket.is_some() {
-            bail!("--pidfd-socket is not supported yet");
-        }
         check_preserved(self.preserve_fds)?;
         check_environment()
     }
@@ -54,11 +51,11 @@ pub(super) fn check_terminal(detach: bool, terminal: bool, has_socket: bool) -> 
     match (detach && terminal, has_socket) {
         (true, false) => bail!(
             "cannot allocate tty if {} will detach without setting console socket",
-            super::PROGRAM
+            super::called()
         ),
         (false, true) => bail!(
             "cannot use console socket if {} will not detach or allocate tty",
-            super::PROGRAM
+            super::called()
         ),
         _ => Ok(()),
     }

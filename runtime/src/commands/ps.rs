@@ -13,9 +13,9 @@ use super::list::Format;
 /// Which container, and what to ask the host's `ps` for.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "table")]
-    format: Format,
+    /// How to print: table or json
+    #[arg(short, long, default_value = "table")]
+    format: String,
     /// The container's name, then options for ps [default: -ef]
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["ID", "OPTION"])]
     arguments: Vec<OsString>,
@@ -27,7 +27,7 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
         .split_first()
         .context("container id cannot be empty")?;
     let pids = environment.load(&id.to_string_lossy())?.processes()?;
-    let text = match arguments.format {
+    let text = match Format::parse(&arguments.format)? {
         Format::Json if pids.is_empty() => "null\n".to_owned(),
         Format::Json => serde_json::to_string(&pids)? + "\n",
         Format::Table => {

@@ -8,7 +8,7 @@ use wharf_runtime::foreground::Foreground;
 use wharf_runtime::{Container, Stdio};
 
 use super::process::ContainerFlags;
-use super::{Environment, PROGRAM, create};
+use super::{Environment, create};
 
 /// What is run, and how.
 #[derive(Args, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    run(environment, &arguments).with_context(|| format!("{PROGRAM} run failed"))
+    run(environment, &arguments).with_context(|| format!("{} run failed", super::called()))
 }
 
 fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -40,14 +40,14 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
             options.stdio = Stdio::Terminal;
         }
         let container = environment.runtime.create_as(options, &spec)?;
-        create::log_warnings(environment, &container, &spec);
+        environment.log.warnings(&container.take_warnings());
         start(environment, &container, false)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(!arguments.no_subreaper)?;
     options.stdio = foreground.stdio(matches!(options.stdio, Stdio::Terminal))?;
     let mut container = environment.runtime.create_as(options, &spec)?;
-    create::log_warnings(environment, &container, &spec);
+    environment.log.warnings(&container.take_warnings());
     let (Some(pid), Some(pidfd)) = (container.init_pid(), container.pidfd()) else {
         anyhow::bail!("the container ended before it was started");
     };
@@ -61,6 +61,7 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
     let waited = foreground.wait(pid, std::os::fd::AsFd::as_fd(&pidfd));
     if !arguments.keep {
         container.delete(true)?;
+        environment.log.warnings(&container.take_warnings());
     }
     Ok(ExitCode::from(waited? as u8))
 }

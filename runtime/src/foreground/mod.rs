@@ -18,7 +18,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 use crate::sys::Fd;
-use crate::sys::signal::{self, Mask};
+use crate::sys::signal::{self, Disposition, Mask};
 use crate::{Error, Stdio};
 use relay::Relay;
 use terminal::HostTerminal;
@@ -31,6 +31,7 @@ use terminal::HostTerminal;
 pub struct Foreground {
     signals: OwnedFd,
     before: Mask,
+    children: Disposition,
     relays: Vec<Relay>,
     terminal: Option<HostTerminal>,
     /// Whether every child is reaped, also those that were adopted.
@@ -39,6 +40,8 @@ pub struct Foreground {
 
 impl Foreground {
     /// Takes over the calling thread's signals, so that none is lost from here on.
+    ///
+    /// `SIGCHLD`, if this process ignores or handles it, does neither meanwhile.
     ///
     /// With `subreaper`, processes that the container leaves behind become this process's children and are reaped.
     ///
@@ -49,6 +52,9 @@ impl Foreground {
         let mask = Mask::all_but_faults();
         let before = signal::set_mask(mask).map_err(|error| failed("block signals", error))?;
         let signals = signal::signalfd(mask).map_err(|error| failed("open a signalfd", error))?;
+        // Whoever ignores it has children that the kernel reaps, and no exit status of theirs.
+        let children = signal::set_disposition(libc::SIGCHLD, &Disposition::default_action())
+            .map_err(|error| failed("hear of the end of children", error))?;
         if subreaper {
             let own = Some(rustix::process::getpid());
             rustix::process::set_child_subreaper(own).map_err(|errno| failed("become a subreaper", errno))?;
@@ -56,6 +62,7 @@ impl Foreground {
         Ok(Self {
             signals,
             before,
+            children,
             relays: Vec::new(),
             terminal: None,
             subreaper,
@@ -250,7 +257,10 @@ impl Foreground {
 
 impl Drop for Foreground {
     fn drop(&mut self) {
-        // Only a bad address or size could fail here, and it did not when the mask was set.
+        // Only a bad address or size could fail here, and it did not when they were set.
+        if let Err(error) = signal::set_disposition(libc::SIGCHLD, &self.children) {
+            debug_assert!(false, "restore what SIGCHLD does: {error}");
+        }
         if let Err(error) = signal::set_mask(self.before) {
             debug_assert!(false, "restore the signal mask: {error}");
         }

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use super::step::{At, Failure, Message, STAGING, Step};
-use super::{Wires, isolate, program, terminal};
+use super::step::{At, Failure, Message, STAGING, Stage, Step};
+use super::{Wires, hook, isolate, program, terminal};
 use crate::lookup::{self, Kind};
 use crate::plan::{Plan, RootfsPlan};
 use crate::rootfs::{self, Maker, Site, Way};
@@ -21,6 +21,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
         isolate::hide()?;
     }
     isolate::enter_cgroups(wires)?;
+    isolate::set_affinity(&plan.process)?;
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
@@ -47,7 +48,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
         isolate::write_private_proc(wires.proc, path, value, Resolve::Beneath).at_nth(Step::Sysctl, index)?;
     }
-    program::execute(&mut plan.process, terminal, wires, reporter)
+    program::execute(&mut plan.process, Some(&plan.hooks), terminal, wires, reporter)
 }
 
 /// Mounts, devices, and the change of root; answers the terminal, which is of the container's own devpts.
@@ -111,6 +112,15 @@ fn build_root(plan: &mut Plan, site: Site) -> Result<Option<Fd>, Failure> {
     if plan.hooks_before_pivot {
         socket::send(parent, &Message::BeforePivot.encode(), None).at(Step::Parent)?;
         isolate::await_parent(parent)?;
+    }
+    if !plan.hooks.create_container.is_empty() {
+        let stages = hook::Stages {
+            stage: Stage::CreateContainer,
+            hooks: &plan.hooks.create_container,
+            state: &plan.hooks.creating,
+            environment: &plan.process.environment,
+        };
+        hook::run_all(&stages, parent, || fs::fchdir(root))?;
     }
     rootfs::read_only(site, &rootfs.read_only_paths)?;
     rootfs::mask(site, &rootfs.masked, &rootfs.empty)?;

@@ -7,7 +7,7 @@ use super::Wires;
 use super::step::{At, Failure, Step};
 use crate::cgroup::Entrance;
 use crate::lookup;
-use crate::plan::ProcessPlan;
+use crate::plan::{Cpus, ProcessPlan};
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::{Errno, Fd, credentials, mount, process, socket};
@@ -18,6 +18,21 @@ pub(super) fn enter_cgroups(wires: &Wires) -> Result<(), Failure> {
         fs::write(*entrance, Entrance::MYSELF).at_nth(Step::Cgroup, index)?;
     }
     Ok(())
+}
+
+/// The CPUs are those of the control group from here on, or those that were asked for; not the caller's.
+pub(super) fn set_affinity(plan: &ProcessPlan) -> Result<(), Failure> {
+    /// More bits than the kernel knows: it takes those it does.
+    static ALL: [u64; 1024] = [u64::MAX; 1024];
+    match &plan.affinity.last {
+        Cpus::All => {
+            // Nobody asked for it: where it is not allowed the caller's are inherited.
+            let _inherited = process::set_affinity(&ALL);
+            Ok(())
+        }
+        Cpus::Kept => Ok(()),
+        Cpus::These(mask) => process::set_affinity(mask).at(Step::Affinity),
+    }
 }
 
 /// Uses the privileges that are lost in a user namespace, and what a process can do only before it hides. An usher has

@@ -12,6 +12,7 @@
 //!   itself at the gate, where it has no privileges and no descriptors of the host's any more.
 
 mod container;
+mod hook;
 mod identity;
 mod isolate;
 mod program;
@@ -25,7 +26,8 @@ use std::ffi::CString;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
-pub(crate) use step::{At, Failure, MESSAGE_BYTES, Message, STAGING, Step, describe};
+pub(crate) use hook::{Ending, run as run_hook};
+pub(crate) use step::{At, Failure, HookFailure, MESSAGE_BYTES, Message, STAGING, Stage, Step, error};
 
 /// What connects the child half with the rest of the world.
 #[derive(Debug)]
@@ -100,7 +102,8 @@ fn become_it(work: Work<'_>, wires: &Wires) -> Infallible {
 
 fn fail(reporter: Fd, failure: Failure) -> ! {
     // Whoever listened may be gone: there is nobody else to tell.
-    let told = socket::send(reporter, &Message::Failed(failure).encode(), None);
+    // A filter may be in force already.
+    let told = socket::tell(reporter, &Message::Failed(failure).encode());
     process::exit(if told.is_ok() { 1 } else { 2 })
 }
 
@@ -112,6 +115,7 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
     // It may have been born in the container's pid namespace, before everybody's eyes.
     isolate::hide()?;
     isolate::enter_cgroups(wires)?;
+    isolate::set_affinity(plan)?;
     isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
@@ -123,5 +127,5 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
         Some(size) => Some(terminal::open(Fd::CWD, c"/dev/pts/ptmx", size, *reporter)?),
         None => None,
     };
-    program::execute(plan, terminal, wires, reporter)
+    program::execute(plan, None, terminal, wires, reporter)
 }

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 
-use super::step::{At, Failure, Message, Step};
-use super::{Wires, identity, isolate, terminal};
+use super::step::{At, Failure, Message, Stage, Step};
+use super::{Wires, hook, identity, isolate, terminal};
 use crate::lookup;
-use crate::plan::ProcessPlan;
+use crate::plan::{Hooks, ProcessPlan};
+use crate::seccomp::Program;
 use crate::sys::fd::Closing;
 use crate::sys::fs::{self, Resolve};
 use crate::sys::{Errno, Fd, credentials, process, socket};
@@ -15,6 +16,7 @@ const MAX_PASSWD_BYTES: usize = 1 << 20;
 
 pub(super) fn execute(
     plan: &mut ProcessPlan,
+    hooks: Option<&Hooks>,
     terminal: Option<Fd>,
     wires: &Wires,
     reporter: &mut Fd,
@@ -47,6 +49,11 @@ pub(super) fn execute(
     }
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
+    // Who listens is told while the container is created: without a listener there is no container.
+    let listens = plan.seccomp.as_ref().is_some_and(Program::has_listener);
+    if listens {
+        filter(plan, *reporter)?;
+    }
     if let Some(gate) = wires.gate {
         if wires.show_at_gate {
             if let Some(proc) = wires.proc {
@@ -54,7 +61,7 @@ pub(super) fn execute(
             }
             credentials::set_dumpable(true).at(Step::Gate)?;
         }
-        socket::send(*reporter, &Message::Ready.encode(), None).at(Step::Gate)?;
+        socket::tell(*reporter, &Message::Ready.encode()).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;
         *reporter = socket::accept(gate).at(Step::Gate)?;
@@ -64,14 +71,54 @@ pub(super) fn execute(
     for (resource, soft, hard) in plan.rlimits.iter().filter(|limit| is_nofile(limit)) {
         process::set_rlimit(*resource, *soft, *hard).at(Step::Rlimit)?;
     }
+    if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
+        run_hooks(plan, hooks, *reporter)?;
+    }
     isolate::close_range(wires.proc, wires.first_undeclared, u32::MAX, Closing::OnExec)
         .at(Step::CloseDescriptors)?;
-    socket::send(*reporter, &Message::Executing.encode(), None).at(Step::Gate)?;
-    if let Some(filter) = &plan.seccomp {
-        credentials::set_seccomp(filter).at(Step::Seccomp)?;
+    socket::tell(*reporter, &Message::Executing.encode()).at(Step::Gate)?;
+    if !listens {
+        // As late as can be: what follows are calls that the profile must allow.
+        filter(plan, *reporter)?;
     }
-    identity::finish(plan)?;
     Err(become_program(plan, first)).at(Step::Execute)
+}
+
+/// The hooks of the container run as its program will: in its namespaces, with its user and privileges, behind its filter.
+fn run_hooks(plan: &ProcessPlan, hooks: &Hooks, reporter: Fd) -> Result<(), Failure> {
+    let stages = hook::Stages {
+        stage: Stage::StartContainer,
+        hooks: &hooks.start_container,
+        state: &hooks.created,
+        environment: &plan.environment,
+    };
+    // One that has a listener is in force already.
+    let missing = plan.seccomp.as_ref().filter(|filter| !filter.has_listener());
+    hook::run_all(&stages, reporter, || {
+        if let Some(filter) = missing {
+            credentials::set_seccomp(filter)?;
+        }
+        identity::finish(plan).map_err(|failure| failure.errno)
+    })
+}
+
+/// Puts the filter in force, hands its listener to the parent, and drops what loading it took.
+fn filter(plan: &ProcessPlan, parent: Fd) -> Result<(), Failure> {
+    let Some(filter) = &plan.seccomp else {
+        return Ok(());
+    };
+    let listener = credentials::set_seccomp(filter).at(Step::Seccomp)?;
+    if filter.has_listener() {
+        socket::tell(parent, &Message::Listener(listener).encode()).at(Step::Listener)?;
+        // Whoever listens may already be asked about this very call.
+        match socket::hear(parent, &mut [0]) {
+            Ok(0) => return Err(Errno::new(libc::EPIPE)).at(Step::Listener),
+            answer => answer.map(drop).at(Step::Listener)?,
+        }
+        // It would outlive the listener's end: nobody would be told that calls have nobody to answer them.
+        Fd::at(listener).close();
+    }
+    identity::finish(plan)
 }
 
 /// What the process inherits to its program besides its identity.
@@ -87,6 +134,9 @@ fn limit(plan: &ProcessPlan) -> Result<(), Failure> {
     }
     if let Some(scheduling) = &plan.scheduling {
         process::set_scheduling(scheduling).at(Step::Scheduling)?;
+    }
+    if let Some(policy) = &plan.memory_policy {
+        process::set_memory_policy(policy.mode, &policy.nodes).at(Step::MemoryPolicy)?;
     }
     if let Some(domain) = plan.personality {
         process::set_personality(domain).at(Step::Personality)?;

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 use std::ffi::CStr;
 
+use super::hook::Ending;
+use crate::Error;
 use crate::cgroup::Entrance;
 use crate::plan::{Operation, Plan, ProcessPlan, Source};
 use crate::sys::Errno;
+use crate::sys::process::Ended;
 
 /// What the child half does; the order of its life, roughly. The parent prints it with [`describe`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -17,6 +20,7 @@ pub(crate) enum Step {
     Usher,
     Hide,
     Cgroup,
+    Affinity,
     Signals,
     Streams,
     CloseDescriptors,
@@ -37,6 +41,7 @@ pub(crate) enum Step {
     Device,
     Link,
     Cwd,
+    Hook,
     Terminal,
     Console,
     Mask,
@@ -52,6 +57,7 @@ pub(crate) enum Step {
     IoPriority,
     Scheduling,
     Personality,
+    MemoryPolicy,
     StreamOwner,
     NoNewPrivileges,
     Bounding,
@@ -65,6 +71,7 @@ pub(crate) enum Step {
     Find,
     Gate,
     Seccomp,
+    Listener,
     Execute,
 }
 
@@ -74,6 +81,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Usher,
     Step::Hide,
     Step::Cgroup,
+    Step::Affinity,
     Step::Signals,
     Step::Streams,
     Step::CloseDescriptors,
@@ -94,6 +102,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Device,
     Step::Link,
     Step::Cwd,
+    Step::Hook,
     Step::Terminal,
     Step::Console,
     Step::Mask,
@@ -109,6 +118,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::IoPriority,
     Step::Scheduling,
     Step::Personality,
+    Step::MemoryPolicy,
     Step::StreamOwner,
     Step::NoNewPrivileges,
     Step::Bounding,
@@ -122,6 +132,7 @@ const STEPS: [Step; Step::Execute as usize + 1] = [
     Step::Find,
     Step::Gate,
     Step::Seccomp,
+    Step::Listener,
     Step::Execute,
 ];
 
@@ -155,6 +166,55 @@ impl<T> At<T> for Result<T, Errno> {
     }
 }
 
+/// The hooks that the child half runs, by kind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stage {
+    CreateContainer,
+    StartContainer,
+}
+
+/// A hook in the container that failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct HookFailure {
+    pub(crate) stage: Stage,
+    /// Which of its kind.
+    pub(crate) index: u16,
+    pub(crate) ending: Ending,
+}
+
+impl HookFailure {
+    fn encode(self) -> [u32; 3] {
+        let stage = match self.stage {
+            Stage::CreateContainer => 0,
+            Stage::StartContainer => 1,
+        };
+        let (how, number) = match self.ending {
+            Ending::Ended(Ended::Exited(status)) => (0, status),
+            Ending::Ended(Ended::Killed(signal)) => (1, signal),
+            Ending::TimedOut => (2, 0),
+        };
+        [stage << 16 | u32::from(self.index), how, number.cast_unsigned()]
+    }
+
+    fn decode([place, how, number]: [u32; 3]) -> Option<Self> {
+        let number = number.cast_signed();
+        Some(Self {
+            stage: match place >> 16 {
+                0 => Stage::CreateContainer,
+                1 => Stage::StartContainer,
+                _ => return None,
+            },
+            index: place as u16,
+            ending: match how {
+                0 => Ending::Ended(Ended::Exited(number)),
+                1 => Ending::Ended(Ended::Killed(number)),
+                2 => Ending::TimedOut,
+                _ => return None,
+            },
+        })
+    }
+}
+
 /// What the child tells the parent; one packet each.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Message {
@@ -164,6 +224,10 @@ pub(crate) enum Message {
     BeforePivot,
     /// The packet carries the terminal's master.
     Console,
+    /// The descriptor of that number listens to the filter's notices; the child waits for a packet.
+    Listener(i32),
+    /// A hook failed, and the packet carries what it wrote; the child is ending.
+    Hook(HookFailure),
     /// From an usher: the packet carries the pidfd of the process it made, which has this pid.
     Born(u32),
     /// The child needs the source of the mount operation of that index, which it may not open; it waits for a packet
@@ -195,8 +259,13 @@ impl Message {
             Self::Console => [3, 0, 0, 0],
             Self::Ready => [4, 0, 0, 0],
             Self::Executing => [5, 0, 0, 0],
-            Self::Born(pid) => [6, pid, 0, 0],
-            Self::Source(index) => [7, 0, index, 0],
+            Self::Listener(number) => [6, number.cast_unsigned(), 0, 0],
+            Self::Hook(failure) => {
+                let [place, how, number] = failure.encode();
+                [7, place, how, number]
+            }
+            Self::Born(pid) => [8, pid, 0, 0],
+            Self::Source(index) => [9, 0, index, 0],
         };
         let mut packet = [0; MESSAGE_BYTES];
         for (place, word) in packet.chunks_exact_mut(4).zip(words) {
@@ -220,27 +289,43 @@ impl Message {
             3 => Self::Console,
             4 => Self::Ready,
             5 => Self::Executing,
-            6 => Self::Born(word(4)),
-            7 => Self::Source(word(8)),
+            6 => Self::Listener(word(4).cast_signed()),
+            7 => Self::Hook(HookFailure::decode([word(4), word(8), word(12)])?),
+            8 => Self::Born(word(4)),
+            9 => Self::Source(word(8)),
             _ => return None,
         })
     }
 }
 
-/// What failed, for people: operation, object and cause. `plan` is there when the container itself was being made,
-/// `entrances` as they were given to the child half.
-pub(crate) fn describe(
+/// The error that a failed step is; arguments as for [`describe`].
+pub(crate) fn error(
     failure: Failure,
     plan: Option<&Plan>,
     process: &ProcessPlan,
     entrances: &[Entrance],
-) -> String {
+) -> Error {
+    match failure.step {
+        Step::Execute => Error::Execute {
+            program: program(process).into_owned(),
+            errno: failure.errno,
+        },
+        _ => Error::Step {
+            description: describe(failure, plan, process, entrances),
+            errno: failure.errno,
+        },
+    }
+}
+
+/// What failed, for people: operation, object and cause. `plan` is there when the container itself was being made,
+/// `entrances` as they were given to the child half.
+fn describe(failure: Failure, plan: Option<&Plan>, process: &ProcessPlan, entrances: &[Entrance]) -> String {
     let index = failure.index as usize;
     let errno = failure.errno;
     let what: Cow<'static, str> = match failure.step {
         Step::Find => return not_found(process, errno),
         Step::CwdInside => return format!("{} is outside of the container", text(&process.cwd)),
-        Step::Execute => return format!("exec {}: {errno}", program(process)),
+        Step::Execute => format!("exec {}", program(process)).into(),
         Step::Chdir => format!("chdir to {}", text(&process.cwd)).into(),
         Step::Rlimit => match process.rlimits.get(index) {
             Some((resource, soft, hard)) => format!("set resource limit {resource} to {soft}:{hard}").into(),
@@ -250,12 +335,15 @@ pub(crate) fn describe(
             Some(entrance) => format!("write \"0\" to {}", entrance.path().display()).into(),
             None => plain(failure.step).into(),
         },
+        Step::Scheduling if errno.number() == libc::EPERM && process.some_cpus => {
+            "process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)".into()
+        }
         // The only reason to refuse a number that is one.
         Step::User if errno.number() == libc::EINVAL => {
-            return format!("cannot setuid to unmapped uid {} in user namespace", process.uid);
+            format!("cannot setuid to unmapped uid {} in user namespace", process.uid).into()
         }
         Step::Group if errno.number() == libc::EINVAL => {
-            return format!("cannot setgid to unmapped gid {} in user namespace", process.gid);
+            format!("cannot setgid to unmapped gid {} in user namespace", process.gid).into()
         }
         Step::User => format!("set user {}", process.uid).into(),
         Step::Group => format!("set group {}", process.gid).into(),
@@ -340,6 +428,7 @@ fn plain(step: Step) -> &'static str {
         Step::Usher => "make a process in the joined namespaces",
         Step::Hide => "clear the dumpable flag",
         Step::Cgroup => "enter a control group",
+        Step::Affinity => "set the CPU affinity",
         Step::Signals => "reset signals",
         Step::Streams => "set up the standard streams",
         Step::CloseDescriptors => "close descriptors",
@@ -360,6 +449,7 @@ fn plain(step: Step) -> &'static str {
         Step::Device => "make a device",
         Step::Link => "make a link",
         Step::Cwd => "make the working directory",
+        Step::Hook => "run a hook",
         Step::Terminal => "make a terminal",
         Step::Console => "mount the terminal on /dev/console",
         Step::Mask => "mask a path",
@@ -375,6 +465,7 @@ fn plain(step: Step) -> &'static str {
         Step::IoPriority => "set the I/O priority",
         Step::Scheduling => "set the scheduling policy",
         Step::Personality => "set the execution domain",
+        Step::MemoryPolicy => "set the memory policy",
         Step::StreamOwner => "give the standard streams to the user",
         Step::NoNewPrivileges => "set no_new_privs",
         Step::Bounding => "limit the bounding set",
@@ -388,6 +479,7 @@ fn plain(step: Step) -> &'static str {
         Step::Find => "find the program",
         Step::Gate => "wait for start",
         Step::Seccomp => "load the seccomp filter",
+        Step::Listener => "hand over the seccomp listener",
         Step::Execute => "exec",
     }
 }
@@ -417,6 +509,14 @@ fn text(text: &CStr) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
+    fn hook(stage: Stage, ending: Ending) -> Message {
+        Message::Hook(HookFailure {
+            stage,
+            index: 300,
+            ending,
+        })
+    }
+
     #[test]
     fn every_step_survives_the_wire() {
         for (index, step) in STEPS.into_iter().enumerate() {
@@ -436,6 +536,10 @@ mod tests {
             Message::Born(4711),
             Message::Ready,
             Message::Executing,
+            Message::Listener(7),
+            hook(Stage::CreateContainer, Ending::Ended(Ended::Exited(7))),
+            hook(Stage::StartContainer, Ending::Ended(Ended::Killed(9))),
+            hook(Stage::StartContainer, Ending::TimedOut),
         ] {
             assert_eq!(Message::decode(&message.encode()), Some(message));
         }

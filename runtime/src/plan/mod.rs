@@ -11,8 +11,10 @@ mod capability;
 mod cgroup_mount;
 mod device;
 mod error;
+mod hook;
 mod limit;
 mod mapping;
+mod members;
 mod mount;
 mod namespace;
 mod net_device;
@@ -30,6 +32,9 @@ use std::path::{Path, PathBuf};
 pub use caller::Caller;
 pub use device::{Device, Link};
 pub use error::Error;
+pub use hook::{Hook, Hooks, StateText};
+pub(crate) use hook::{HookState, one as compile_hook};
+pub use limit::{Affinity, Cpus, MemoryPolicy};
 pub(crate) use mapping::check_joined;
 pub use mapping::{IdRange, Mappings, host_id, parse as parse_mappings, text as mapping_text};
 pub(crate) use mount::extent;
@@ -99,6 +104,8 @@ pub struct Plan {
     pub sysctls: Vec<(CString, CString)>,
     /// Stop before the root changes, for hooks of the parent.
     pub hooks_before_pivot: bool,
+    /// Those that run in the container.
+    pub hooks: Hooks,
     /// The first process.
     pub process: ProcessPlan,
 }
@@ -112,7 +119,7 @@ impl Plan {
     pub fn compile(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Self, Error> {
         let default = oci::Linux::default();
         let linux = spec.linux.as_ref().unwrap_or(&default);
-        refuse(spec, linux)?;
+        refuse(spec)?;
         let namespaces = Namespaces::compile(linux)?;
         let mappings = mapping::compile(linux, &namespaces, &facts.caller)?;
         facts.caller.check(spec, linux, &namespaces, mappings.as_ref())?;
@@ -127,7 +134,9 @@ impl Plan {
             .process
             .as_ref()
             .ok_or_else(|| Error::field("process", "is needed"))?;
-        let process = compile_process(process, linux, &facts)?;
+        let mut process = compile_process(process, linux, &facts)?;
+        // What is asked for is about processes that are executed later.
+        process.affinity = Affinity::default();
         let name = |field: &str, value: &str| {
             if value.is_empty() {
                 return Ok(None);
@@ -143,6 +152,7 @@ impl Plan {
             rootfs: rootfs::compile(spec, linux, &namespaces, process.terminal.is_some(), &facts)?,
             sysctls: sysctls(linux, &namespaces)?,
             hooks_before_pivot: spec.hooks.as_ref().is_some_and(has_early_hooks),
+            hooks: hook::compile(spec, &facts)?,
             net_devices: net_device::compile(linux, &namespaces)?,
             intel_rdt: linux.intel_rdt.as_ref().map(rdt).transpose()?,
             namespaces,
@@ -187,7 +197,17 @@ pub fn compile_process(
         .map(seccomp::compile)
         .transpose()
         .map_err(|error| Error::field("linux.seccomp", error.to_string()))?;
+    if plan.seccomp.as_ref().is_some_and(seccomp::Program::has_listener) {
+        plan.agent = linux.seccomp.as_ref().map(seccomp::Agent::of);
+    }
     plan.personality = linux.personality.as_ref().map(limit::personality).transpose()?;
+    let memory_policy = linux.memory_policy.as_ref();
+    plan.memory_policy = memory_policy.map(limit::memory_policy).transpose()?;
+    let cpu = linux
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.cpu.as_ref());
+    plan.some_cpus = cpu.is_some_and(|cpu| !cpu.cpus.is_empty());
     plan.label = facts.lsm.label(process)?;
     if !facts.no_new_keyring {
         plan.keyring = Some(text::c_string("id", format!("_ses.{}", facts.id))?);
@@ -196,7 +216,7 @@ pub fn compile_process(
 }
 
 fn has_early_hooks(hooks: &oci::Hooks) -> bool {
-    [&hooks.prestart, &hooks.create_runtime, &hooks.create_container]
+    [&hooks.prestart, &hooks.create_runtime]
         .into_iter()
         .any(|hooks| !hooks.is_empty())
 }
@@ -217,14 +237,10 @@ fn rdt(given: &oci::LinuxIntelRdt) -> Result<intel_rdt::Settings, Error> {
     Ok(settings)
 }
 
-/// Fields of the specification that are not carried out yet.
-fn refuse(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), Error> {
-    let asked = [
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
-        ("vm", spec.vm.is_some()),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(Error::Unsupported(field.into())),
+/// Fields of the specification that are not carried out.
+fn refuse(spec: &oci::Spec) -> Result<(), Error> {
+    match spec.vm {
+        Some(_) => Err(Error::Unsupported("vm".into())),
         None => Ok(()),
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 use super::Error;
+use super::limit::{Affinity, MemoryPolicy};
 use super::text::{c_path, c_string};
 use crate::seccomp;
 use crate::spec::oci;
@@ -34,12 +35,16 @@ pub struct ProcessPlan {
     pub umask: u32,
     /// The five capability sets.
     pub capabilities: CapabilitySets,
+    /// What was asked for and is not granted, for people.
+    pub warnings: Vec<String>,
     /// Set `no_new_privs`.
     pub no_new_privileges: bool,
     /// Resource number, soft and hard limit.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// The system call filter.
     pub seccomp: Option<seccomp::Program>,
+    /// Who listens, when the filter has notices.
+    pub agent: Option<seccomp::Agent>,
     /// Give it a terminal; rows and columns, 0 for the kernel's default.
     pub terminal: Option<(u16, u16)>,
     /// For `/proc/PID/oom_score_adj`, written by the parent.
@@ -48,6 +53,12 @@ pub struct ProcessPlan {
     pub io_priority: Option<u32>,
     /// The scheduling policy.
     pub scheduling: Option<Scheduling>,
+    /// For messages: the container may use some CPUs only, which some policies do not go with.
+    pub some_cpus: bool,
+    /// The NUMA memory policy.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// The CPUs it runs on.
+    pub affinity: Affinity,
     /// The execution domain.
     pub personality: Option<u32>,
     /// The label for the next `execve`, and the file of `/proc/self/attr` that takes it.
@@ -65,7 +76,7 @@ pub struct Label {
     pub value: CString,
 }
 
-/// Compiles `process`. `seccomp` and `personality` belong to the container and are compiled elsewhere.
+/// Compiles `process`. What belongs to the container (`seccomp`, `personality`, …) is compiled elsewhere.
 pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
     let arguments = &process.args;
     let Some(program) = arguments.first() else {
@@ -80,6 +91,7 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
     }
     let user = &process.user;
     check_ids(user)?;
+    let (capabilities, warnings) = super::capability::compile(process.capabilities.as_ref());
     Ok(ProcessPlan {
         candidates: candidates(program, &process.env)?,
         arguments: Strings::new(
@@ -98,10 +110,12 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
         gid: user.gid,
         groups: Some(user.additional_gids.clone()),
         umask: user.umask.unwrap_or(0o022),
-        capabilities: super::capability::compile(process.capabilities.as_ref()),
+        capabilities,
+        warnings,
         no_new_privileges: process.no_new_privileges,
         rlimits: super::limit::rlimits(&process.rlimits)?,
         seccomp: None,
+        agent: None,
         terminal: terminal(process)?,
         oom_score_adj: oom_score_adj(process)?,
         io_priority: process
@@ -114,13 +128,12 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
             .as_ref()
             .map(super::limit::scheduling)
             .transpose()?,
+        some_cpus: false,
+        memory_policy: None,
+        affinity: super::limit::affinity(process.exec_cpu_affinity.as_ref())?,
         personality: None,
         label: None,
         keyring: None,
-    })
-    .and_then(|plan| match process.exec_cpu_affinity {
-        Some(_) => Err(Error::Unsupported("process.execCPUAffinity".into())),
-        None => Ok(plan),
     })
 }
 

@@ -11,7 +11,9 @@ use rustix::net::{
 
 use super::is_alive;
 use crate::Error;
-use crate::init::{Failure, MESSAGE_BYTES, Message};
+use crate::init::{Failure, HookFailure, MESSAGE_BYTES, Message};
+use crate::sys::Fd;
+use crate::sys::process::pidfd_getfd;
 
 /// One thing heard.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) enum Heard {
     Message(Message),
     /// The terminal's master.
     Console(OwnedFd),
+    /// A hook in the container failed; with what it wrote.
+    Hook(HookFailure, OwnedFd),
     /// A process that an usher made: its pid and pidfd.
     Born(i32, OwnedFd),
     /// The other end is closed: the program was executed, or the process ended.
@@ -82,7 +86,7 @@ impl Conversation<'_> {
             match self.listen() {
                 Ok(Heard::Message(Message::Failed(failure))) => return Some(failure),
                 Ok(Heard::Closed) | Err(_) => return None,
-                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Born(..)) => {}
+                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Hook(..) | Heard::Born(..)) => {}
             }
         }
     }
@@ -105,6 +109,14 @@ impl Conversation<'_> {
         let sent = sendmsg(self.socket, &parts, &mut ancillary, SendFlags::NOSIGNAL);
         sent.map(drop)
             .map_err(|errno| Error::io("answer the container process", errno))
+    }
+
+    /// Takes a copy of the child half's descriptor `number`, which it waits for, and lets it go on.
+    pub(crate) fn fetch(&self, number: i32) -> Result<OwnedFd, Error> {
+        let fetched = pidfd_getfd(Fd::of(&self.pidfd), number)
+            .map_err(|errno| Error::io("get the seccomp listener from the container process", errno))?;
+        self.go()?;
+        Ok(fetched)
     }
 
     fn receive(&self) -> Result<Heard, Error> {
@@ -131,8 +143,9 @@ impl Conversation<'_> {
         let complete = !received.flags.contains(ReturnFlags::TRUNC);
         match (message, passed) {
             (Some(Message::Console), Some(master)) if complete => Ok(Heard::Console(master)),
+            (Some(Message::Hook(failure)), Some(output)) if complete => Ok(Heard::Hook(failure, output)),
             (Some(Message::Born(pid)), Some(pidfd)) if complete => Ok(Heard::Born(pid.cast_signed(), pidfd)),
-            (Some(Message::Console | Message::Born(_)), None) => Err(()),
+            (Some(Message::Console | Message::Hook(_) | Message::Born(_)), None) => Err(()),
             (Some(message), None) if complete => Ok(Heard::Message(message)),
             _ => Err(()),
         }

@@ -14,13 +14,14 @@ use rustix::net::{
 };
 
 use crate::Error;
+use crate::sys::fd::above_streams;
 
 /// The socket's name in the state directory.
 const NAME: &str = "start";
 
 /// Makes the gate.
 pub(crate) fn make(directory: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-    let socket = new_socket()?;
+    let socket = above_streams(new_socket()?).map_err(|errno| Error::io("make the start gate", errno))?;
     bind(&socket, &address(directory)?).map_err(|errno| Error::io("make the start gate", errno))?;
     // Others may connect and find it closed: one opens it.
     listen(&socket, 4).map_err(|errno| Error::io("make the start gate", errno))?;

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::Error;
+use crate::sys::fd::above_streams;
 
 /// When a process started, in clock ticks since boot (`/proc/PID/stat`, field 22); nothing when it is gone or a
 /// zombie.
@@ -32,7 +33,10 @@ fn parse(stat: &[u8]) -> Option<u64> {
 pub(crate) fn open_pidfd(pid: i32, started: u64) -> Option<OwnedFd> {
     // First the descriptor, then the check: what is checked is what the descriptor holds.
     let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    (start_time(pid) == Some(started)).then_some(pidfd)
+    if start_time(pid) != Some(started) {
+        return None;
+    }
+    above_streams(pidfd).ok()
 }
 
 /// Whether the process has not ended. Does not block.

@@ -1,6 +1,7 @@
 //! The clone itself.
 
 use std::ffi::CString;
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
@@ -13,8 +14,10 @@ use crate::cgroup::Entrance;
 use crate::init::{self, Wires, Work};
 use crate::kernel;
 use crate::plan::{Join, Opened, namespace_name};
-use crate::sys::process::{Child, clone_child, clone_child_old, setns, unshare};
+use crate::sys::fd::above_streams;
+use crate::sys::process::{Child, Notice, clone_child, clone_child_old, set_affinity, setns, unshare};
 use crate::sys::{Errno, Fd, signal};
+use crate::trace::trace;
 
 /// Namespaces that must be joined before the clone.
 ///
@@ -25,6 +28,8 @@ use crate::sys::{Errno, Fd, signal};
 pub(crate) struct Early {
     /// By descriptor of the namespace, or of a process, and type.
     pub(crate) namespaces: Vec<(OwnedFd, u64)>,
+    /// The CPUs that the clone is made on.
+    pub(crate) affinity: Option<Vec<u64>>,
 }
 
 /// A child half to be.
@@ -70,7 +75,11 @@ pub(crate) struct Request<'a> {
 /// Makes the child; answers it and this side of the conversation.
 pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     let (ours, theirs) = pair()?;
-    let usher = request.usher.then(pair).transpose()?;
+    let theirs = above(theirs)?;
+    let usher = match request.usher {
+        true => pair().and_then(|(ours, theirs)| Ok(Some((ours, above(theirs)?))))?,
+        false => None,
+    };
     // An usher joins before anything is closed.
     let late = if usher.is_some() { &[][..] } else { &request.join };
     let proc = (request.old_kernel || request.host_proc)
@@ -131,10 +140,22 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         }
         // SAFETY: as above.
         #[allow(unsafe_code)]
-        let child = unsafe { clone_child(create, cgroup, body) };
+        let child = unsafe { clone_child(create, cgroup, Notice::Child, body) };
         child.map_err(Error::Clone)
     };
+    trace!(
+        "nsexec container setup: new namespaces {}, joined before {}",
+        Names(create),
+        Names(
+            request
+                .early
+                .namespaces
+                .iter()
+                .fold(0, |kinds, (_, kind)| kinds | kind)
+        ),
+    );
     let child = in_namespaces(&request.early, make)?;
+    trace!("child process in init(): {}", child.pid);
     match usher {
         None => Ok((child, ours)),
         Some((usher, theirs)) => {
@@ -176,18 +197,26 @@ fn open_procs(group: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
         .map_err(|errno| Error::io("open cgroup.procs", errno))
 }
 
+fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
+    above_streams(fd).map_err(|errno| Error::io("duplicate a descriptor", errno))
+}
+
 /// Runs `make` on a thread of its own in these namespaces, so that no thread of the caller's is ever in them.
 fn in_namespaces<F>(early: &Early, make: F) -> Result<Child, Error>
 where
     F: FnOnce() -> Result<Child, Error> + Send,
 {
-    if early.namespaces.is_empty() {
+    if early.namespaces.is_empty() && early.affinity.is_none() {
         return make();
     }
     thread::scope(|scope| {
         let joined = thread::Builder::new()
             .name("wharf-clone".into())
             .spawn_scoped(scope, || {
+                if let Some(mask) = &early.affinity {
+                    set_affinity(mask).map_err(|errno| Error::io("set the initial CPU affinity", errno))?;
+                    trace!("nsexec: affinity: {:x}", Cpus(mask));
+                }
                 // The kernel lets a thread change its mount namespace only if it shares its root with no other.
                 unshare(libc::CLONE_FS as u64)
                     .map_err(|errno| Error::io("give a thread a root of its own", errno))?;
@@ -203,6 +232,31 @@ where
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// Types of namespaces, for people.
+struct Names(u64);
+
+impl fmt::Display for Names {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = (0..64).map(|bit| self.0 & 1 << bit).filter(|kind| *kind != 0);
+        let names: Vec<&str> = kinds.map(namespace_name).collect();
+        match names.as_slice() {
+            [] => formatter.write_str("none"),
+            names => formatter.write_str(&names.join(" ")),
+        }
+    }
+}
+
+/// A mask as one hexadecimal number.
+struct Cpus<'a>(&'a [u64]);
+
+impl fmt::LowerHex for Cpus<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = self.0.iter().rev().skip_while(|word| **word == 0);
+        write!(formatter, "0x{:x}", words.next().unwrap_or(&0))?;
+        words.try_for_each(|word| write!(formatter, "{word:016x}"))
+    }
 }
 
 /// The ranges between the numbers to keep, from `first` on.
@@ -294,7 +348,7 @@ pub(crate) fn open_joins(joins: &[Join]) -> Result<Vec<Opened>, Error> {
             if kind != join.kind {
                 return Err(Error::io(what(), Errno::new(libc::EINVAL)));
             }
-            Ok(Opened { kind, fd })
+            Ok(Opened { kind, fd: above(fd)? })
         })
         .collect()
 }
@@ -309,5 +363,15 @@ mod tests {
         assert_eq!(gaps(3, &[3, 4]), [(5, u32::MAX)]);
         assert_eq!(gaps(3, &[5, 9]), [(3, 4), (6, 8), (10, u32::MAX)]);
         assert_eq!(gaps(6, &[4, 7]), [(6, 6), (8, u32::MAX)]);
+    }
+
+    #[test]
+    fn masks_and_namespaces_are_told() {
+        assert_eq!(format!("{:x}", Cpus(&[3, 0])), "0x3");
+        assert_eq!(format!("{:x}", Cpus(&[1, 2])), "0x20000000000000001");
+        assert_eq!(format!("{:x}", Cpus(&[])), "0x0");
+        assert_eq!(Names(0).to_string(), "none");
+        let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+        assert_eq!(Names(kinds as u64).to_string(), "mnt pid");
     }
 }

@@ -1,6 +1,6 @@
 //! The standard streams of a new process, checked against what it asks for.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use crate::sys::{Fd, fd};
 use crate::{Error, Stdio};
@@ -48,10 +48,6 @@ impl Streams {
     }
 }
 
-/// A stream that has one of the three numbers would be overwritten by another one.
 fn above_two(stream: OwnedFd) -> Result<OwnedFd, Error> {
-    if Fd::of(&stream).number() > 2 {
-        return Ok(stream);
-    }
-    fd::duplicate_high(stream.as_fd()).map_err(|errno| Error::io("duplicate a stream", errno))
+    fd::above_streams(stream).map_err(|errno| Error::io("duplicate a stream", errno))
 }

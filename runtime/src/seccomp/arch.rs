@@ -67,9 +67,9 @@ impl Arch {
         }
     }
 
-    /// Whether arguments have only 32 bits; the upper half of a comparison's value is then ignored.
-    pub fn is_32_bit(self) -> bool {
-        matches!(self, Self::X86 | Self::Arm)
+    /// Whether pointers have only 32 bits; the upper halves of arguments are then not compared.
+    pub fn has_32_bit_pointers(self) -> bool {
+        matches!(self, Self::X86 | Self::X32 | Self::Arm)
     }
 
     /// The bits that are in every number.

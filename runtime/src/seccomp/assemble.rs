@@ -63,7 +63,7 @@ impl Assembler {
             if let Outcome::Check(rules) = outcome
                 && !checks.iter().any(|(known, _)| known == rules)
             {
-                let label = self.check(rules, default, section.narrow);
+                let label = self.check(rules, default);
                 checks.push((rules, label));
             }
         }
@@ -91,19 +91,19 @@ impl Assembler {
     }
 
     /// The rules of one call, one after the other.
-    fn check(&mut self, rules: &[Rule], default: u32, narrow: bool) -> Label {
+    fn check(&mut self, rules: &[Rule], default: u32) -> Label {
         let mut otherwise = self.answer(default);
         for rule in rules.iter().rev() {
             let mut holds = self.answer(rule.answer);
             for condition in rule.conditions.iter().rev() {
-                holds = self.condition(condition, narrow, holds, otherwise);
+                holds = self.condition(condition, holds, otherwise);
             }
             otherwise = holds;
         }
         otherwise
     }
 
-    fn condition(&mut self, condition: &Condition, narrow: bool, holds: Label, fails: Label) -> Label {
+    fn condition(&mut self, condition: &Condition, holds: Label, fails: Label) -> Label {
         let [low, high] = halves(condition.value);
         let [low_mask, high_mask] = halves(condition.mask);
         // Both targets have little-endian halves.
@@ -116,9 +116,13 @@ impl Assembler {
             Operator::Ge => (JUMP_GREATER_EQUAL, holds, fails),
             Operator::Lt => (JUMP_GREATER_EQUAL, fails, holds),
         };
-        let lower = self.branch(code, low, holds, fails);
-        let lower = self.masked_load(at, low_mask, lower);
-        if narrow || high_mask == 0 {
+        let lower = if low_mask == 0 {
+            holds
+        } else {
+            let lower = self.branch(code, low, holds, fails);
+            self.masked_load(at, low_mask, lower)
+        };
+        if high_mask == 0 {
             return lower;
         }
         // The upper half decides unless it is equal.

@@ -14,9 +14,6 @@ pub enum Error {
     /// The filter has more instructions than the kernel takes.
     #[error("linux.seccomp: the filter has {0} instructions, the kernel takes 4096")]
     TooLarge(usize),
-    /// Not there yet.
-    #[error("{0} is not supported yet")]
-    Unsupported(String),
 }
 
 impl Error {

@@ -2,9 +2,11 @@
 //!
 //! The compiler is ours because a container start waits for it: the profile in common use takes libseccomp
 //! milliseconds, and this a fraction of one. Numbers with the same outcome are merged into ranges, and a binary
-//! search finds the range. What the program decides is what libseccomp's would: see `rules`.
+//! search finds the range. What the program decides is what libseccomp's would, but for i386's multiplexed calls: see
+//! `rules`.
 //!
-//! Refused here: `SCMP_ACT_NOTIFY`, because there is nobody to receive the notices yet.
+//! A rule may leave calls to a listener (`SCMP_ACT_NOTIFY`), a process of the host's that gets the filter's descriptor over
+//! `listenerPath`. Refused is what would keep the descriptor from getting there: notices about `write`, or about every call.
 //!
 //! # Invariants
 //!
@@ -16,6 +18,8 @@
 mod arch;
 mod assemble;
 mod error;
+mod notify;
+mod precedence;
 mod rules;
 mod syscalls;
 
@@ -23,6 +27,7 @@ mod syscalls;
 mod tests;
 
 pub use error::Error;
+pub use notify::Agent;
 
 use crate::spec::oci::{LinuxSeccomp, LinuxSeccompFlag};
 use arch::Arch;
@@ -64,33 +69,85 @@ impl Program {
     pub fn flags(&self) -> u32 {
         self.flags
     }
+
+    /// Whether loading it answers a descriptor that somebody must listen on.
+    #[must_use]
+    pub fn has_listener(&self) -> bool {
+        self.flags & NEW_LISTENER != 0
+    }
+}
+
+/// What a filter is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Machine {
+    /// Kernels that run x86_64, i386 and x32 programs.
+    X86_64,
+    /// Kernels that run aarch64 and arm programs.
+    Aarch64,
 }
 
 /// Compiles a profile for this host.
 ///
 /// # Errors
 ///
-/// The profile is contradictory, too large, or asks for what is not supported.
+/// The profile is contradictory or too large.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Program, Error> {
-    compile_for(profile, Arch::NATIVE)
+    compile_native(profile, Arch::NATIVE)
 }
 
-fn compile_for(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error> {
-    let flags = flags(profile.flags.as_deref())?;
-    let instructions = assemble::program(&Rules::of(profile, native)?)?;
-    Ok(Program { instructions, flags })
+/// As [`compile`], for a host that need not be this one.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn compile_for(profile: &LinuxSeccomp, machine: Machine) -> Result<Program, Error> {
+    let native = match machine {
+        Machine::X86_64 => Arch::X86_64,
+        Machine::Aarch64 => Arch::Aarch64,
+    };
+    compile_native(profile, native)
 }
+
+/// The names in a profile that are no system calls of any architecture; rules about them are skipped.
+#[must_use]
+pub fn unknown_names(profile: &LinuxSeccomp) -> Vec<&str> {
+    let calls = profile.syscalls.iter();
+    calls
+        .flat_map(|call| &call.names)
+        .map(String::as_str)
+        .filter(|name| syscalls::numbers(name).is_none())
+        .collect()
+}
+
+fn compile_native(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error> {
+    let rules = Rules::of(profile, native)?;
+    let mut flags = flags(profile.flags.as_deref(), rules.notifies)?;
+    if rules.notifies {
+        flags |= NEW_LISTENER;
+        if profile.listener_path.as_os_str().is_empty() {
+            return Err(Error::field("listenerPath", "seccomp listenerPath is not set"));
+        }
+    }
+    Ok(Program {
+        instructions: assemble::program(&rules)?,
+        flags,
+    })
+}
+
+const NEW_LISTENER: u32 = 1 << 3;
 
 /// Without any mention of flags, containers keep the speed of their programs: `SPEC_ALLOW`, as with runc.
-fn flags(flags: Option<&[LinuxSeccompFlag]>) -> Result<u32, Error> {
-    const TSYNC: u32 = 1;
+fn flags(flags: Option<&[LinuxSeccompFlag]>, notifies: bool) -> Result<u32, Error> {
     const LOG: u32 = 1 << 1;
     const SPEC_ALLOW: u32 = 1 << 2;
+    const WAIT_KILLABLE_RECV: u32 = 1 << 5;
     let Some(flags) = flags else { return Ok(SPEC_ALLOW) };
     flags.iter().try_fold(0, |bits, flag| match flag {
-        LinuxSeccompFlag::Tsync => Ok(bits | TSYNC),
+        // The process that loads the filter has one thread.
+        LinuxSeccompFlag::Tsync => Ok(bits),
         LinuxSeccompFlag::Log => Ok(bits | LOG),
         LinuxSeccompFlag::SpecAllow => Ok(bits | SPEC_ALLOW),
+        LinuxSeccompFlag::WaitKillableRecv if notifies => Ok(bits | WAIT_KILLABLE_RECV),
         LinuxSeccompFlag::WaitKillableRecv => {
             let problem = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without SCMP_ACT_NOTIFY";
             Err(Error::field("flags", problem))

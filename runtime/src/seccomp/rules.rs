@@ -2,16 +2,18 @@
 //!
 //! The meaning is libseccomp's, as the profiles in use were written for it: rules for one call are alternatives,
 //! conditions of one rule must all hold, and a rule without conditions stands before and after all others
-//! for its call. Names that are not known are skipped: a profile lists calls of many kernels.
+//! for its call. Where two rules with different answers hold, the more particular one wins (see `precedence`). Names that
+//! are not known are skipped: a profile lists calls of many kernels.
 
 use std::collections::BTreeMap;
 
 use super::arch::{Arch, X32_BIT, multiplexed};
-use super::{Error, syscalls};
+use super::{Error, precedence, syscalls};
 use crate::spec::oci::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 
 pub(super) const RET_KILL_THREAD: u32 = 0;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_NOTIFY: u32 = 0x7fc0_0000;
 const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
@@ -25,12 +27,12 @@ pub(super) struct Condition {
     pub operator: LinuxSeccompOperator,
     /// What to compare with; for a masked comparison what is left of the argument.
     pub value: u64,
-    /// All ones but for a masked comparison.
+    /// All ones but for a masked comparison. Without the upper half, only the lower is compared.
     pub mask: u64,
 }
 
 impl Condition {
-    /// Arguments of 32-bit programs have no upper half.
+    /// Arguments of programs with 32-bit pointers are compared without their upper half.
     fn narrow(self) -> Self {
         let low = u64::from(u32::MAX);
         Self {
@@ -61,7 +63,6 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Section {
     pub token: u32,
-    pub narrow: bool,
     /// Where each outcome begins; the first is at zero, and each holds to the next.
     pub segments: Vec<(u32, Outcome)>,
 }
@@ -70,19 +71,22 @@ pub(super) struct Section {
 pub(super) struct Rules {
     pub default: u32,
     pub sections: Vec<Section>,
+    /// A rule sends calls to a listener.
+    pub notifies: bool,
 }
 
 impl Rules {
     pub fn of(profile: &LinuxSeccomp, native: Arch) -> Result<Self, Error> {
+        // The process must be able to hand its listener over, which takes a call.
         let Some(default_action) = profile.default_action else {
             return Err(Error::field("defaultAction", "is needed"));
         };
-        let default = answer(
-            default_action,
-            profile.default_errno_ret,
-            "defaultAction",
-            "defaultErrnoRet",
-        )?;
+        if default_action == LinuxSeccompAction::Notify {
+            let problem = "SCMP_ACT_NOTIFY cannot be used as default action";
+            return Err(Error::field("defaultAction", problem));
+        }
+        let default = answer(default_action, profile.default_errno_ret, "defaultErrnoRet")?;
+        let mut notifies = false;
         let mut archs = vec![native];
         for arch in &profile.architectures {
             archs.extend(Arch::runnable(*arch, native).filter(|arch| !archs.contains(arch)));
@@ -90,31 +94,33 @@ impl Rules {
         let mut tables: Vec<Table> = archs.into_iter().map(Table::new).collect();
         for (index, call) in profile.syscalls.iter().enumerate() {
             let at = |name: &str| format!("syscalls[{index}].{name}");
-            let answer = answer(call.action, call.errno_ret, &at("action"), &at("errnoRet"))?;
+            let answer = answer(call.action, call.errno_ret, &at("errnoRet"))?;
+            notifies |= answer == RET_NOTIFY;
             let alternatives = alternatives(&call.args, &at("args"))?;
             for name in &call.names {
                 if name.is_empty() {
                     return Err(Error::field(at("names"), "empty string is not a valid syscall"));
+                }
+                if answer == RET_NOTIFY && name == "write" {
+                    let problem = "SCMP_ACT_NOTIFY cannot be used for the write syscall";
+                    return Err(Error::field(at("names"), problem));
                 }
                 for table in &mut tables {
                     table.add(name, answer, &alternatives, default);
                 }
             }
         }
+        let beyond = beyond(default_action, profile.default_errno_ret, default);
         Ok(Self {
             default,
-            sections: sections(&tables, default_action, default),
+            sections: sections(tables, default, beyond),
+            notifies,
         })
     }
 }
 
 /// The value that the filter returns for an action.
-fn answer(
-    action: LinuxSeccompAction,
-    data: Option<u32>,
-    action_field: &str,
-    data_field: &str,
-) -> Result<u32, Error> {
+fn answer(action: LinuxSeccompAction, data: Option<u32>, data_field: &str) -> Result<u32, Error> {
     use LinuxSeccompAction as Action;
     let eperm = libc::EPERM.cast_unsigned();
     Ok(match action {
@@ -131,11 +137,7 @@ fn answer(
             data @ 0..=0xffff => RET_TRACE | data,
             data => return Err(Error::field(data_field, format!("{data} has more than 16 bits"))),
         },
-        Action::Notify => {
-            return Err(Error::Unsupported(format!(
-                "linux.seccomp.{action_field}: SCMP_ACT_NOTIFY"
-            )));
-        }
+        Action::Notify => RET_NOTIFY,
     })
 }
 
@@ -171,7 +173,7 @@ struct Table {
     arch: Arch,
     outcomes: BTreeMap<u32, Outcome>,
     /// The largest number that the profile names, also where the rule says nothing new.
-    last: Option<u32>,
+    last: u32,
 }
 
 impl Table {
@@ -179,27 +181,31 @@ impl Table {
         Self {
             arch,
             outcomes: BTreeMap::new(),
-            last: None,
+            last: 0,
         }
     }
 
     fn add(&mut self, name: &str, answer: u32, alternatives: &[Vec<Condition>], default: u32) {
         let number = syscalls::numbers(name).and_then(|numbers| numbers[self.arch.column()]);
-        if let Some(number) = number {
-            self.last = self.last.max(Some(number));
+        let multiplexed = match self.arch {
+            Arch::X86 => multiplexed(name),
+            _ => None,
+        };
+        // A call with two numbers says nothing about the newest one that the profile's author knew.
+        if let (Some(number), None) = (number, multiplexed) {
+            self.last = self.last.max(number);
         }
         if answer == default {
             return;
         }
         if let Some(number) = number {
             for conditions in alternatives {
-                self.insert(number, answer, conditions.clone());
+                self.insert(number, answer, conditions);
             }
         }
         // The other way into the same call. Arguments are behind a pointer there, so a rule that depends on
         // them cannot be checked: what it grants is not granted, what it forbids is forbidden altogether.
-        if self.arch == Arch::X86
-            && let Some((number, operation)) = multiplexed(name)
+        if let Some((number, operation)) = multiplexed
             && (alternatives.iter().any(Vec::is_empty) || !permissive(answer))
         {
             let operation = Condition {
@@ -208,14 +214,18 @@ impl Table {
                 value: operation,
                 mask: u64::MAX,
             };
-            self.insert(number, answer, vec![operation]);
+            self.insert(number, answer, &[operation]);
         }
     }
 
-    fn insert(&mut self, number: u32, answer: u32, mut conditions: Vec<Condition>) {
-        if self.arch.is_32_bit() {
-            conditions = conditions.into_iter().map(Condition::narrow).collect();
-        }
+    fn insert(&mut self, number: u32, answer: u32, conditions: &[Condition]) {
+        let narrow = self.arch.has_32_bit_pointers();
+        let conditions: Vec<Condition> = conditions
+            .iter()
+            .map(|condition| if narrow { condition.narrow() } else { *condition })
+            // Without a mask it compares nothing.
+            .filter(|condition| condition.mask != 0)
+            .collect();
         let outcome = self
             .outcomes
             .entry(number)
@@ -229,16 +239,20 @@ impl Table {
 
     /// The outcomes as segments that begin at the architecture's first number. `beyond` is for the numbers after
     /// the last that the profile knows.
-    fn segments(&self, default: u32, beyond: u32) -> Vec<(u32, Outcome)> {
+    fn segments(self, default: u32, beyond: u32) -> Vec<(u32, Outcome)> {
         let marker = self.arch.marker();
-        let mut segments = vec![(marker, Outcome::Return(default))];
-        for (number, outcome) in &self.outcomes {
-            segments.push((number | marker, outcome.clone()));
+        let mut segments = Vec::with_capacity(2 * self.outcomes.len() + 2);
+        segments.push((marker, Outcome::Return(default)));
+        for (number, mut outcome) in self.outcomes {
+            if let Outcome::Check(rules) = &mut outcome {
+                precedence::sort(rules);
+            }
+            segments.push((number | marker, outcome));
             segments.push(((number + 1) | marker, Outcome::Return(default)));
         }
-        if let Some(last) = self.last {
-            segments.retain(|(start, _)| *start <= last | marker);
-            segments.push(((last + 1) | marker, Outcome::Return(beyond)));
+        if self.last > 0 && beyond != default {
+            segments.retain(|(start, _)| *start <= self.last | marker);
+            segments.push(((self.last + 1) | marker, Outcome::Return(beyond)));
         }
         segments
     }
@@ -248,24 +262,31 @@ fn permissive(answer: u32) -> bool {
     answer == RET_ALLOW || answer == RET_LOG || answer & 0x7fff_0000 == RET_TRACE
 }
 
-fn sections(tables: &[Table], default_action: LinuxSeccompAction, default: u32) -> Vec<Section> {
-    // Programs probe for new calls and expect ENOSYS from what an old kernel, or here an old profile, does not
-    // know; EPERM would be taken for the answer. A permissive default needs no such help.
-    let stays = matches!(
-        default_action,
+/// The answer to calls that are newer than the profile.
+///
+/// Programs probe for new calls and expect ENOSYS from what an old kernel, or here an old profile, does not know; EPERM
+/// would be taken for the answer. A permissive default needs no such help, nor does a profile that thought of it.
+fn beyond(action: LinuxSeccompAction, errno: Option<u32>, default: u32) -> u32 {
+    let permissive = matches!(
+        action,
         LinuxSeccompAction::Allow | LinuxSeccompAction::Log | LinuxSeccompAction::Trace
     );
-    let beyond = if stays {
+    let enosys = libc::ENOSYS.cast_unsigned();
+    if permissive || errno == Some(enosys) {
         default
     } else {
-        RET_ERRNO | libc::ENOSYS.cast_unsigned()
-    };
-    let x32 = tables.iter().find(|table| table.arch == Arch::X32);
+        RET_ERRNO | enosys
+    }
+}
+
+fn sections(tables: Vec<Table>, default: u32, beyond: u32) -> Vec<Section> {
+    let (mut x32, others): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| table.arch == Arch::X32);
     let mut sections = Vec::new();
-    for table in tables.iter().filter(|table| table.arch != Arch::X32) {
+    for table in others {
+        let arch = table.arch;
         let mut segments = table.segments(default, beyond);
-        if table.arch == Arch::X86_64 {
-            match x32 {
+        if arch == Arch::X86_64 {
+            match x32.pop() {
                 Some(x32) => segments.extend(x32.segments(default, beyond)),
                 None => {
                     segments.push((X32_BIT, Outcome::Return(RET_KILL_THREAD)));
@@ -274,11 +295,9 @@ fn sections(tables: &[Table], default_action: LinuxSeccompAction, default: u32) 
                 }
             }
         }
-        let segments = merge(segments);
         sections.push(Section {
-            token: table.arch.token(),
-            narrow: table.arch.is_32_bit(),
-            segments,
+            token: arch.token(),
+            segments: merge(segments),
         });
     }
     sections
@@ -286,7 +305,7 @@ fn sections(tables: &[Table], default_action: LinuxSeccompAction, default: u32) 
 
 /// Joins neighbours with the same outcome, and leaves out those of no length.
 fn merge(segments: Vec<(u32, Outcome)>) -> Vec<(u32, Outcome)> {
-    let mut merged: Vec<(u32, Outcome)> = Vec::new();
+    let mut merged: Vec<(u32, Outcome)> = Vec::with_capacity(segments.len());
     for (start, outcome) in segments {
         if merged.last().is_some_and(|last| last.0 == start) {
             merged.pop();

@@ -327,7 +327,7 @@ fn unknown_words_are_refused_by_their_field() {
         ),
         (
             json!({"linux": {"memoryPolicy": {"mode": "MPOL_FAR", "nodes": "0"}}}),
-            "linux.memoryPolicy.mode: unknown memory policy mode: \"MPOL_FAR\"",
+            "linux.memoryPolicy.mode: invalid memory policy mode \"MPOL_FAR\"",
         ),
         (
             json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_Z80"]}}}),

@@ -112,8 +112,9 @@ pub(crate) fn set_uid(uid: u32) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_setresuid, [uid, uid, uid]) }.map(drop)
 }
 
-/// Puts the filter in force; there is no way back.
-pub(crate) fn set_seccomp(program: &seccomp::Program) -> Result<(), Errno> {
+/// Puts the filter in force; there is no way back. Answers the number of the listener's descriptor (close-on-exec) when the filter's
+/// flags ask for one, else 0.
+pub(crate) fn set_seccomp(program: &seccomp::Program) -> Result<i32, Errno> {
     const SET_MODE_FILTER: usize = 1;
     /// The kernel's `struct sock_fprog`.
     #[repr(C)]
@@ -138,5 +139,5 @@ pub(crate) fn set_seccomp(program: &seccomp::Program) -> Result<(), Errno> {
             ],
         )
     }
-    .map(drop)
+    .map(|answer| answer as i32)
 }

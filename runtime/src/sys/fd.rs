@@ -88,6 +88,16 @@ pub(crate) fn duplicate_high(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Ok(owned(number))
 }
 
+/// The descriptor, or where its number is one of a standard stream's a copy with a higher one: a caller may have its streams
+/// closed, and what then has their numbers would be overwritten by the streams of a new process.
+pub(crate) fn above_streams(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    use std::os::fd::AsFd;
+    match fd.as_raw_fd() > 2 {
+        true => Ok(fd),
+        false => duplicate_high(fd.as_fd()),
+    }
+}
+
 /// What [`close_range`] does with the range.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Closing {

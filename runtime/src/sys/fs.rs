@@ -444,3 +444,32 @@ pub(crate) fn umask(mask: u32) {
     let result = unsafe { raw(libc::SYS_umask, [mask as usize]) };
     debug_assert!(result.is_ok());
 }
+
+/// Makes a file in memory, close-on-exec.
+pub(crate) fn memory_file(name: &CStr) -> Result<Fd, Errno> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: `name` outlives the call.
+    unsafe { raw(libc::SYS_memfd_create, [name.as_ptr() as usize, flags as usize]) }
+        .map(|number| Fd::at(number as i32))
+}
+
+/// Makes a file in memory `size` bytes long, all zero, and keeps it so.
+pub(crate) fn fix_size(file: Fd, size: usize) -> Result<(), Errno> {
+    let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_ftruncate, [file.arg(), size]) }?;
+    // SAFETY: no pointer.
+    unsafe {
+        raw(
+            libc::SYS_fcntl,
+            [file.arg(), libc::F_ADD_SEALS as usize, seals as usize],
+        )
+    }
+    .map(drop)
+}
+
+/// The next read begins at the first byte.
+pub(crate) fn rewind(file: Fd) -> Result<(), Errno> {
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_lseek, [file.arg(), 0, libc::SEEK_SET as usize]) }.map(drop)
+}

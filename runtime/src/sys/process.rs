@@ -2,12 +2,11 @@
 
 use std::convert::Infallible;
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::ptr;
 
-use super::fd::{Closing, close_range, owned};
+use super::fd::owned;
 use super::strings::Strings;
 use super::{Errno, Fd, raw};
 
@@ -37,6 +36,16 @@ pub(crate) struct Child {
     pub(crate) pidfd: OwnedFd,
 }
 
+/// What its parent hears of a process's end besides its pidfd.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Notice {
+    /// `SIGCHLD`, as of any child.
+    Child,
+    /// Nothing: it is none of what the program's own handlers and waits for children collect, and it waits to be
+    /// reaped by [`wait`] even where `SIGCHLD` is ignored.
+    Nothing,
+}
+
 /// Makes a child with its own copy of the memory, in the new namespaces that `namespaces` (`CLONE_NEW*`) asks for and
 /// in the v2 control group `cgroup`; the child runs `body` and nothing else.
 ///
@@ -46,7 +55,12 @@ pub(crate) struct Child {
 /// # Safety
 ///
 /// `body` must keep to that: only calls of this module tree on memory prepared before.
-pub(crate) unsafe fn clone_child<F>(namespaces: u64, cgroup: Option<Fd>, body: F) -> Result<Child, Errno>
+pub(crate) unsafe fn clone_child<F>(
+    namespaces: u64,
+    cgroup: Option<Fd>,
+    notice: Notice,
+    body: F,
+) -> Result<Child, Errno>
 where
     F: FnOnce() -> Infallible,
 {
@@ -56,7 +70,10 @@ where
     let mut arguments = CloneArguments {
         flags: namespaces | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal: match notice {
+            Notice::Child => libc::SIGCHLD as u64,
+            Notice::Nothing => 0,
+        },
         ..CloneArguments::default()
     };
     if let Some(cgroup) = cgroup {
@@ -226,34 +243,118 @@ pub(crate) fn namespace_type(namespace: Fd) -> Result<u64, Errno> {
     unsafe { raw(libc::SYS_ioctl, [namespace.arg(), NS_GET_NSTYPE, 0]) }.map(|kind| kind as u64)
 }
 
-/// Lets `command` run in these namespaces (each a descriptor of one, or of a process, with the types to join), with the
-/// standard streams and no other descriptor: what is executed there may be the container's. `open` are the descriptors that
-/// may be open, for a kernel that does not close a range of them.
-pub(crate) fn run_inside(command: &mut Command, namespaces: Vec<(OwnedFd, u64)>, open: Vec<i32>) {
-    let join = move || {
-        for (namespace, kinds) in &namespaces {
-            setns(Fd::of(namespace), *kinds)?;
+/// How a process ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ended {
+    /// With that exit status.
+    Exited(i32),
+    /// By that signal.
+    Killed(i32),
+}
+
+/// Reaps a child that ended, whatever its notice is; blocks until it has.
+pub(crate) fn wait(pidfd: Fd) -> Result<Ended, Errno> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::__WALL;
+    loop {
+        // SAFETY: `info` outlives the call and is the kernel's `siginfo_t`; no usage is asked for.
+        let answer = unsafe {
+            raw(
+                libc::SYS_waitid,
+                [
+                    libc::P_PIDFD as usize,
+                    pidfd.arg(),
+                    info.as_mut_ptr() as usize,
+                    options as usize,
+                    0,
+                ],
+            )
+        };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => break answer.map(drop)?,
         }
-        match close_range(3, u32::MAX, Closing::OnExec) {
-            Err(errno) if errno.number() == libc::ENOSYS => {}
-            answer => return Ok(answer?),
-        }
-        for number in &open {
-            match super::fd::close_on_exec(Fd::at(*number)) {
-                Err(errno) if errno.number() == libc::EBADF => {}
-                answer => answer?,
-            }
-        }
-        Ok(())
+    }
+    // SAFETY: all zero is valid, and the call filled in the fields of a child that ended.
+    let (code, status) = unsafe {
+        let info = info.assume_init();
+        (info.si_code, info.si_status())
     };
-    // SAFETY: between fork and exec the closure makes system calls on captured numbers; it allocates nothing.
-    unsafe { command.pre_exec(join) };
+    Ok(match code {
+        libc::CLD_EXITED => Ended::Exited(status),
+        _ => Ended::Killed(status),
+    })
+}
+
+/// Waits until a descriptor is readable, at most that many milliseconds; whether it is.
+pub(crate) fn wait_readable(fd: Fd, limit: Option<u32>) -> Result<bool, Errno> {
+    let mut polled = libc::pollfd {
+        fd: fd.number(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let limit_ms = limit.unwrap_or(0);
+    let mut left = libc::timespec {
+        tv_sec: i64::from(limit_ms / 1000),
+        tv_nsec: i64::from(limit_ms % 1000) * 1_000_000,
+    };
+    let timeout = match limit {
+        Some(_) => &raw mut left as usize,
+        None => 0,
+    };
+    loop {
+        // SAFETY: both structures outlive the call, in which the kernel writes what time is left; no signal mask is given.
+        let answer = unsafe { raw(libc::SYS_ppoll, [&raw mut polled as usize, 1, timeout, 0, 0]) };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => return answer.map(|ready| ready > 0),
+        }
+    }
+}
+
+/// This process's number in its own pid namespace.
+pub(crate) fn own_pid() -> i32 {
+    // SAFETY: no arguments; the call cannot fail.
+    unsafe { raw(libc::SYS_getpid, []) }.map_or(0, |pid| pid as i32)
+}
+
+/// Lets this thread run on the CPUs of `mask` (bit n of word n/64) that its control group allows.
+pub(crate) fn set_affinity(mask: &[u64]) -> Result<(), Errno> {
+    // SAFETY: the mask outlives the call; the size is its own.
+    unsafe {
+        raw(
+            libc::SYS_sched_setaffinity,
+            [0, size_of_val(mask), mask.as_ptr() as usize],
+        )
+    }
+    .map(drop)
+}
+
+/// Sets the NUMA memory policy of this thread; an empty mask is no nodes.
+pub(crate) fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<(), Errno> {
+    // The kernel counts one bit less than it is told.
+    let bits = match nodes.len() {
+        0 => 0,
+        words => words * 64 + 1,
+    };
+    let mask = match nodes.len() {
+        0 => 0,
+        _ => nodes.as_ptr() as usize,
+    };
+    // SAFETY: the mask outlives the call and has at least `bits - 1` bits, which is what the kernel reads.
+    unsafe { raw(libc::SYS_set_mempolicy, [mode as usize, mask, bits]) }.map(drop)
 }
 
 /// Sends a signal through a pidfd.
 pub(crate) fn pidfd_signal(pidfd: Fd, signal: i32) -> Result<(), Errno> {
     // SAFETY: no siginfo is given.
     unsafe { raw(libc::SYS_pidfd_send_signal, [pidfd.arg(), signal as usize, 0, 0]) }.map(drop)
+}
+
+/// A copy of descriptor `number` of a pidfd's process, close-on-exec. Needs the right to trace it.
+pub(crate) fn pidfd_getfd(pidfd: Fd, number: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: no pointer.
+    unsafe { raw(libc::SYS_pidfd_getfd, [pidfd.arg(), number as usize, 0]) }.map(owned)
 }
 
 /// Makes this process the leader of a new session.
@@ -374,7 +475,7 @@ pub(crate) fn set_io_priority(priority: u32) -> Result<(), Errno> {
     unsafe { raw(libc::SYS_ioprio_set, [WHO_PROCESS, 0, priority as usize]) }.map(drop)
 }
 
-/// The kernel's `struct sched_attr`, version 0.
+/// The kernel's `struct sched_attr`, version 1.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Scheduling {
@@ -393,6 +494,8 @@ pub struct Scheduling {
     pub deadline: u64,
     /// For `SCHED_DEADLINE`, nanoseconds.
     pub period: u64,
+    /// Clamps of utilization: the specification has flags for them and no values.
+    utilization: [u32; 2],
 }
 
 /// Sets the scheduling policy of this process.

@@ -58,6 +58,38 @@ pub(crate) fn set_mask(mask: Mask) -> io::Result<Mask> {
     }
 }
 
+/// What this process does about a signal, to be set again.
+#[derive(Clone, Copy)]
+pub(crate) struct Disposition(libc::sigaction);
+
+impl std::fmt::Debug for Disposition {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_tuple("Disposition")
+            .field(&self.0.sa_sigaction)
+            .finish()
+    }
+}
+
+impl Disposition {
+    /// The default action.
+    pub(crate) fn default_action() -> Self {
+        // SAFETY: all zero is `SIG_DFL` with no flags and an empty mask.
+        Self(unsafe { std::mem::zeroed() })
+    }
+}
+
+/// Sets what this process does about `signal`; answers what it did before.
+pub(crate) fn set_disposition(signal: i32, disposition: &Disposition) -> io::Result<Disposition> {
+    let mut before = Disposition::default_action();
+    // SAFETY: both structures are live; the handler, if there is one, was installed by this process and is a handler still.
+    if unsafe { libc::sigaction(signal, &raw const disposition.0, &raw mut before.0) } == 0 {
+        Ok(before)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// A descriptor (close-on-exec, does not block) that delivers the blocked signals of `mask` as
 /// `signalfd_siginfo` records of 128 bytes, the signal's number first.
 pub(crate) fn signalfd(mask: Mask) -> io::Result<OwnedFd> {

@@ -48,6 +48,41 @@ pub(crate) fn send(socket: Fd, bytes: &[u8], passed: Option<Fd>) -> Result<(), E
     }
 }
 
+/// Sends one packet with `write(2)`: of all calls the one that a filter with a listener must leave alone. When the other side
+/// is gone this process gets `SIGPIPE`.
+pub(crate) fn tell(socket: Fd, bytes: &[u8]) -> Result<(), Errno> {
+    loop {
+        // SAFETY: the bytes outlive the call, the length is theirs.
+        let answer = unsafe {
+            raw(
+                libc::SYS_write,
+                [socket.arg(), bytes.as_ptr() as usize, bytes.len()],
+            )
+        };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => return answer.map(drop),
+        }
+    }
+}
+
+/// Receives one packet with `read(2)`, for the same reason; blocks until there is one. 0 bytes: the other side is gone.
+pub(crate) fn hear(socket: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        // SAFETY: the buffer outlives the call, the length is its own.
+        let answer = unsafe {
+            raw(
+                libc::SYS_read,
+                [socket.arg(), buffer.as_mut_ptr() as usize, buffer.len()],
+            )
+        };
+        match answer {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// Receives one packet; blocks until there is one. 0 bytes: the other side is gone.
 pub(crate) fn receive(socket: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
     loop {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::shell;
 
 /// What the tests need from Debian, beside Rust and a C compiler.
-const PACKAGES: [&str; 20] = [
+const PACKAGES: [&str; 21] = [
     "attr",
     "binutils",
     "busybox-static",
@@ -16,6 +16,7 @@ const PACKAGES: [&str; 20] = [
     "docker-registry",
     "docker.io",
     "iproute2",
+    "libseccomp-dev",
     "podman",
     "python3-minimal",
     "runc",

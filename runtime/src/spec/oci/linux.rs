@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::word::words;
+use super::word::{optional, words};
 use super::{LinuxIdMapping, LinuxResources, LinuxSeccomp, is_default};
 
 /// What only Linux has.
@@ -175,7 +175,8 @@ pub struct LinuxIntelRdt {
 #[serde(rename_all = "camelCase")]
 pub struct LinuxMemoryPolicy {
     /// The mode.
-    pub mode: LinuxMemoryPolicyMode,
+    #[serde(default, deserialize_with = "optional", skip_serializing_if = "is_default")]
+    pub mode: Option<LinuxMemoryPolicyMode>,
     /// The nodes, as a list (`0-3,7`).
     #[serde(default)]
     pub nodes: String,
@@ -186,7 +187,7 @@ pub struct LinuxMemoryPolicy {
 
 words! {
     /// A mode of `set_mempolicy(2)`.
-    LinuxMemoryPolicyMode, |word| format!("unknown memory policy mode: {word:?}"), {
+    LinuxMemoryPolicyMode, |word| format!("invalid memory policy mode {word:?}"), {
         Default = "MPOL_DEFAULT",
         Bind = "MPOL_BIND",
         Interleave = "MPOL_INTERLEAVE",
@@ -199,7 +200,7 @@ words! {
 
 words! {
     /// A flag of `set_mempolicy(2)`.
-    LinuxMemoryPolicyFlag, |word| format!("unknown memory policy flag: {word:?}"), {
+    LinuxMemoryPolicyFlag, |word| format!("invalid memory policy flag {word:?}"), {
         NumaBalancing = "MPOL_F_NUMA_BALANCING",
         RelativeNodes = "MPOL_F_RELATIVE_NODES",
         StaticNodes = "MPOL_F_STATIC_NODES",
