@@ -605,6 +605,14 @@ impl Undo {
             return Err(Error::Invalid("the container is gone".into()));
         };
         warnings.extend(built.warnings);
+        let own_pids = built.record.own_namespaces & libc::CLONE_NEWPID as u64 != 0;
+        if !cgroup.is_any() && !own_pids {
+            warnings.push(
+                "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is \
+                 strongly discouraged (as it is impossible to properly kill all container's processes)."
+                    .to_owned(),
+            );
+        }
         Ok(Container {
             id,
             directory,
