@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::caller::limits_to_raise;
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
 use crate::hook;
-use crate::init::{self, Failure, Message, Work};
+use crate::init::{self, Failure, HookFailure, Message, Work};
 use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Caller, Facts, Opened, Plan};
@@ -398,10 +398,10 @@ impl Construction<'_> {
             Ok(record)
         })();
         // A process that ended while it was written about has said why.
-        let failure = |error| {
-            conversation
-                .last_words()
-                .map_or(error, |failure| step_failed(failure, &plan, &entrances))
+        let failure = |error| match conversation.last_words() {
+            Some(Heard::Message(Message::Failed(failure))) => step_failed(failure, &plan, &entrances),
+            Some(Heard::Hook(failure, output)) => self.hook_failed(failure, output),
+            _ => error,
         };
         let record = recorded.map_err(failure)?;
         let has_staging = staging.is_some();
@@ -463,14 +463,18 @@ impl Construction<'_> {
                     None => console = Some(master),
                 },
                 Heard::Hook(failure, output) => {
-                    let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
-                    return Err(hook::failed(failure, &hooks, output.into()));
+                    return Err(self.hook_failed(failure, output));
                 }
                 Heard::Message(_) | Heard::Born(..) | Heard::Closed => {
                     return Err(Error::Ended("building the container"));
                 }
             }
         }
+    }
+
+    fn hook_failed(&self, failure: HookFailure, output: OwnedFd) -> Error {
+        let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
+        hook::failed(failure, &hooks, output.into())
     }
 
     fn run_hooks(&self, record: &Record) -> Result<(), Error> {

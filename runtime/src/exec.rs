@@ -185,9 +185,9 @@ impl Container {
                     self.prepare(child.pid, oom_score)?;
                     conversation.go()
                 })();
-                let failure = |error| {
-                    let last = conversation.last_words();
-                    last.map_or(error, |failure| step_failed(failure, &plan, &entrances))
+                let failure = |error| match conversation.last_words() {
+                    Some(Heard::Message(Message::Failed(failure))) => step_failed(failure, &plan, &entrances),
+                    _ => error,
                 };
                 told.map_err(failure)?;
             }
