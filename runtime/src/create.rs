@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::caller::limits_to_raise;
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance, Layout};
 use crate::hook;
-use crate::init::{self, Failure, Message, Work};
+use crate::init::{self, Failure, HookFailure, Message, Work};
 use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Caller, Facts, Opened, Plan};
@@ -386,6 +386,10 @@ impl Construction<'_> {
             false => Vec::new(),
         };
         let usher = plan.namespaces.need_usher();
+        // A procfs can be mounted only by root of the pid namespace's own user namespace.
+        let host_proc = (plan.namespaces.has(libc::CLONE_NEWUSER) || user_namespace::in_user_namespace())
+            && !plan.namespaces.makes(libc::CLONE_NEWPID)
+            && (!plan.sysctls.is_empty() || plan.process.label.is_some());
         let net = joined_net(&plan, &namespaces)?;
         let (early, join) = match usher {
             true => (Early::default(), namespaces),
@@ -404,10 +408,11 @@ impl Construction<'_> {
             wait_for_parent,
             join,
             old_kernel: kernel::is_old(),
+            host_proc,
             join_process: None,
             usher,
             drop_groups: plan.drop_groups,
-            show_at_gate: !is_root,
+            show_at_gate: !is_root && !kernel::is_old(),
             oom_score: own_oom_score(oom_score.filter(|_| !is_root)),
             raise: if born_outside { raise.clone() } else { Vec::new() },
             work: Work::Container(&mut plan),
@@ -455,10 +460,10 @@ impl Construction<'_> {
             Ok(record)
         })();
         // A process that ended while it was written about has said why.
-        let failure = |error| {
-            conversation
-                .last_words()
-                .map_or(error, |failure| step_failed(failure, &plan, &entrances))
+        let failure = |error| match conversation.last_words() {
+            Some(Heard::Message(Message::Failed(failure))) => step_failed(failure, &plan, &entrances),
+            Some(Heard::Hook(failure, output)) => self.hook_failed(failure, output),
+            _ => error,
         };
         let record = recorded.map_err(failure)?;
         let has_staging = staging.is_some();
@@ -520,14 +525,18 @@ impl Construction<'_> {
                     None => console = Some(master),
                 },
                 Heard::Hook(failure, output) => {
-                    let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
-                    return Err(hook::failed(failure, &hooks, output.into()));
+                    return Err(self.hook_failed(failure, output));
                 }
                 Heard::Message(_) | Heard::Born(..) | Heard::Closed => {
                     return Err(Error::Ended("building the container"));
                 }
             }
         }
+    }
+
+    fn hook_failed(&self, failure: HookFailure, output: OwnedFd) -> Error {
+        let hooks = self.spec.oci().hooks.clone().unwrap_or_default();
+        hook::failed(failure, &hooks, output.into())
     }
 
     fn run_hooks(&self, record: &Record) -> Result<(), Error> {
@@ -565,6 +574,7 @@ impl Construction<'_> {
             resources: None,
             namespaces: plan.namespaces.all(),
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
+            denies_setgroups: plan.denies_setgroups,
             intel_rdt,
             config: config.to_owned(),
         })

@@ -111,7 +111,7 @@ impl Container {
             return Err(self.wrong("exec in", status));
         };
         let own_user = self.record.namespaces & libc::CLONE_NEWUSER as u64 != 0;
-        let caller = self.caller(own_user)?;
+        let caller = self.caller();
         let mut plan = self.compile(&options, caller)?;
         let streams = Streams::new(options.stdio, plan.terminal.is_some())?;
         let mut console = match options.console_socket.as_deref() {
@@ -138,6 +138,7 @@ impl Container {
         let entrances = place.entrances()?;
         let has_work = oom_score.is_some() || self.record.intel_rdt.is_some();
         let old_kernel = kernel::is_old();
+        let host_proc = own_user && !self.has_own_pids() && plan.label.is_some();
         let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
             let (mut early, late) = match usher {
                 true => (Early::default(), self.record.namespaces),
@@ -163,6 +164,7 @@ impl Container {
                 wait_for_parent: has_work || moved_later,
                 join,
                 old_kernel,
+                host_proc,
                 join_process: (!old_kernel).then_some((init.as_fd(), late)),
                 usher,
                 drop_groups: caller.is_root() && caller.may_set_groups,
@@ -184,9 +186,9 @@ impl Container {
                     self.prepare(child.pid, oom_score)?;
                     conversation.go()
                 })();
-                let failure = |error| {
-                    let last = conversation.last_words();
-                    last.map_or(error, |failure| step_failed(failure, &plan, &entrances))
+                let failure = |error| match conversation.last_words() {
+                    Some(Heard::Message(Message::Failed(failure))) => step_failed(failure, &plan, &entrances),
+                    _ => error,
                 };
                 told.map_err(failure)?;
             }
@@ -232,16 +234,12 @@ impl Container {
     }
 
     /// Who executes, and whether the user namespace that the process will be in lets it change its groups.
-    fn caller(&self, own_user: bool) -> Result<Caller, Error> {
-        let may_set_groups = match own_user {
-            true => allows_setgroups(&self.record.pid.to_string())?,
-            false => allows_setgroups("self")?,
-        };
-        Ok(Caller {
+    fn caller(&self) -> Caller {
+        Caller {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            may_set_groups,
-        })
+            may_set_groups: !self.record.denies_setgroups,
+        }
     }
 
     fn compile(&self, options: &ExecOptions, caller: Caller) -> Result<ProcessPlan, Error> {

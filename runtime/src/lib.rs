@@ -20,7 +20,16 @@
 //! failed. [`Container::exec`] is the same child half, which joins instead of building.
 //!
 //! A pid namespace can only be entered by being born in it: the clone then happens on a thread that lives for nothing else,
-//! which is in that namespace for its children; no thread of the caller's ever is.
+//! which is in that namespace for its children; no thread of the caller's ever is. A user namespace that exists can be
+//! joined by no thread of a program with many, and owns what is made new in it: an usher, a process that is made for nothing
+//! else, joins it, makes the container's process beside itself, hands its pidfd to the caller, and ends.
+//!
+//! # Users without privileges
+//!
+//! They need a user namespace, whose maps they write themselves if they map only themselves, and ask `newuidmap` and
+//! `newgidmap` to write otherwise. They do without control groups that they may not make, unless a limit or a path is
+//! asked for. What they create shows itself while it waits at the gate, or they could not enter it. Root of a user
+//! namespace is root here, but for what that namespace cannot give: device rules, and groups where it forbids them.
 //!
 //! # From a program
 //!
@@ -63,7 +72,7 @@
 //!
 //! # Invariants
 //!
-//! - One child process, one `execve`: no stage that executes this program again inside.
+//! - One child process (beside the usher, where there is one), one `execve`: no stage that executes this program again inside.
 //! - Between `clone3` and `execve` nothing allocates, locks, logs or unwinds. So a container can be created from a
 //!   program with many threads, whatever they hold at that moment.
 //! - The calling thread's namespaces, credentials, working directory and signal mask are what they were before.

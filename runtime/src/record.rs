@@ -87,6 +87,9 @@ pub(crate) struct Record {
     pub(crate) namespaces: u64,
     /// Those of them that were made for it.
     pub(crate) own_namespaces: u64,
+    /// The user namespace it is in forbids `setgroups(2)`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) denies_setgroups: bool,
     /// The group of resctrl that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) intel_rdt: Option<intel_rdt::Group>,
@@ -412,6 +415,7 @@ mod tests {
             resources: None,
             namespaces: 0,
             own_namespaces: 0,
+            denies_setgroups: false,
             intel_rdt: None,
             config: RawValue::from_string("{ \"a\" :1}".into()).unwrap(),
         }

@@ -61,6 +61,9 @@ pub(super) fn execute(
     }
     if let Some(gate) = wires.gate {
         if wires.show_at_gate {
+            if let Some(proc) = wires.proc {
+                proc.close();
+            }
             credentials::set_dumpable(true).at(Step::Gate)?;
         }
         socket::tell(*reporter, &Message::Ready.encode()).at(Step::Gate)?;

@@ -90,6 +90,8 @@ pub struct Plan {
     /// Leave the caller's supplementary groups when root of a user namespace is assumed: whoever may not set groups
     /// keeps them.
     pub drop_groups: bool,
+    /// The user namespace it will be in forbids `setgroups(2)`.
+    pub denies_setgroups: bool,
     /// Network devices of the host that the container takes over.
     pub net_devices: Vec<NetDevice>,
     /// The group of resctrl that it is in.
@@ -123,6 +125,8 @@ impl Plan {
         let namespaces = Namespaces::compile(linux)?;
         let mappings = mapping::compile(linux, &namespaces, &facts.caller)?;
         facts.caller.check(spec, linux, &namespaces, mappings.as_ref())?;
+        let denies = mappings.as_ref().is_some_and(|mappings| mappings.deny_setgroups);
+        let denies_setgroups = denies || !facts.caller.may_set_groups;
         let drop_groups = facts.caller.is_root() && facts.caller.may_set_groups;
         let facts = Facts {
             new_cgroup_namespace: namespaces.has(libc::CLONE_NEWCGROUP),
@@ -156,6 +160,7 @@ impl Plan {
             namespaces,
             mappings,
             drop_groups,
+            denies_setgroups,
             process,
         })
     }
@@ -163,6 +168,7 @@ impl Plan {
     /// The user namespace that is joined does not allow `setgroups(2)`.
     pub(crate) fn keep_groups(&mut self) {
         self.drop_groups = false;
+        self.denies_setgroups = true;
         self.process.groups = None;
     }
 

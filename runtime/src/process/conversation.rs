@@ -11,7 +11,7 @@ use rustix::net::{
 
 use super::is_alive;
 use crate::Error;
-use crate::init::{Failure, HookFailure, MESSAGE_BYTES, Message};
+use crate::init::{HookFailure, MESSAGE_BYTES, Message};
 use crate::sys::Fd;
 use crate::sys::process::pidfd_getfd;
 
@@ -78,15 +78,15 @@ impl Conversation<'_> {
     }
 
     /// What failed in a child half that has ended; nothing when it runs, or ended without a word. Does not block.
-    pub(crate) fn last_words(&self) -> Option<Failure> {
+    pub(crate) fn last_words(&self) -> Option<Heard> {
         if is_alive(self.pidfd) {
             return None;
         }
         loop {
             match self.listen() {
-                Ok(Heard::Message(Message::Failed(failure))) => return Some(failure),
+                Ok(last @ (Heard::Message(Message::Failed(_)) | Heard::Hook(..))) => return Some(last),
                 Ok(Heard::Closed) | Err(_) => return None,
-                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Hook(..) | Heard::Born(..)) => {}
+                Ok(Heard::Message(_) | Heard::Console(_) | Heard::Born(..)) => {}
             }
         }
     }

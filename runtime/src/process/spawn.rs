@@ -56,6 +56,8 @@ pub(crate) struct Request<'a> {
     pub(crate) join: Vec<Opened>,
     /// The kernel has only the calls of old.
     pub(crate) old_kernel: bool,
+    /// It writes to the host's procfs: it may not have one that is nobody else's.
+    pub(crate) host_proc: bool,
     /// A process whose namespaces the child half joins.
     pub(crate) join_process: Option<(BorrowedFd<'a>, u64)>,
     /// An usher joins, and makes the process; nothing is joined before.
@@ -80,7 +82,9 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     };
     // An usher joins before anything is closed.
     let late = if usher.is_some() { &[][..] } else { &request.join };
-    let proc = request.old_kernel.then(kernel::open_proc).transpose()?;
+    let proc = (request.old_kernel || request.host_proc)
+        .then(kernel::open_proc)
+        .transpose()?;
     // Without `clone3` it cannot be born in its group.
     let procs = match request.cgroup.filter(|_| request.old_kernel) {
         Some(group) => Some(open_procs(group)?),
