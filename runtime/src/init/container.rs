@@ -55,7 +55,8 @@ fn make_root(plan: &mut Plan, parent: Fd) -> Result<Option<Fd>, Failure> {
     let rootfs = &plan.rootfs;
     if let Some(propagation) = rootfs.propagation {
         mount::set_propagation(c"/", propagation).at(Step::Propagation)?;
-        if propagation & libc::MS_SHARED != 0 {
+        // What is attached to a shared mount spreads, and what is in an unbindable one cannot be bound.
+        if propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0 {
             rootfs::isolate_parent(&rootfs.path).at(Step::Propagation)?;
         }
     }
