@@ -8,10 +8,10 @@ use std::process::Command;
 use crate::{binaries, run};
 
 /// The applets that a test's root filesystem links to busybox.
-const APPLETS: [&str; 34] = [
+const APPLETS: [&str; 35] = [
     "cat", "chmod", "cp", "date", "dd", "df", "echo", "env", "false", "find", "grep", "head", "hostname",
-    "id", "ip", "kill", "ls", "mkdir", "mount", "mv", "nc", "ps", "pwd", "rm", "seq", "sh", "sleep", "stat",
-    "stty", "tail", "touch", "true", "wc", "yes",
+    "id", "ip", "kill", "ls", "mkdir", "mount", "mv", "nc", "ps", "pwd", "readlink", "rm", "seq", "sh",
+    "sleep", "stat", "stty", "tail", "touch", "true", "wc", "yes",
 ];
 
 /// Fills `root` with a small Linux: busybox, `/bin/probe`, a passwd and a group file, and the usual directories.

@@ -14,7 +14,6 @@ use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, sp
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
-use crate::user_namespace::allows_setgroups;
 use crate::{Container, Error, State, Status, Stdio, kernel, lsm, seccomp};
 
 /// What to execute in a running container, and how.

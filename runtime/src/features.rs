@@ -94,7 +94,7 @@ pub fn features() -> Value {
                 "modes": sorted(oci::LinuxMemoryPolicyMode::ALL.iter().map(|mode| mode.as_str())),
                 "flags": sorted(oci::LinuxMemoryPolicyFlag::ALL.iter().map(|flag| flag.as_str())),
             },
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
         },
         "annotations": {

@@ -9,7 +9,7 @@ use crate::plan::{Plan, RootfsPlan};
 use crate::rootfs::{self, Maker, Site, Way};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Extent};
-use crate::sys::{Fd, process, socket};
+use crate::sys::{Errno, Fd, fd, process, socket};
 
 pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Result<Infallible, Failure> {
     if wires.usher.is_none() {
@@ -45,6 +45,9 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
         process::set_domainname(name).at(Step::Domainname)?;
     }
     let terminal = make_root(plan, wires.proc, *reporter)?;
+    if terminal.is_none() {
+        reopen_null(&plan.rootfs).at(Step::NullStreams)?;
+    }
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
         isolate::write_private_proc(wires.proc, path, value, Resolve::Beneath).at_nth(Step::Sysctl, index)?;
     }
@@ -56,7 +59,8 @@ fn make_root(plan: &mut Plan, proc: Option<Fd>, parent: Fd) -> Result<Option<Fd>
     let rootfs = &plan.rootfs;
     if let Some(propagation) = rootfs.propagation {
         mount::set_propagation(c"/", propagation).at(Step::Propagation)?;
-        if propagation & libc::MS_SHARED != 0 {
+        // What is attached to a shared mount spreads, and what is in an unbindable one cannot be bound.
+        if propagation & (libc::MS_SHARED | libc::MS_UNBINDABLE) != 0 {
             rootfs::isolate_parent(&rootfs.path).at(Step::Propagation)?;
         }
     }
@@ -67,11 +71,18 @@ fn make_root(plan: &mut Plan, proc: Option<Fd>, parent: Fd) -> Result<Option<Fd>
         false => None,
     };
     let maker = Maker::new(staging).at(Step::Staging)?;
-    let root = rootfs::attach_root(maker, &rootfs.path).at(Step::Root)?;
     if rootfs.way != Way::Chroot {
+        let root = rootfs::attach_root(maker, &rootfs.path).at(Step::Root)?;
         return build_root(plan, proc, Site::new(root, maker, parent).at(Step::Root)?);
     }
-    // What follows must not spread, and not stay on the host when it fails.
+    // In the host's mount namespace nothing may spread, and nothing may stay when it fails.
+    let root = match rootfs::attach_root(maker, &rootfs.path).at(Step::Root) {
+        Ok(root) => root,
+        Err(failure) => {
+            maker.abandon();
+            return Err(failure);
+        }
+    };
     let private = Attributes::new(0, 0, libc::MS_PRIVATE);
     let built = rootfs::set_attributes(root, &private, Extent::Tree)
         .and_then(|()| Site::new(root, maker, parent))
@@ -81,8 +92,41 @@ fn make_root(plan: &mut Plan, proc: Option<Fd>, parent: Fd) -> Result<Option<Fd>
         // The first failure is the one to tell.
         let undone = mount::detach(&plan.rootfs.path);
         debug_assert!(undone.is_ok());
+        maker.abandon();
     }
     built
+}
+
+/// Streams that are the host's null device become the container's: what a container holds should be its own. Where `/dev`
+/// is the host's they are that already.
+fn reopen_null(rootfs: &RootfsPlan) -> Result<(), Errno> {
+    if rootfs.devices.is_empty() {
+        return Ok(());
+    }
+    let is_null = |file| fs::stat(file, c"").is_ok_and(|stat| stat.is_character(1, 3));
+    let mut null = None;
+    for number in 0..3 {
+        let stream = Fd::at(number);
+        if !is_null(stream) {
+            continue;
+        }
+        let own = match null {
+            Some(own) => own,
+            None => {
+                let flags = libc::O_RDWR | libc::O_NOCTTY;
+                lookup::open(Fd::CWD, c"/dev/null", flags, Resolve::Host)?
+            }
+        };
+        null = Some(own);
+        if !is_null(own) {
+            return Err(Errno::new(libc::ENODEV));
+        }
+        fd::duplicate_to(own, stream)?;
+    }
+    if let Some(own) = null {
+        own.close();
+    }
+    Ok(())
 }
 
 fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd>, Failure> {

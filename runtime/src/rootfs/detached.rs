@@ -79,6 +79,18 @@ impl Maker {
         Ok(())
     }
 
+    /// Takes the staging place away after a failure, if it is still there; its descriptors end with the process.
+    pub(crate) fn abandon(self) {
+        let place = self.staging.map(|staging| ProcPath::below(staging, STAGE));
+        if let Some(Ok(place)) = place
+            && let Ok(path) = place.text()
+        {
+            // The failure that led here is the one to tell.
+            let undone = mount::detach(path);
+            debug_assert!(undone.is_ok() || undone == Err(Errno::new(libc::EINVAL)));
+        }
+    }
+
     /// A copy of the mount at `path` (the descriptor's own for an empty path), symlinks followed.
     pub(crate) fn bind(self, directory: Fd, path: &CStr, extent: Extent) -> Result<Fd, Errno> {
         let Some(stage) = self.stage else {

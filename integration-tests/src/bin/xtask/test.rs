@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{peers, shell};
+use crate::{peers, programs, shell, workspace};
 
 /// What to test.
 #[derive(Args)]
@@ -44,7 +44,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut nextest = shell::command("cargo", ["nextest", "run", "--workspace"]);
     shell::run(nextest.args(&arguments.rest))?;
     if arguments.rest.is_empty() {
+        test_old_kernel()?;
         shell::run(&mut shell::command("cargo", ["test", "--workspace", "--doc"]))?;
     }
     Ok(())
+}
+
+/// The mounts once more, by a runtime that has only what a kernel of 5.4 has.
+fn test_old_kernel() -> Result<()> {
+    let target = workspace().join("target/old-kernel");
+    let mut build = shell::command(
+        "cargo",
+        ["build", "-p", "wharf-runtime", "--features", "old-kernel"],
+    );
+    shell::run(build.env("CARGO_TARGET_DIR", &target))?;
+    let triple = programs("debug")?;
+    let triple = triple.parent().and_then(std::path::Path::file_name);
+    let runtime = target
+        .join(triple.unwrap_or_default())
+        .join("debug/wharf-runtime");
+    let mut nextest = shell::command(
+        "cargo",
+        [
+            "nextest",
+            "run",
+            "-p",
+            "integration-tests",
+            "--test",
+            "runtime",
+            "--test",
+            "runtime_mounts",
+        ],
+    );
+    nextest.args(["-E", "not test(needs_5_12)"]);
+    shell::run(nextest.env("WHARF_RUNTIME", runtime))
 }
