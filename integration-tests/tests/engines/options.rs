@@ -207,7 +207,7 @@ pub(crate) fn podman_only(engine: &impl Engine) {
         &Case {
             options: &["--init", "--init-path", "/usr/bin/docker-init"],
             script: "cat /proc/1/comm",
-            says: &["catatonit"],
+            says: &["podman-init"],
         },
     ));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
