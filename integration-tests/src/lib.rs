@@ -11,6 +11,7 @@ pub mod binaries;
 pub mod bundle;
 pub mod containerd;
 pub mod daemon;
+pub mod dockerd;
 pub mod eventually;
 pub mod guest;
 pub mod image;

@@ -7,6 +7,9 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserializer, Error, Visitor};
 
+/// How much of an unknown word is told.
+const MAX_QUOTED_BYTES: usize = 64;
+
 /// An enumeration whose values are words.
 pub(super) trait Word: Sized {
     /// The value that `word` stands for.
@@ -95,7 +98,11 @@ impl<T: Word> Visitor<'_> for Required<T> {
     }
 
     fn visit_str<E: Error>(self, word: &str) -> Result<T, E> {
-        T::of(word).ok_or_else(|| E::custom(T::unknown(word)))
+        T::of(word).ok_or_else(|| {
+            // A message is one line that a person reads, whatever the document says.
+            let end = word.floor_char_boundary(MAX_QUOTED_BYTES);
+            E::custom(T::unknown(&word[..end]))
+        })
     }
 }
 

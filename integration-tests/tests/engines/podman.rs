@@ -1,0 +1,52 @@
+//! Debian's Podman and conmon, with our runtime.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use integration_tests::{Scratch, binaries, eventually, leftovers};
+
+use crate::engine::{Engine, Holdings, runtime};
+use crate::{crowd, life, options};
+
+struct Podman {
+    home: PathBuf,
+}
+
+impl Engine for Podman {
+    fn command(&self) -> Command {
+        let mut command = Command::new(binaries::peer("podman"));
+        command.arg("--root").arg(self.home.join("root"));
+        command.arg("--runroot").arg(self.home.join("run"));
+        command.arg("--tmpdir").arg(self.home.join("tmp"));
+        command.arg("--runtime").arg(runtime());
+        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
+        command
+    }
+
+    // Podman asks for its own limits, above what a container of some machines may allow.
+    fn limits(&self) -> &[&'static str] {
+        &["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+    }
+}
+
+#[test]
+fn podman_runs_its_containers_with_our_runtime() {
+    let scratch = Scratch::new();
+    let podman = Podman {
+        home: scratch.directory("podman"),
+    };
+    podman.import(&scratch);
+    let before = Holdings::of(&scratch);
+    options::each(&podman, &scratch);
+    options::podman_only(&podman);
+    life::whole(&podman);
+    let ids = crowd::of(&podman, 20);
+    assert_eq!(podman.run(&["ps", "--all", "--quiet"]).ok(), "");
+    eventually("nothing is left", Duration::from_secs(20), || {
+        (Holdings::of(&scratch) == before).then_some(())
+    });
+    for id in ids {
+        assert_eq!(leftovers::cgroups_named(&id), [""; 0].map(PathBuf::from));
+    }
+}
