@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -85,6 +85,7 @@ pub struct Shim {
     signals: Signals,
     listener: UnixListener,
     socket: PathBuf,
+    socket_is_left: bool,
 }
 
 /// Serves until the end.
@@ -159,24 +160,26 @@ impl Surroundings {
         told: impl FnOnce(Result<(), String>) -> bool,
     ) -> Result<(), ServeError> {
         let socket = self.socket.clone();
-        let outcome = match Shim::set_up(flags, self) {
-            Ok(mut shim) => {
-                if told(Ok(())) {
-                    shim.run()
-                } else {
-                    Ok(())
-                }
-            }
+        let remove = |socket: &Path| {
+            address::remove(socket)
+                .map_err(io::Error::other)
+                .map_err(system("remove the socket"))
+        };
+        let mut shim = match Shim::set_up(flags, self) {
+            Ok(shim) => shim,
             Err(error) => {
                 told(Err(error.to_string()));
-                Err(error)
+                return remove(&socket).and(Err(error));
             }
         };
-        let removed = address::remove(&socket);
-        outcome?;
-        removed
-            .map_err(io::Error::other)
-            .map_err(system("remove the socket"))
+        let outcome = if told(Ok(())) { shim.run() } else { Ok(()) };
+        // Once it was left, it may be another shim's.
+        let removed = if shim.socket_is_left {
+            Ok(())
+        } else {
+            remove(&socket)
+        };
+        outcome.and(removed)
     }
 }
 
@@ -227,6 +230,7 @@ impl Shim {
             signals,
             listener,
             socket,
+            socket_is_left: false,
         })
     }
 
@@ -331,6 +335,17 @@ impl Shim {
         if !self.stopping {
             self.stopping = true;
             self.reactor.set_alarm(Alarm::Exit, LINGER);
+        }
+    }
+
+    /// Removes the socket, for nobody to connect any more; tried again at the end if that fails.
+    pub fn leave_socket(&mut self) {
+        if self.socket_is_left {
+            return;
+        }
+        match address::remove(&self.socket) {
+            Ok(()) => self.socket_is_left = true,
+            Err(error) => self.log.warn(&error.to_string()),
         }
     }
 

@@ -3,8 +3,11 @@
 //! Absolute figures differ from machine to machine; what counts is the ratio to the peer. A peer that is not installed is
 //! left out and said to be. Nothing here is a test: figures are printed, not judged.
 
+mod ctr;
 mod engine;
+mod fleet;
 mod measure;
+mod peers;
 mod runtime;
 
 use anyhow::{Result, bail};
@@ -19,7 +22,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 50)]
     rounds: usize,
     /// Only this comparison
-    #[arg(value_parser = ["runtime", "engine"])]
+    #[arg(value_parser = ["runtime", "engine", "fleet", "ctr"])]
     only: Option<String>,
 }
 
@@ -40,6 +43,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted("engine") {
         engine::compare_engines(arguments.rounds)?;
+    }
+    if wanted("fleet") {
+        fleet::compare_fleets(arguments.rounds)?;
+    }
+    if wanted("ctr") {
+        ctr::compare_daemons(arguments.rounds)?;
     }
     Ok(())
 }

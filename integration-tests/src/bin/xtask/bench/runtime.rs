@@ -34,7 +34,7 @@ pub(crate) fn compare_runtimes(rounds: usize) -> Result<()> {
     compare("run /bin/true from a bundle", &candidates, rounds)
 }
 
-fn candidate(scratch: &Scratch, program: PathBuf, name: &str, bundle: &Path) -> Candidate {
+fn candidate(scratch: &Scratch, program: PathBuf, name: &str, bundle: &Path) -> Candidate<'static> {
     let (root, bundle) = (scratch.join(format!("{name}-root")), bundle.to_path_buf());
     let prefix = format!("{}-{name}", scratch.unique());
     Candidate {
