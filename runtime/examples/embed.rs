@@ -73,10 +73,10 @@ async fn embed() -> Result<bool, Failure> {
 }
 
 /// The bundle's process, as one to execute beside it.
-fn long_process(bundle: &Path) -> Result<oci_spec::runtime::Process, Failure> {
+fn long_process(bundle: &Path) -> Result<spec::oci::Process, Failure> {
     let spec = spec::load(bundle)?;
     spec.oci()
-        .process()
+        .process
         .clone()
         .ok_or_else(|| "the bundle has no process".into())
 }
@@ -84,7 +84,7 @@ fn long_process(bundle: &Path) -> Result<oci_spec::runtime::Process, Failure> {
 async fn run_all(
     root: &Path,
     bundle: &Path,
-    process: &oci_spec::runtime::Process,
+    process: &spec::oci::Process,
     containers: usize,
     tasks: usize,
 ) -> Vec<String> {
@@ -120,7 +120,7 @@ async fn run_all(
 async fn run_one(
     root: &Path,
     bundle: &Path,
-    process: &oci_spec::runtime::Process,
+    process: &spec::oci::Process,
     name: &str,
 ) -> Result<(), Failure> {
     let (root, bundle) = (root.to_owned(), bundle.to_owned());
@@ -138,7 +138,7 @@ async fn run_one(
 }
 
 /// Starts it, executes `process` in it if there is one, and reaps everything.
-fn use_container(container: &Container, process: Option<oci_spec::runtime::Process>) -> Result<(), Failure> {
+fn use_container(container: &Container, process: Option<spec::oci::Process>) -> Result<(), Failure> {
     let init = container.pidfd().ok_or("no process")?;
     if let Some(process) = process {
         // In a created container: its first process cannot end meanwhile.

@@ -4,12 +4,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use oci_spec::runtime as oci;
-
 use crate::cgroup::{Cgroup, Stats};
 use crate::process::{gate, is_alive, open_pidfd};
 use crate::record::{self, Directory, Record};
-use crate::spec::Spec;
+use crate::spec::{Spec, oci};
 use crate::{ContainerId, Error, State, Status, spec};
 
 /// The containers below one state root.
@@ -163,12 +161,12 @@ impl Container {
         Ok(spec::parse(self.record.config.get().as_bytes().to_vec())?)
     }
 
-    /// The hooks, if there are any: the configuration is read again only for these.
-    pub(crate) fn hooks(&self) -> Result<Option<oci::Hooks>, Error> {
+    /// The hooks. The configuration is read again only if it has some.
+    pub(crate) fn hooks(&self) -> Result<oci::Hooks, Error> {
         if !self.record.config.get().contains("\"hooks\"") {
-            return Ok(None);
+            return Ok(oci::Hooks::default());
         }
-        Ok(self.spec()?.oci().hooks().clone())
+        Ok(self.spec()?.oci().hooks.clone().unwrap_or_default())
     }
 
     /// Becomes readable when the first process ends; nothing when it was gone at load.

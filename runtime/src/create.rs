@@ -120,12 +120,12 @@ impl Runtime {
 
 fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
-    let linux = spec.oci().linux().as_ref();
+    let linux = spec.oci().linux.as_ref();
     let cgroups = CgroupPlan::compile(
         &layout,
-        linux.and_then(|linux| linux.cgroups_path().as_deref()),
+        linux.map(|linux| linux.cgroups_path.as_path()),
         options.id.as_str(),
-        linux.and_then(|linux| linux.resources().as_ref()),
+        linux.and_then(|linux| linux.resources.as_ref()),
     )?;
     let facts = Facts {
         id: &options.id,
@@ -279,50 +279,31 @@ impl Construction<'_> {
     }
 
     fn run_hooks(&self, conversation: &Conversation<'_>, plan: &Plan, record: &Record) -> Result<(), Error> {
-        let Some(hooks) = self.spec.oci().hooks() else {
+        let Some(hooks) = &self.spec.oci().hooks else {
             return Ok(());
         };
         let state = record.state(record.pid, Status::Creating);
-        #[allow(deprecated)]
-        let prestart = hooks.prestart().as_ref();
-        hook::run("prestart", prestart, &state, Place::Runtime)?;
-        hook::run(
-            "createRuntime",
-            hooks.create_runtime().as_ref(),
-            &state,
-            Place::Runtime,
-        )?;
+        hook::run("prestart", &hooks.prestart, &state, Place::Runtime)?;
+        hook::run("createRuntime", &hooks.create_runtime, &state, Place::Runtime)?;
         let inside = Place::Container(conversation.pidfd, hook::namespaces(plan.namespaces.all()));
-        hook::run(
-            "createContainer",
-            hooks.create_container().as_ref(),
-            &state,
-            inside,
-        )
+        hook::run("createContainer", &hooks.create_container, &state, inside)
     }
 
     fn record(&self, child: &Child, cgroup: &Cgroup, plan: &Plan) -> Result<Record, Error> {
         let oci = self.spec.oci();
-        let root = oci.root().as_ref().map(oci_spec::runtime::Root::path);
+        let root = oci.root.as_ref().map(|root| root.path.as_path());
         let config: &RawValue = serde_json::from_slice(self.spec.original())
             .map_err(|cause| Error::Spec(spec::Error::Syntax(cause)))?;
         Ok(Record {
             version: Record::VERSION,
             id: self.id.to_string(),
-            oci_version: oci.version().clone(),
-            rootfs: self
-                .bundle
-                .join(root.map_or(Path::new("rootfs"), PathBuf::as_path)),
+            oci_version: oci.oci_version.clone(),
+            rootfs: self.bundle.join(root.unwrap_or(Path::new("rootfs"))),
             bundle: self.bundle.clone(),
             pid: child.pid,
             start_time: start_time(child.pid).ok_or(Error::Ended("being recorded"))?,
             created: now(),
-            annotations: oci
-                .annotations()
-                .iter()
-                .flatten()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
+            annotations: oci.annotations.clone(),
             cgroups: cgroup.paths().clone(),
             namespaces: plan.namespaces.all(),
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,

@@ -36,13 +36,11 @@ impl Container {
         self.cgroup.remove()?;
         let hooks = self.hooks()?;
         self.directory.remove()?;
-        if let Some(hooks) = hooks.as_ref().and_then(|hooks| hooks.poststop().as_ref()) {
-            let state = self.record.state(0, Status::Stopped);
-            // Each one runs, whatever becomes of the others: they clean up.
-            for hook in hooks {
-                if let Err(error) = hook::run("poststop", Some(&vec![hook.clone()]), &state, Place::Runtime) {
-                    self.warn(error.to_string());
-                }
+        let state = self.record.state(0, Status::Stopped);
+        // Each one runs, whatever becomes of the others: they clean up.
+        for hook in hooks.poststop.chunks(1) {
+            if let Err(error) = hook::run("poststop", hook, &state, Place::Runtime) {
+                self.warn(error.to_string());
             }
         }
         Ok(())

@@ -3,13 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use oci_spec::runtime as oci;
-
 use crate::cgroup::{Entrance, Version};
 use crate::create::{end, write_oom_score, write_pid_file};
 use crate::init::{Failure, Message, Work, describe};
 use crate::plan::{self, Facts, ProcessPlan};
 use crate::process::{Conversation, Early, Heard, Request, Streams, spawn};
+use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::{Container, Error, Status, Stdio, lsm};
 
@@ -155,7 +154,7 @@ impl Container {
             no_new_keyring: options.no_new_keyring,
         };
         let default = oci::Linux::default();
-        let linux = spec.oci().linux().as_ref().unwrap_or(&default);
+        let linux = spec.oci().linux.as_ref().unwrap_or(&default);
         Ok(plan::compile_process(&options.process, linux, &facts)?)
     }
 

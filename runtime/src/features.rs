@@ -11,7 +11,7 @@ use crate::plan;
 use crate::spec::OCI_VERSION;
 
 /// `linux/capability.h`, by number.
-const CAPABILITIES: [&str; 41] = [
+pub(crate) const CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -98,34 +98,64 @@ pub fn features() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::{Capability, Features};
-
     use super::*;
+    use crate::spec::oci;
 
     #[test]
     fn the_document_has_the_specifications_form() {
-        let features: Features = serde_json::from_value(features()).unwrap();
-        let linux = features.linux().as_ref().unwrap();
-        assert_eq!(
-            linux.capabilities().as_ref().map(Vec::len),
-            Some(CAPABILITIES.len())
-        );
-        assert!(
-            features
-                .mount_options()
-                .as_ref()
-                .unwrap()
-                .contains(&"rbind".to_owned())
-        );
-    }
-
-    #[test]
-    fn every_capability_that_is_named_is_known() {
-        for name in CAPABILITIES {
+        let features = features();
+        let text = |pointer: &str| features.pointer(pointer).and_then(Value::as_str);
+        assert_eq!(text("/ociVersionMin"), Some("1.0.0"));
+        assert_eq!(text("/ociVersionMax"), Some(OCI_VERSION));
+        for pointer in [
+            "/hooks",
+            "/mountOptions",
+            "/linux/namespaces",
+            "/linux/capabilities",
+            "/linux/seccomp/actions",
+            "/linux/seccomp/operators",
+            "/linux/seccomp/archs",
+            "/linux/seccomp/knownFlags",
+            "/linux/seccomp/supportedFlags",
+        ] {
+            let list = features.pointer(pointer).and_then(Value::as_array).unwrap();
             assert!(
-                serde_json::from_value::<Capability>(name.into()).is_ok(),
-                "{name}"
+                !list.is_empty() && list.iter().all(Value::is_string),
+                "{pointer}: {list:?}"
             );
         }
+        for pointer in [
+            "/linux/cgroup/v1",
+            "/linux/cgroup/v2",
+            "/linux/cgroup/systemd",
+            "/linux/cgroup/systemdUser",
+            "/linux/cgroup/rdma",
+            "/linux/seccomp/enabled",
+            "/linux/apparmor/enabled",
+            "/linux/selinux/enabled",
+            "/linux/intelRdt/enabled",
+            "/linux/mountExtensions/idmap/enabled",
+            "/linux/netDevices/enabled",
+        ] {
+            assert!(
+                features.pointer(pointer).is_some_and(Value::is_boolean),
+                "{pointer}"
+            );
+        }
+    }
+
+    /// What is told of an enumeration is what its type takes.
+    #[test]
+    fn every_word_that_is_told_is_one_of_the_specification() {
+        fn known<T: serde::de::DeserializeOwned>(features: &Value, pointer: &str) {
+            let list = features.pointer(pointer).unwrap().clone();
+            serde_json::from_value::<Vec<T>>(list).unwrap();
+        }
+        let features = features();
+        known::<oci::LinuxNamespaceType>(&features, "/linux/namespaces");
+        known::<oci::LinuxSeccompAction>(&features, "/linux/seccomp/actions");
+        known::<oci::LinuxSeccompOperator>(&features, "/linux/seccomp/operators");
+        known::<oci::Arch>(&features, "/linux/seccomp/archs");
+        known::<oci::LinuxSeccompFlag>(&features, "/linux/seccomp/knownFlags");
     }
 }

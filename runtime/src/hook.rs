@@ -10,11 +10,11 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use oci_spec::runtime as oci;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::process::wait_exit;
+use crate::spec::oci;
 use crate::sys::process::run_inside;
 use crate::{Error, State};
 
@@ -42,14 +42,14 @@ pub(crate) fn namespaces(all: u64) -> u64 {
 /// Runs the hooks of one kind, in order.
 pub(crate) fn run(
     kind: &'static str,
-    hooks: Option<&Vec<oci::Hook>>,
+    hooks: &[oci::Hook],
     state: &State,
     place: Place<'_>,
 ) -> Result<(), Error> {
-    for hook in hooks.into_iter().flatten() {
+    for hook in hooks {
         run_one(hook, state, place).map_err(|problem| Error::Hook {
             kind,
-            path: hook.path().clone(),
+            path: hook.path.clone(),
             problem,
         })?;
     }
@@ -57,10 +57,10 @@ pub(crate) fn run(
 }
 
 fn run_one(hook: &oci::Hook, state: &State, place: Place<'_>) -> Result<(), String> {
-    if !hook.path().is_absolute() {
+    if !hook.path.is_absolute() {
         return Err("the path must be absolute".into());
     }
-    let limit = match hook.timeout() {
+    let limit = match hook.timeout {
         None => NO_LIMIT,
         Some(seconds) => match u64::try_from(seconds) {
             Ok(seconds @ 1..) => Duration::from_secs(seconds),
@@ -69,12 +69,12 @@ fn run_one(hook: &oci::Hook, state: &State, place: Place<'_>) -> Result<(), Stri
     };
     let input = input(state).map_err(|error| format!("prepare its input: {error}"))?;
     let mut output = output().map_err(|error| format!("prepare its output: {error}"))?;
-    let mut command = Command::new(hook.path());
-    if let Some((name, arguments)) = hook.args().as_deref().and_then(<[String]>::split_first) {
+    let mut command = Command::new(&hook.path);
+    if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
     command.env_clear();
-    for entry in hook.env().iter().flatten() {
+    for entry in &hook.env {
         let (name, value) = entry
             .split_once('=')
             .ok_or_else(|| format!("{entry:?} is not NAME=value"))?;
@@ -175,11 +175,12 @@ mod tests {
     }
 
     fn shell(script: &str, timeout: Option<i64>) -> Result<(), String> {
-        let mut hook = oci::Hook::default();
-        hook.set_path("/bin/sh".into());
-        hook.set_args(Some(vec!["sh".into(), "-c".into(), script.into()]));
-        hook.set_env(Some(vec!["A=b".into()]));
-        hook.set_timeout(timeout);
+        let hook = oci::Hook {
+            path: "/bin/sh".into(),
+            args: vec!["sh".into(), "-c".into(), script.into()],
+            env: vec!["A=b".into()],
+            timeout,
+        };
         run_one(&hook, &state(), Place::Runtime)
     }
 

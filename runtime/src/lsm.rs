@@ -5,9 +5,8 @@
 
 use std::path::Path;
 
-use oci_spec::runtime as oci;
-
 use crate::plan::{Error, Label};
+use crate::spec::oci;
 
 /// Which modules are in force on this host.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -32,11 +31,8 @@ impl Enabled {
     /// As [`Self::detect`], but only if the configuration asks for a label.
     #[must_use]
     pub fn detect_for(spec: &oci::Spec) -> Self {
-        let mount_label = spec
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.mount_label().as_ref());
-        let asked = spec.process().as_ref().is_some_and(asks) || mount_label.is_some();
+        let labels_mounts = |linux: &oci::Linux| !linux.mount_label.is_empty();
+        let asked = spec.process.as_ref().is_some_and(asks) || spec.linux.as_ref().is_some_and(labels_mounts);
         if asked { Self::detect() } else { Self::default() }
     }
 
@@ -52,13 +48,13 @@ impl Enabled {
 
     /// What to write, and where, so that the next `execve` gets the process's label.
     pub(crate) fn label(self, process: &oci::Process) -> Result<Option<Label>, Error> {
-        let asked = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
+        let asked = |label: &String| Some(label.clone()).filter(|label| !label.is_empty());
         let text = |field: &str, value: String| {
             std::ffi::CString::new(value).map_err(|_| Error::field(field, "contains a zero byte"))
         };
         let apparmor =
-            asked(process.apparmor_profile()).filter(|profile| profile != "unconfined" || self.apparmor);
-        match (apparmor, asked(process.selinux_label())) {
+            asked(&process.apparmor_profile).filter(|profile| profile != "unconfined" || self.apparmor);
+        match (apparmor, asked(&process.selinux_label)) {
             (Some(_), Some(_)) => Err(Error::field(
                 "process",
                 "an AppArmor profile and a SELinux label at once",
@@ -86,5 +82,5 @@ impl Enabled {
 }
 
 fn asks(process: &oci::Process) -> bool {
-    process.apparmor_profile().is_some() || process.selinux_label().is_some()
+    !process.apparmor_profile.is_empty() || !process.selinux_label.is_empty()
 }

@@ -22,30 +22,25 @@ impl Container {
         };
         let hooks = self.hooks()?;
         let state = |status| self.record.state(self.record.pid, status);
-        if let Some(hooks) = hooks.as_ref().and_then(|hooks| hooks.start_container().as_ref()) {
-            let inside = Place::Container(pidfd.as_fd(), hook::namespaces(self.record.namespaces));
-            self.or_stop(hook::run(
-                "startContainer",
-                Some(hooks),
-                &state(Status::Created),
-                inside,
-            ))?;
-        }
+        let inside = Place::Container(pidfd.as_fd(), hook::namespaces(self.record.namespaces));
+        self.or_stop(hook::run(
+            "startContainer",
+            &hooks.start_container,
+            &state(Status::Created),
+            inside,
+        ))?;
         let Some(connection) = gate::open(self.directory.fd())? else {
             // Somebody else was faster.
             return Err(self.wrong("start", self.status()?));
         };
         self.or_stop(self.follow(&Conversation::new(&connection, pidfd)))?;
         gate::remove(self.directory.fd())?;
-        if let Some(hooks) = hooks.as_ref().and_then(|hooks| hooks.poststart().as_ref()) {
-            self.or_stop(hook::run(
-                "poststart",
-                Some(hooks),
-                &state(Status::Running),
-                Place::Runtime,
-            ))?;
-        }
-        Ok(())
+        self.or_stop(hook::run(
+            "poststart",
+            &hooks.poststart,
+            &state(Status::Running),
+            Place::Runtime,
+        ))
     }
 
     /// Hears whether the program is executed: the connection ends with `execve`.
@@ -57,7 +52,7 @@ impl Container {
                 Heard::Message(Message::Executing) => executing = true,
                 Heard::Message(Message::Failed(failure)) => {
                     let spec = self.spec()?;
-                    let process = spec.oci().process().as_ref();
+                    let process = spec.oci().process.as_ref();
                     let process = process.map(Plan::process_for_messages).transpose()?;
                     return Err(Error::Step {
                         description: match &process {

@@ -98,6 +98,7 @@ mod tests {
 
     use super::super::devices::Device;
     use super::*;
+    use crate::spec::oci::{LinuxDeviceCgroup, LinuxDeviceType};
 
     /// Runs a program as the kernel would, for the instructions that the compiler knows.
     fn run(program: &[Instruction], kind: u32, access: u32, major: u32, minor: u32) -> bool {
@@ -169,12 +170,13 @@ mod tests {
             .filter(|(bit, _)| bits & bit != 0)
             .map(|(_, it)| it)
             .collect();
-        let mut rule = oci_spec::runtime::LinuxDeviceCgroup::default();
-        rule.set_allow(true)
-            .set_access(Some(letters))
-            .set_major(Some(99))
-            .set_minor(Some(99));
-        rule.set_typ(Some(oci_spec::runtime::LinuxDeviceType::C));
+        let rule = LinuxDeviceCgroup {
+            allow: true,
+            typ: Some(LinuxDeviceType::C),
+            major: Some(99),
+            minor: Some(99),
+            access: letters,
+        };
         let compiled = DeviceRules::compile(&[rule]).unwrap();
         compiled.exceptions[&Device {
             major: Some(99),

@@ -12,10 +12,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
-
 use super::Error;
 use super::write::Write;
+use crate::spec::oci::{LinuxDeviceCgroup, LinuxDeviceType};
 
 /// `r`, `w` and `m` as bits, in the values of `BPF_DEVCG_ACC_*`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -113,17 +112,17 @@ impl DeviceRules {
         };
         for (index, rule) in rules.iter().enumerate() {
             let field = |name: &str| format!("linux.resources.devices[{index}].{name}");
-            let letters = rule.access().as_deref().unwrap_or_default();
+            let letters = rule.access.as_str();
             if letters.is_empty() {
                 return Err(Error::field(field("access"), "must not be empty"));
             }
             let access = Access::parse(letters)
                 .ok_or_else(|| Error::field(field("access"), format!("unknown access {letters:?}")))?;
-            let block = match rule.typ().unwrap_or_default() {
+            let block = match rule.typ.unwrap_or(LinuxDeviceType::A) {
                 LinuxDeviceType::A => {
                     // As for the kernel, `a` is everything, whatever numbers stand beside it.
                     outcome = Self {
-                        allow_by_default: rule.allow(),
+                        allow_by_default: rule.allow,
                         exceptions: BTreeMap::new(),
                     };
                     continue;
@@ -136,12 +135,12 @@ impl DeviceRules {
                 }
             };
             let device = Device {
-                major: number(rule.major(), &field("major"))?,
-                minor: number(rule.minor(), &field("minor"))?,
+                major: number(rule.major, &field("major"))?,
+                minor: number(rule.minor, &field("minor"))?,
                 block,
             };
             outcome
-                .apply(device, access, rule.allow())
+                .apply(device, access, rule.allow)
                 .map_err(|problem| Error::field(format!("linux.resources.devices[{index}]"), problem))?;
         }
         for (major, minor, block, access) in ALWAYS {
@@ -224,13 +223,13 @@ mod tests {
     use super::*;
 
     fn rule(allow: bool, typ: LinuxDeviceType, major: i64, minor: i64, access: &str) -> LinuxDeviceCgroup {
-        let mut rule = LinuxDeviceCgroup::default();
-        rule.set_allow(allow)
-            .set_typ(Some(typ))
-            .set_major((major >= 0).then_some(major))
-            .set_minor((minor >= 0).then_some(minor))
-            .set_access(Some(access.to_owned()));
-        rule
+        LinuxDeviceCgroup {
+            allow,
+            typ: Some(typ),
+            major: (major >= 0).then_some(major),
+            minor: (minor >= 0).then_some(minor),
+            access: access.to_owned(),
+        }
     }
 
     fn lines(rules: &[LinuxDeviceCgroup]) -> Vec<String> {
@@ -310,7 +309,7 @@ mod tests {
             "linux.resources.devices[0].type: invalid cgroup device type \"p\""
         );
         let mut huge = rule(true, C, 4, 1, "r");
-        huge.set_major(Some(1 << 40));
+        huge.major = Some(1 << 40);
         assert_eq!(
             refused(&[huge]),
             "linux.resources.devices[0].major: 1099511627776 is not a device number"

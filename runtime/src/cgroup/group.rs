@@ -8,12 +8,12 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxResources;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::create::write_all;
 use super::{Entrance, Error, file, v1, v2};
+use crate::spec::oci::LinuxResources;
 
 /// How long processes that were killed may take to leave a group.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(5);

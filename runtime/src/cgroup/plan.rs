@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
-
 use super::devices::DeviceRules;
 use super::layout::join;
 use super::write::Write;
 use super::{Error, Hierarchy, Layout, Version, v1, v2};
+use crate::spec::oci::LinuxResources;
 
 /// The v1 controllers that a container gets a group of its own in, where the host has them.
 const CONTROLLERS: [&str; 15] = [
@@ -87,7 +86,7 @@ impl CgroupPlan {
         let none = LinuxResources::default();
         let resources = resources.unwrap_or(&none);
         let inner = Inner::new(cgroups_path, id)?;
-        let rules = DeviceRules::compile(resources.devices().as_deref().unwrap_or_default())?;
+        let rules = DeviceRules::compile(&resources.devices)?;
         // In a user namespace the kernel refuses device rules, and mknod does not work there anyway.
         let rules = layout.in_initial_user_namespace().then_some(rules);
         let mut warnings = Vec::new();
@@ -141,11 +140,7 @@ fn v1_directories(
     resources: &LinuxResources,
     rules: Option<DeviceRules>,
 ) -> Result<Vec<Directory>, Error> {
-    if resources
-        .unified()
-        .as_ref()
-        .is_some_and(|unified| !unified.is_empty())
-    {
+    if !resources.unified.is_empty() {
         let problem = "invalid configuration: cannot use unified on cgroup v1";
         return Err(Error::field("linux.resources.unified", problem));
     }

@@ -4,26 +4,25 @@
 //!
 //! [cgroup-v1]: https://docs.kernel.org/admin-guide/cgroup-v1/index.html
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
-
 use super::Error;
 use super::write::{Policy, Write};
+use crate::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 /// What one controller is to be told; empty when it was asked for nothing.
 pub(super) fn writes(controller: &str, resources: &LinuxResources) -> Result<Vec<Write>, Error> {
     let mut writes = Vec::new();
     match controller {
         "memory" => resources
-            .memory()
+            .memory
             .iter()
             .try_for_each(|it| memory(it, &mut writes))?,
-        "cpu" => resources.cpu().iter().try_for_each(|it| cpu(it, &mut writes))?,
-        "cpuset" => resources.cpu().iter().for_each(|it| cpuset(it, &mut writes)),
+        "cpu" => resources.cpu.iter().try_for_each(|it| cpu(it, &mut writes))?,
+        "cpuset" => resources.cpu.iter().for_each(|it| cpuset(it, &mut writes)),
         "pids" => {
-            let limit = resources.pids().iter().map(|it| pids_limit(it.limit()));
-            writes.extend(limit.map(|limit| Write::new("pids.max", limit)));
+            let limit = resources.pids.and_then(|pids| pids.limit);
+            writes.extend(limit.map(|limit| Write::new("pids.max", pids_limit(limit))));
         }
-        "blkio" => resources.block_io().iter().for_each(|it| blkio(it, &mut writes)),
+        "blkio" => resources.block_io.iter().for_each(|it| blkio(it, &mut writes)),
         "hugetlb" => {
             for (size, limit) in hugepages(resources)? {
                 writes.push(Write::new(format!("hugetlb.{size}.limit_in_bytes"), limit));
@@ -33,21 +32,16 @@ pub(super) fn writes(controller: &str, resources: &LinuxResources) -> Result<Vec
         }
         "net_cls" => {
             let class = resources
-                .network()
+                .network
                 .iter()
-                .filter_map(oci_spec::runtime::LinuxNetwork::class_id)
+                .filter_map(|network| network.class_id)
                 .filter(|class| *class != 0);
             writes.extend(class.map(|class| Write::new("net_cls.classid", class)));
         }
         "net_prio" => {
-            let priorities = resources
-                .network()
-                .iter()
-                .filter_map(|it| it.priorities().as_ref())
-                .flatten();
+            let priorities = resources.network.iter().flat_map(|network| &network.priorities);
             writes.extend(
-                priorities
-                    .map(|it| Write::new("net_prio.ifpriomap", format!("{} {}", it.name(), it.priority()))),
+                priorities.map(|it| Write::new("net_prio.ifpriomap", format!("{} {}", it.name, it.priority))),
             );
         }
         "rdma" => writes.extend(rdma(resources)),
@@ -59,8 +53,8 @@ pub(super) fn writes(controller: &str, resources: &LinuxResources) -> Result<Vec
 fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<(), Error> {
     const LIMIT: &str = "memory.limit_in_bytes";
     const WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
-    let limit = memory.limit().filter(|value| *value != 0);
-    let with_swap = memory.swap().filter(|value| *value != 0);
+    let limit = memory.limit.filter(|value| *value != 0);
+    let with_swap = memory.swap.filter(|value| *value != 0);
     match (limit, with_swap) {
         // The kernel keeps limit <= memsw at every step, so which goes first depends on the values of before.
         (Some(limit), Some(with_swap)) => {
@@ -76,13 +70,13 @@ fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<(), Error> {
             writes.extend(with_swap.map(|with_swap| Write::new(WITH_SWAP, with_swap)));
         }
     }
-    if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
+    if let Some(reservation) = memory.reservation.filter(|value| *value != 0) {
         writes.push(Write::new("memory.soft_limit_in_bytes", reservation));
     }
-    if memory.disable_oom_killer() == Some(true) {
+    if memory.disable_oom_killer == Some(true) {
         writes.push(Write::new("memory.oom_control", 1));
     }
-    match memory.swappiness() {
+    match memory.swappiness {
         None | Some(u64::MAX) => {}
         Some(value @ 0..=100) => writes.push(Write::new("memory.swappiness", value)),
         Some(value) => {
@@ -95,7 +89,7 @@ fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>) -> Result<(), Error> {
 
 fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<(), Error> {
     // The kernel would clamp shares outside of its range without a word.
-    match cpu.shares() {
+    match cpu.shares {
         None | Some(0) => {}
         Some(1) => {
             return Err(Error::field(
@@ -109,10 +103,10 @@ fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<(), Error> {
             return Err(Error::field("linux.resources.cpu.shares", problem));
         }
     }
-    let quota = cpu.quota().filter(|value| *value != 0);
-    let burst = cpu.burst();
+    let quota = cpu.quota.filter(|value| *value != 0);
+    let burst = cpu.burst;
     // Period, quota and burst are checked against one another, and against the parent's quota.
-    if let Some(period) = cpu.period().filter(|value| *value != 0) {
+    if let Some(period) = cpu.period.filter(|value| *value != 0) {
         let policy = if quota.is_some() {
             Policy::AfterNext
         } else {
@@ -137,11 +131,11 @@ fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<(), Error> {
         };
         writes.push(Write::new("cpu.cfs_burst_us", burst).policy(policy));
     }
-    if let Some(idle) = cpu.idle() {
+    if let Some(idle) = cpu.idle {
         writes.push(Write::new("cpu.idle", idle));
     }
-    let runtime = cpu.realtime_runtime().filter(|value| *value != 0);
-    if let Some(period) = cpu.realtime_period().filter(|value| *value != 0) {
+    let runtime = cpu.realtime_runtime.filter(|value| *value != 0);
+    if let Some(period) = cpu.realtime_period.filter(|value| *value != 0) {
         let policy = if runtime.is_some() {
             Policy::AfterNext
         } else {
@@ -154,9 +148,10 @@ fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<(), Error> {
 }
 
 pub(super) fn cpuset(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
-    for (file, list) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
-        let list = list.as_deref().filter(|list| !list.is_empty());
-        writes.extend(list.map(|list| Write::new(file, list)));
+    for (file, list) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
+        if !list.is_empty() {
+            writes.push(Write::new(file, list));
+        }
     }
 }
 
@@ -174,25 +169,25 @@ fn blkio(io: &LinuxBlockIo, writes: &mut Vec<Write>) {
         let with_bfq = Write::new(with_bfq, &value);
         Write::new(file, value).policy(Policy::Else(Box::new(with_bfq)))
     };
-    if let Some(value) = io.weight().filter(|value| *value != 0) {
+    if let Some(value) = io.weight.filter(|value| *value != 0) {
         writes.push(weight("blkio.weight", "blkio.bfq.weight", value.to_string()));
     }
-    if let Some(value) = io.leaf_weight().filter(|value| *value != 0) {
+    if let Some(value) = io.leaf_weight.filter(|value| *value != 0) {
         writes.push(Write::new("blkio.leaf_weight", value));
     }
-    for device in io.weight_device().iter().flatten() {
-        let at = format!("{}:{}", device.major(), device.minor());
-        if let Some(value) = device.weight().filter(|value| *value != 0) {
+    for device in &io.weight_device {
+        let at = format!("{}:{}", device.major, device.minor);
+        if let Some(value) = device.weight.filter(|value| *value != 0) {
             let value = format!("{at} {value}");
             writes.push(weight("blkio.weight_device", "blkio.bfq.weight_device", value));
         }
-        if let Some(value) = device.leaf_weight().filter(|value| *value != 0) {
+        if let Some(value) = device.leaf_weight.filter(|value| *value != 0) {
             writes.push(Write::new("blkio.leaf_weight_device", format!("{at} {value}")));
         }
     }
     for (name, devices) in throttles(io) {
         for device in devices {
-            let line = format!("{}:{} {}", device.major(), device.minor(), device.rate());
+            let line = format!("{}:{} {}", device.major, device.minor, device.rate);
             writes.push(Write::new(format!("blkio.throttle.{}", name.v1), line));
         }
     }
@@ -208,37 +203,36 @@ pub(super) fn throttles(
     io: &LinuxBlockIo,
 ) -> impl Iterator<Item = (ThrottleName, impl Iterator<Item = &LinuxThrottleDevice>)> {
     [
-        ("read_bps_device", "rbps", io.throttle_read_bps_device()),
-        ("write_bps_device", "wbps", io.throttle_write_bps_device()),
-        ("read_iops_device", "riops", io.throttle_read_iops_device()),
-        ("write_iops_device", "wiops", io.throttle_write_iops_device()),
+        ("read_bps_device", "rbps", &io.throttle_read_bps_device),
+        ("write_bps_device", "wbps", &io.throttle_write_bps_device),
+        ("read_iops_device", "riops", &io.throttle_read_iops_device),
+        ("write_iops_device", "wiops", &io.throttle_write_iops_device),
     ]
     .into_iter()
-    .map(|(v1, v2, devices)| (ThrottleName { v1, v2 }, devices.iter().flatten()))
+    .map(|(v1, v2, devices)| (ThrottleName { v1, v2 }, devices.iter()))
 }
 
 /// Page size name and limit in bytes. The name becomes part of a file name, so it is checked.
-pub(super) fn hugepages(resources: &LinuxResources) -> Result<Vec<(&str, i64)>, Error> {
+pub(super) fn hugepages(resources: &LinuxResources) -> Result<Vec<(&str, u64)>, Error> {
     let mut limits = Vec::new();
-    for (index, limit) in resources.hugepage_limits().iter().flatten().enumerate() {
-        let size = limit.page_size().as_str();
+    for (index, limit) in resources.hugepage_limits.iter().enumerate() {
+        let size = limit.page_size.as_str();
         if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             let field = format!("linux.resources.hugepageLimits[{index}].pageSize");
             return Err(Error::field(field, format!("bad page size {size:?}")));
         }
-        limits.push((size, limit.limit()));
+        limits.push((size, limit.limit));
     }
     Ok(limits)
 }
 
 pub(super) fn rdma(resources: &LinuxResources) -> Vec<Write> {
     let mut writes: Vec<Write> = resources
-        .rdma()
+        .rdma
         .iter()
-        .flatten()
         .map(|(device, limits)| {
             let number = |value: Option<u32>| value.map_or("max".to_owned(), |value| value.to_string());
-            let (handles, objects) = (number(limits.hca_handles()), number(limits.hca_objects()));
+            let (handles, objects) = (number(limits.hca_handles), number(limits.hca_objects));
             Write::new(
                 "rdma.max",
                 format!("{device} hca_handle={handles} hca_object={objects}"),

@@ -7,25 +7,24 @@
 //!
 //! [cgroup-v2]: https://docs.kernel.org/admin-guide/cgroup-v2.html
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
-
 use super::Error;
 use super::v1::{cpuset, hugepages, pids_limit, rdma, throttles};
 use super::write::{Policy, Write};
+use crate::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
 /// What a group is to be told, and what had to be left out (a sentence each).
 pub(super) fn writes(resources: &LinuxResources) -> Result<(Vec<Write>, Vec<String>), Error> {
     let (mut writes, mut warnings) = (Vec::new(), Vec::new());
-    if let Some(pids) = resources.pids() {
-        writes.push(Write::new("pids.max", pids_limit(pids.limit())));
+    if let Some(limit) = resources.pids.and_then(|pids| pids.limit) {
+        writes.push(Write::new("pids.max", pids_limit(limit)));
     }
-    if let Some(limits) = resources.memory() {
+    if let Some(limits) = &resources.memory {
         memory(limits, &mut writes, &mut warnings)?;
     }
-    if let Some(limits) = resources.block_io() {
+    if let Some(limits) = &resources.block_io {
         io(limits, &mut writes, &mut warnings);
     }
-    if let Some(limits) = resources.cpu() {
+    if let Some(limits) = &resources.cpu {
         cpu(limits, &mut writes)?;
         cpuset(limits, &mut writes);
     }
@@ -34,12 +33,8 @@ pub(super) fn writes(resources: &LinuxResources) -> Result<(Vec<Write>, Vec<Stri
         writes.push(Write::new(format!("hugetlb.{size}.rsvd.max"), limit).policy(Policy::IfPresent));
     }
     writes.extend(rdma(resources));
-    if let Some(network) = resources.network() {
-        let asked = network.class_id().is_some_and(|class| class != 0)
-            || network
-                .priorities()
-                .as_ref()
-                .is_some_and(|priorities| !priorities.is_empty());
+    if let Some(network) = &resources.network {
+        let asked = network.class_id.is_some_and(|class| class != 0) || !network.priorities.is_empty();
         if asked {
             return Err(Error::field(
                 "linux.resources.network",
@@ -89,8 +84,8 @@ fn bytes(value: i64) -> String {
 }
 
 fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>, warnings: &mut Vec<String>) -> Result<(), Error> {
-    let limit = memory.limit().unwrap_or(0);
-    if let Some(swap) = swap_limit(memory.swap().unwrap_or(0), limit)? {
+    let limit = memory.limit.unwrap_or(0);
+    if let Some(swap) = swap_limit(memory.swap.unwrap_or(0), limit)? {
         // A kernel without swap accounting needs no telling that there is no swap, or any amount of it.
         let policy = if swap == "max" || swap == "0" {
             Policy::IfPresent
@@ -102,41 +97,41 @@ fn memory(memory: &LinuxMemory, writes: &mut Vec<Write>, warnings: &mut Vec<Stri
     if limit != 0 {
         writes.push(Write::new("memory.max", bytes(limit)));
     }
-    if let Some(reservation) = memory.reservation().filter(|value| *value != 0) {
+    if let Some(reservation) = memory.reservation.filter(|value| *value != 0) {
         writes.push(Write::new("memory.low", bytes(reservation)));
     }
-    if memory.swappiness().is_some() {
+    if memory.swappiness.is_some() {
         warnings.push("memory swappiness is ignored: cgroup v2 has none".to_owned());
     }
-    if memory.disable_oom_killer() == Some(true) {
+    if memory.disable_oom_killer == Some(true) {
         warnings.push("disabling the OOM killer is ignored: cgroup v2 cannot".to_owned());
     }
     Ok(())
 }
 
 fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<(), Error> {
-    if cpu.realtime_runtime().is_some_and(|value| value != 0)
-        || cpu.realtime_period().is_some_and(|value| value != 0)
+    if cpu.realtime_runtime.is_some_and(|value| value != 0)
+        || cpu.realtime_period.is_some_and(|value| value != 0)
     {
         return Err(Error::field(
             "linux.resources.cpu",
             "cgroup v2 has no realtime limits",
         ));
     }
-    if let Some(idle) = cpu.idle() {
+    if let Some(idle) = cpu.idle {
         writes.push(Write::new("cpu.idle", idle));
     }
-    if let Some(shares) = cpu.shares().filter(|value| *value != 0) {
+    if let Some(shares) = cpu.shares.filter(|value| *value != 0) {
         writes.push(Write::new("cpu.weight", weight_from_shares(shares)));
     }
-    let quota = cpu.quota().filter(|value| *value != 0);
-    let period = cpu.period().filter(|value| *value != 0);
+    let quota = cpu.quota.filter(|value| *value != 0);
+    let period = cpu.period.filter(|value| *value != 0);
     if quota.is_some() || period.is_some() {
         let quota = quota
             .filter(|value| *value > 0)
             .map_or("max".to_owned(), |value| value.to_string());
         // A burst that is larger than the new quota has to go first.
-        let policy = if cpu.burst().is_some() {
+        let policy = if cpu.burst.is_some() {
             Policy::AfterNext
         } else {
             Policy::Required
@@ -144,7 +139,7 @@ fn cpu(cpu: &LinuxCpu, writes: &mut Vec<Write>) -> Result<(), Error> {
         let value = format!("{quota} {}", period.unwrap_or(100_000));
         writes.push(Write::new("cpu.max", value).policy(policy));
     }
-    if let Some(burst) = cpu.burst() {
+    if let Some(burst) = cpu.burst {
         writes.push(Write::new("cpu.max.burst", burst));
     }
     Ok(())
@@ -161,42 +156,34 @@ fn io(io: &LinuxBlockIo, writes: &mut Vec<Write>, warnings: &mut Vec<String>) {
         Write::new("io.bfq.weight", format!("{at}{value}")).policy(Policy::Else(Box::new(without_bfq)))
     };
     writes.extend(
-        io.weight()
+        io.weight
             .filter(|value| *value != 0)
             .map(|value| weight("", value)),
     );
-    let mut leaves = io.leaf_weight().is_some_and(|value| value != 0);
-    for device in io.weight_device().iter().flatten() {
-        let at = format!("{}:{} ", device.major(), device.minor());
+    let mut leaves = io.leaf_weight.is_some_and(|value| value != 0);
+    for device in &io.weight_device {
+        let at = format!("{}:{} ", device.major, device.minor);
         writes.extend(
             device
-                .weight()
+                .weight
                 .filter(|value| *value != 0)
                 .map(|value| weight(&at, value)),
         );
-        leaves |= device.leaf_weight().is_some_and(|value| value != 0);
+        leaves |= device.leaf_weight.is_some_and(|value| value != 0);
     }
     if leaves {
         warnings.push("block IO leaf weights are ignored: cgroup v2 has none".to_owned());
     }
     for (name, devices) in throttles(io) {
         for device in devices {
-            let line = format!(
-                "{}:{} {}={}",
-                device.major(),
-                device.minor(),
-                name.v2,
-                device.rate()
-            );
+            let line = format!("{}:{} {}={}", device.major, device.minor, name.v2, device.rate);
             writes.push(Write::new("io.max", line));
         }
     }
 }
 
 fn unified(resources: &LinuxResources, writes: &mut Vec<Write>) -> Result<(), Error> {
-    let mut entries: Vec<_> = resources.unified().iter().flatten().collect();
-    entries.sort();
-    for (file, value) in entries {
+    for (file, value) in &resources.unified {
         let problem = if file.contains('/') {
             format!("unified resource {file:?} must be a file name (no slashes)")
         } else if !file.contains('.') || file.starts_with('.') {

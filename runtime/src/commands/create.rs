@@ -51,10 +51,9 @@ pub(super) fn options(
         .for_each(|warning| environment.log.warning(warning));
     let terminal = spec
         .oci()
-        .process()
+        .process
         .as_ref()
-        .and_then(oci_spec::runtime::Process::terminal)
-        .unwrap_or(false);
+        .is_some_and(|process| process.terminal);
     check_terminal(detach, terminal, flags.console_socket.is_some())?;
     let mut options = CreateOptions::new(id, bundle);
     options.pid_file.clone_from(&flags.pid_file);

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use oci_spec::runtime::{Capability, LinuxCapabilities, Process, User};
 use wharf_runtime::foreground::Foreground;
+use wharf_runtime::spec::oci::{Process, User};
 use wharf_runtime::{ExecOptions, Status, Stdio, spec};
 
 use super::Environment;
@@ -101,7 +101,7 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
         _ => {}
     }
     let process = process(environment, &arguments, &state.bundle, command)?;
-    let terminal = process.terminal().unwrap_or(false);
+    let terminal = process.terminal;
     check_terminal(arguments.detach, terminal, arguments.console_socket.is_some())?;
     check_preserved(arguments.preserve_fds)?;
     let mut options = ExecOptions::new(process);
@@ -147,7 +147,7 @@ fn process(
     let spec = spec::load(bundle)?;
     let mut process = spec
         .oci()
-        .process()
+        .process
         .clone()
         .context("process property must not be empty")?;
     let command = command.iter().map(|arg| {
@@ -155,28 +155,24 @@ fn process(
             .map(str::to_owned)
             .ok_or_else(|| anyhow!("{} is not UTF-8", arg.to_string_lossy()))
     });
-    process.set_args(Some(command.collect::<anyhow::Result<_>>()?));
+    process.args = command.collect::<anyhow::Result<_>>()?;
     // The configuration's terminal is that of the first process.
-    process.set_terminal(Some(arguments.tty));
+    process.terminal = arguments.tty;
     if let Some(cwd) = &arguments.cwd {
-        process.set_cwd(cwd.clone());
+        process.cwd.clone_from(cwd);
     }
     if let Some(profile) = &arguments.apparmor {
-        process.set_apparmor_profile(Some(profile.clone()));
+        process.apparmor_profile.clone_from(profile);
     }
     if let Some(label) = &arguments.process_label {
-        process.set_selinux_label(Some(label.clone()));
+        process.selinux_label.clone_from(label);
     }
     if let Some(value) = arguments.no_new_privs {
-        process.set_no_new_privileges(Some(value));
+        process.no_new_privileges = value;
     }
-    if !arguments.env.is_empty() {
-        let mut env = process.env().clone().unwrap_or_default();
-        env.extend(arguments.env.iter().cloned());
-        process.set_env(Some(env));
-    }
+    process.env.extend(arguments.env.iter().cloned());
     add_capabilities(&mut process, &arguments.cap)?;
-    set_user(process.user_mut(), arguments)?;
+    set_user(&mut process.user, arguments)?;
     spec::validate_process(&process, "process")?;
     Ok(process)
 }
@@ -203,26 +199,17 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<(
     if names.is_empty() {
         return Ok(());
     }
-    let added: Vec<Capability> = names
-        .iter()
-        .map(|name| {
-            let known = serde_json::from_value(serde_json::Value::String(name.clone()));
-            known.map_err(|_| anyhow!("unknown capability {name:?}"))
-        })
-        .collect::<anyhow::Result<_>>()?;
-    let mut sets: LinuxCapabilities = process.capabilities().clone().unwrap_or_default();
-    let with = |set: &Option<oci_spec::runtime::Capabilities>| {
-        let mut set = set.clone().unwrap_or_default();
-        set.extend(added.iter().copied());
-        Some(set)
-    };
-    sets.set_bounding(with(sets.bounding()));
-    sets.set_effective(with(sets.effective()));
-    sets.set_permitted(with(sets.permitted()));
-    if sets.inheritable().is_some() {
-        sets.set_ambient(with(sets.ambient()));
+    if let Some(name) = names.iter().find(|name| !spec::is_capability(name)) {
+        bail!("unknown capability {name:?}");
     }
-    process.set_capabilities(Some(sets));
+    let sets = process.capabilities.get_or_insert_default();
+    let mut grown = vec![&mut sets.bounding, &mut sets.effective, &mut sets.permitted];
+    if !sets.inheritable.is_empty() {
+        grown.push(&mut sets.ambient);
+    }
+    for set in grown {
+        set.extend(names.iter().cloned());
+    }
     Ok(())
 }
 
@@ -237,15 +224,11 @@ fn set_user(user: &mut User, arguments: &Arguments) -> anyhow::Result<()> {
             Some((uid, gid)) => (uid, Some(number(gid, "gid")?)),
             None => (ids.as_str(), None),
         };
-        user.set_uid(number(uid, "uid")?);
+        user.uid = number(uid, "uid")?;
         if let Some(gid) = gid {
-            user.set_gid(gid);
+            user.gid = gid;
         }
     }
-    if !arguments.additional_gids.is_empty() {
-        let mut gids = user.additional_gids().clone().unwrap_or_default();
-        gids.extend(&arguments.additional_gids);
-        user.set_additional_gids(Some(gids));
-    }
+    user.additional_gids.extend(&arguments.additional_gids);
     Ok(())
 }

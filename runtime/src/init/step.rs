@@ -383,7 +383,12 @@ mod tests {
         std::fs::write(directory.path().join("tasks"), "").unwrap();
         let opened = std::fs::File::open(directory.path()).unwrap();
         let entrance = Entrance::open(std::os::fd::AsFd::as_fd(&opened), directory.path()).unwrap();
-        let process = Plan::process_for_messages(&oci_spec::runtime::Process::default()).unwrap();
+        let process = crate::spec::oci::Process {
+            args: vec!["sh".into()],
+            cwd: "/".into(),
+            ..Default::default()
+        };
+        let process = Plan::process_for_messages(&process).unwrap();
         let failure = Failure {
             step: Step::Cgroup,
             index: 0,

@@ -3,10 +3,9 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use oci_spec::runtime as oci;
-
 use super::Error;
 use super::text::{Target, c_string};
+use crate::spec::oci;
 
 /// A node to be made.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -84,10 +83,10 @@ pub(super) fn compile(devices: &[oci::LinuxDevice]) -> Result<Vec<Device>, Error
 }
 
 fn one(field: &str, device: &oci::LinuxDevice) -> Result<Device, Error> {
-    if !device.path().is_absolute() {
+    if !device.path.is_absolute() {
         return Err(Error::field(format!("{field}.path"), "must be absolute"));
     }
-    let kind = match device.typ() {
+    let kind = match device.typ {
         oci::LinuxDeviceType::B => libc::S_IFBLK,
         oci::LinuxDeviceType::C | oci::LinuxDeviceType::U => libc::S_IFCHR,
         oci::LinuxDeviceType::P => libc::S_IFIFO,
@@ -102,14 +101,14 @@ fn one(field: &str, device: &oci::LinuxDevice) -> Result<Device, Error> {
             format!("{value} is out of range"),
         )),
     };
-    let (major, minor) = (number("major", device.major())?, number("minor", device.minor())?);
+    let (major, minor) = (number("major", device.major)?, number("minor", device.minor)?);
     Ok(Device {
-        target: Target::new(&format!("{field}.path"), device.path())?,
-        host: c_string(field, device.path())?,
-        mode: kind | device.file_mode().unwrap_or(0o666) & 0o7777,
+        target: Target::new(&format!("{field}.path"), &device.path)?,
+        host: c_string(field, &device.path)?,
+        mode: kind | device.file_mode.unwrap_or(0o666) & 0o7777,
         device: libc::makedev(major, minor),
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
+        uid: device.uid.unwrap_or(0),
+        gid: device.gid.unwrap_or(0),
     })
 }
 

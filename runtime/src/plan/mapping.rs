@@ -1,8 +1,7 @@
 //! The id mappings of a new user namespace.
 
-use oci_spec::runtime as oci;
-
 use super::{Error, Namespaces};
+use crate::spec::oci;
 
 /// The kernel takes this many lines in one map (since 4.15).
 const MAX_LINES: usize = 340;
@@ -17,8 +16,8 @@ pub struct Mappings {
 }
 
 pub(super) fn compile(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Option<Mappings>, Error> {
-    let uid = linux.uid_mappings().as_deref().unwrap_or_default();
-    let gid = linux.gid_mappings().as_deref().unwrap_or_default();
+    let uid = &linux.uid_mappings;
+    let gid = &linux.gid_mappings;
     if !namespaces.makes(libc::CLONE_NEWUSER) {
         // With a joined user namespace the mappings only repeat what it has.
         let given = !uid.is_empty() || !gid.is_empty();
@@ -43,19 +42,12 @@ fn map(field: &str, mappings: &[oci::LinuxIdMapping]) -> Result<String, Error> {
     // The container's root makes the mounts and owns what is made on the way.
     if !mappings
         .iter()
-        .any(|mapping| mapping.container_id() == 0 && mapping.size() > 0)
+        .any(|mapping| mapping.container_id == 0 && mapping.size > 0)
     {
         return Err(Error::field(field, "must map the container's id 0"));
     }
     Ok(mappings
         .iter()
-        .map(|mapping| {
-            format!(
-                "{} {} {}\n",
-                mapping.container_id(),
-                mapping.host_id(),
-                mapping.size()
-            )
-        })
+        .map(|mapping| format!("{} {} {}\n", mapping.container_id, mapping.host_id, mapping.size))
         .collect())
 }

@@ -24,8 +24,6 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime as oci;
-
 pub use device::{Device, Link};
 pub use error::Error;
 pub use mapping::Mappings;
@@ -38,6 +36,7 @@ pub use rootfs::RootfsPlan;
 pub use text::Target;
 
 use crate::cgroup::Version;
+use crate::spec::oci;
 use crate::{ContainerId, seccomp};
 
 /// What compiling needs to know besides the configuration.
@@ -90,7 +89,7 @@ impl Plan {
     /// A field is not usable, or not supported yet.
     pub fn compile(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Self, Error> {
         let default = oci::Linux::default();
-        let linux = spec.linux().as_ref().unwrap_or(&default);
+        let linux = spec.linux.as_ref().unwrap_or(&default);
         refuse(spec, linux)?;
         let namespaces = Namespaces::compile(linux)?;
         let mappings = mapping::compile(linux, &namespaces)?;
@@ -99,25 +98,25 @@ impl Plan {
             ..*facts
         };
         let process = spec
-            .process()
+            .process
             .as_ref()
             .ok_or_else(|| Error::field("process", "is needed"))?;
         let process = compile_process(process, linux, &facts)?;
-        let name = |field: &str, value: &Option<String>| {
-            let Some(value) = value.as_ref().filter(|value| !value.is_empty()) else {
+        let name = |field: &str, value: &str| {
+            if value.is_empty() {
                 return Ok(None);
-            };
+            }
             if !namespaces.has(libc::CLONE_NEWUTS) {
                 return Err(Error::field(field, "needs a uts namespace"));
             }
             text::c_string(field, value).map(Some)
         };
         Ok(Self {
-            hostname: name("hostname", spec.hostname())?,
-            domainname: name("domainname", spec.domainname())?,
+            hostname: name("hostname", &spec.hostname)?,
+            domainname: name("domainname", &spec.domainname)?,
             rootfs: rootfs::compile(spec, linux, process.terminal.is_some(), &facts)?,
             sysctls: sysctls(linux, &namespaces)?,
-            hooks_before_pivot: spec.hooks().as_ref().is_some_and(has_early_hooks),
+            hooks_before_pivot: spec.hooks.as_ref().is_some_and(has_early_hooks),
             namespaces,
             mappings,
             process,
@@ -144,12 +143,12 @@ pub fn compile_process(
 ) -> Result<ProcessPlan, Error> {
     let mut plan = process::compile(process)?;
     plan.seccomp = linux
-        .seccomp()
+        .seccomp
         .as_ref()
         .map(seccomp::compile)
         .transpose()
         .map_err(|error| Error::field("linux.seccomp", error.to_string()))?;
-    plan.personality = linux.personality().as_ref().map(limit::personality).transpose()?;
+    plan.personality = linux.personality.as_ref().map(limit::personality).transpose()?;
     plan.label = facts.lsm.label(process)?;
     if !facts.no_new_keyring {
         plan.keyring = Some(text::c_string("id", format!("_ses.{}", facts.id))?);
@@ -158,26 +157,18 @@ pub fn compile_process(
 }
 
 fn has_early_hooks(hooks: &oci::Hooks) -> bool {
-    #[allow(deprecated)]
-    let prestart = hooks.prestart();
-    [prestart, hooks.create_runtime(), hooks.create_container()]
+    [&hooks.prestart, &hooks.create_runtime, &hooks.create_container]
         .into_iter()
-        .any(|hooks| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()))
+        .any(|hooks| !hooks.is_empty())
 }
 
 /// Fields of the specification that are not carried out yet.
 fn refuse(spec: &oci::Spec, linux: &oci::Linux) -> Result<(), Error> {
     let asked = [
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        (
-            "linux.netDevices",
-            linux
-                .net_devices()
-                .as_ref()
-                .is_some_and(|devices| !devices.is_empty()),
-        ),
-        ("vm", spec.vm().is_some()),
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.memoryPolicy", linux.memory_policy.is_some()),
+        ("linux.netDevices", !linux.net_devices.is_empty()),
+        ("vm", spec.vm.is_some()),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(Error::Unsupported(field.into())),
@@ -198,7 +189,7 @@ fn sysctls(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Vec<(CString, 
         "kernel.shm_rmid_forced",
     ];
     let mut compiled = Vec::new();
-    for (name, value) in linux.sysctl().iter().flatten() {
+    for (name, value) in &linux.sysctl {
         let field = format!("linux.sysctl[{name}]");
         // Either separator may be used; what comes first is the separator, and the other one is part of a name.
         let dotted = match name.find(['.', '/']) {

@@ -7,12 +7,11 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime as oci;
-
 use super::options::{self, Options};
 use super::text::{Target, beneath_root, c_path, c_string};
 use super::{Error, Facts};
 use crate::cgroup::Version;
+use crate::spec::oci;
 use crate::sys::mount::{Attributes, Extent};
 
 /// One operation on the container's mounts, in the order of the configuration.
@@ -109,11 +108,14 @@ pub(super) fn compile(
     let mut operations = Vec::with_capacity(mounts.len());
     for (index, mount) in mounts.iter().enumerate() {
         let field = format!("mounts[{index}]");
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
             return Err(Error::Unsupported(format!("an id-mapped mount ({field})")));
         }
-        let mut options = options::parse(&field, mount.options().as_deref().unwrap_or_default())?;
-        let kind = mount.typ().as_deref().unwrap_or("none");
+        let mut options = options::parse(&field, &mount.options)?;
+        let kind = match mount.typ.as_str() {
+            "" => "none",
+            kind => kind,
+        };
         let bind = options
             .bind
             .or((kind == "bind" || kind == "rbind").then_some(kind == "rbind"));
@@ -131,7 +133,7 @@ pub(super) fn compile(
         }
         match (kind, facts.cgroup_version) {
             ("cgroup", Version::V1 | Version::Hybrid) => {
-                cgroup_v1(&field, mount.destination(), &options, facts, &mut operations)?;
+                cgroup_v1(&field, &mount.destination, &options, facts, &mut operations)?;
             }
             ("cgroup", Version::V2) => operations.push(new_mount(&field, mount, "cgroup2", options)?),
             ("none", _) => return Err(Error::field(format!("{field}.type"), "is needed without bind")),
@@ -158,14 +160,16 @@ fn bind_mount(
             format!("option {} has no meaning for a bind mount", key.to_string_lossy()),
         ));
     }
-    let source = mount
-        .source()
-        .as_ref()
-        .ok_or_else(|| Error::field(format!("{field}.source"), "is needed for a bind mount"))?;
-    let source = c_path(&format!("{field}.source"), &facts.bundle.join(source))?;
+    if mount.source.as_os_str().is_empty() {
+        return Err(Error::field(
+            format!("{field}.source"),
+            "is needed for a bind mount",
+        ));
+    }
+    let source = c_path(&format!("{field}.source"), &facts.bundle.join(&mount.source))?;
     place(
         field,
-        mount.destination(),
+        &mount.destination,
         Source::Bind { path: source, tree },
         options,
         "bind",
@@ -178,10 +182,10 @@ fn is_superblock_flag(key: &CString) -> bool {
 
 fn new_mount(field: &str, mount: &oci::Mount, kind: &str, mut options: Options) -> Result<Operation, Error> {
     let mut parameters = Vec::with_capacity(options.data.len() + 1);
-    if let Some(source) = mount.source() {
+    if !mount.source.as_os_str().is_empty() {
         parameters.push((
             c"source".to_owned(),
-            Some(c_path(&format!("{field}.source"), source)?),
+            Some(c_path(&format!("{field}.source"), &mount.source)?),
         ));
     }
     parameters.append(&mut options.data);
@@ -189,7 +193,7 @@ fn new_mount(field: &str, mount: &oci::Mount, kind: &str, mut options: Options) 
         kind: c_string(&format!("{field}.type"), kind)?,
         parameters,
     };
-    place(field, mount.destination(), source, options, kind)
+    place(field, &mount.destination, source, options, kind)
 }
 
 fn place(

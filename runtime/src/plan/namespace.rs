@@ -4,9 +4,8 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use oci_spec::runtime as oci;
-
 use super::Error;
+use crate::spec::oci::{self, LinuxNamespaceType as Type};
 
 /// The namespaces of a container.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -58,6 +57,21 @@ pub fn name(kind: u64) -> &'static str {
     }
 }
 
+/// The one `CLONE_NEW*` bit of a type.
+fn kind(typ: Type) -> u64 {
+    let kind = match typ {
+        Type::Pid => libc::CLONE_NEWPID,
+        Type::Network => libc::CLONE_NEWNET,
+        Type::Mount => libc::CLONE_NEWNS,
+        Type::Ipc => libc::CLONE_NEWIPC,
+        Type::Uts => libc::CLONE_NEWUTS,
+        Type::User => libc::CLONE_NEWUSER,
+        Type::Cgroup => libc::CLONE_NEWCGROUP,
+        Type::Time => libc::CLONE_NEWTIME,
+    };
+    kind as u64
+}
+
 /// The types that the child makes itself.
 const LATE: u64 = (libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME) as u64;
 
@@ -90,24 +104,22 @@ impl Namespaces {
 
     pub(super) fn compile(linux: &oci::Linux) -> Result<Self, Error> {
         let mut namespaces = Self::default();
-        for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        for (index, namespace) in linux.namespaces.iter().enumerate() {
             let field = format!("linux.namespaces[{index}]");
-            let kind = namespace.typ() as u64;
+            let kind = kind(namespace.typ);
             if namespaces.has(kind as libc::c_int) {
                 return Err(Error::field(field, format!("a second {} namespace", name(kind))));
             }
-            match namespace.path() {
-                Some(path) if !path.as_os_str().is_empty() => {
-                    if !path.is_absolute() {
-                        return Err(Error::field(format!("{field}.path"), "must be absolute"));
-                    }
-                    namespaces.join.push(Join {
-                        kind,
-                        path: path.clone(),
-                    });
-                }
-                _ if kind & LATE != 0 => namespaces.unshare |= kind,
-                _ => namespaces.create |= kind,
+            let path = &namespace.path;
+            if path.is_absolute() {
+                let path = path.clone();
+                namespaces.join.push(Join { kind, path });
+            } else if !path.as_os_str().is_empty() {
+                return Err(Error::field(format!("{field}.path"), "must be absolute"));
+            } else if kind & LATE != 0 {
+                namespaces.unshare |= kind;
+            } else {
+                namespaces.create |= kind;
             }
         }
         namespaces.loopback = namespaces.makes(libc::CLONE_NEWNET);
@@ -133,13 +145,10 @@ impl Namespaces {
 }
 
 fn time_offsets(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Option<CString>, Error> {
-    let Some(offsets) = linux
-        .time_offsets()
-        .as_ref()
-        .filter(|offsets| !offsets.is_empty())
-    else {
+    let offsets = &linux.time_offsets;
+    if offsets.is_empty() {
         return Ok(None);
-    };
+    }
     if !namespaces.makes(libc::CLONE_NEWTIME) {
         return Err(Error::field("linux.timeOffsets", "needs a new time namespace"));
     }
@@ -151,8 +160,7 @@ fn time_offsets(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Option<CS
                 format!("unknown clock {clock:?}"),
             ));
         }
-        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
-        lines.push(format!("{clock} {seconds} {nanoseconds}\n"));
+        lines.push(format!("{clock} {} {}\n", offset.secs, offset.nanosecs));
     }
     lines.sort();
     super::text::c_string("linux.timeOffsets", lines.concat()).map(Some)

@@ -3,11 +3,10 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use oci_spec::runtime as oci;
-
 use super::Error;
 use super::text::{c_path, c_string};
 use crate::seccomp;
+use crate::spec::oci;
 use crate::sys::credentials::CapabilitySets;
 use crate::sys::process::Scheduling;
 use crate::sys::strings::Strings;
@@ -68,22 +67,21 @@ pub struct Label {
 
 /// Compiles `process`. `seccomp` and `personality` belong to the container and are compiled elsewhere.
 pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
-    let arguments = process.args().as_deref().unwrap_or_default();
+    let arguments = &process.args;
     let Some(program) = arguments.first() else {
         return Err(Error::field("process.args", "must not be empty"));
     };
     if program.is_empty() {
         return Err(Error::field("process.args[0]", "must not be empty"));
     }
-    let environment = process.env().as_deref().unwrap_or_default();
-    let (environment, look_up_home) = compile_environment(environment)?;
-    if !process.cwd().is_absolute() {
+    let (environment, look_up_home) = compile_environment(&process.env)?;
+    if !process.cwd.is_absolute() {
         return Err(Error::field("process.cwd", "must be absolute"));
     }
-    let user = process.user();
+    let user = &process.user;
     check_ids(user)?;
     Ok(ProcessPlan {
-        candidates: candidates(program, process.env().as_deref().unwrap_or_default())?,
+        candidates: candidates(program, &process.env)?,
         arguments: Strings::new(
             arguments
                 .iter()
@@ -95,24 +93,24 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
             false => Strings::new(environment),
         },
         look_up_home,
-        cwd: c_path("process.cwd", process.cwd())?,
-        uid: user.uid(),
-        gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
-        umask: user.umask().unwrap_or(0o022),
-        capabilities: super::capability::compile(process.capabilities().as_ref()),
-        no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        rlimits: super::limit::rlimits(process.rlimits().as_deref().unwrap_or_default())?,
+        cwd: c_path("process.cwd", &process.cwd)?,
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.additional_gids.clone(),
+        umask: user.umask.unwrap_or(0o022),
+        capabilities: super::capability::compile(process.capabilities.as_ref()),
+        no_new_privileges: process.no_new_privileges,
+        rlimits: super::limit::rlimits(&process.rlimits)?,
         seccomp: None,
         terminal: terminal(process)?,
         oom_score_adj: oom_score_adj(process)?,
         io_priority: process
-            .io_priority()
+            .io_priority
             .as_ref()
             .map(super::limit::io_priority)
             .transpose()?,
         scheduling: process
-            .scheduler()
+            .scheduler
             .as_ref()
             .map(super::limit::scheduling)
             .transpose()?,
@@ -120,7 +118,7 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
         label: None,
         keyring: None,
     })
-    .and_then(|plan| match process.exec_cpu_affinity() {
+    .and_then(|plan| match process.exec_cpu_affinity {
         Some(_) => Err(Error::Unsupported("process.execCPUAffinity".into())),
         None => Ok(plan),
     })
@@ -128,8 +126,8 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
 
 /// The highest number is no id: to `setresuid(2)` it means "leave it", and the process would stay root.
 fn check_ids(user: &oci::User) -> Result<(), Error> {
-    let groups = user.additional_gids().as_deref().unwrap_or_default();
-    let ids = [("uid", user.uid()), ("gid", user.gid())];
+    let groups = &user.additional_gids;
+    let ids = [("uid", user.uid), ("gid", user.gid)];
     let ids = ids
         .into_iter()
         .chain(groups.iter().map(|gid| ("additionalGids", *gid)));
@@ -190,28 +188,28 @@ fn candidates(program: &str, environment: &[String]) -> Result<Vec<CString>, Err
 }
 
 fn terminal(process: &oci::Process) -> Result<Option<(u16, u16)>, Error> {
-    if !process.terminal().unwrap_or(false) {
+    if !process.terminal {
         return Ok(None);
     }
-    let Some(size) = process.console_size() else {
+    let Some(size) = process.console_size else {
         return Ok(Some((0, 0)));
     };
     let side = |name: &str, value: u64| {
         u16::try_from(value).map_err(|_| Error::field(format!("process.consoleSize.{name}"), "is too large"))
     };
-    Ok(Some((
-        side("height", size.height())?,
-        side("width", size.width())?,
-    )))
+    Ok(Some((side("height", size.height)?, side("width", size.width)?)))
 }
 
 fn oom_score_adj(process: &oci::Process) -> Result<Option<i32>, Error> {
-    match process.oom_score_adj() {
-        Some(score) if !(-1000..=1000).contains(&score) => Err(Error::field(
+    let Some(score) = process.oom_score_adj else {
+        return Ok(None);
+    };
+    match i32::try_from(score) {
+        Ok(score @ -1000..=1000) => Ok(Some(score)),
+        _ => Err(Error::field(
             "process.oomScoreAdj",
             "must be between -1000 and 1000",
         )),
-        score => Ok(score),
     }
 }
 
@@ -226,14 +224,18 @@ mod tests {
     #[test]
     fn the_number_that_changes_no_id_is_refused() {
         for (uid, gid, group) in [(u32::MAX, 0, 0), (0, u32::MAX, 0), (0, 0, u32::MAX)] {
-            let mut user = oci::User::default();
-            user.set_uid(uid)
-                .set_gid(gid)
-                .set_additional_gids(Some(vec![group]));
+            let user = oci::User {
+                uid,
+                gid,
+                additional_gids: vec![group],
+                ..oci::User::default()
+            };
             assert!(check_ids(&user).is_err(), "{uid}:{gid} {group}");
         }
-        let mut user = oci::User::default();
-        user.set_uid(u32::MAX - 1);
+        let user = oci::User {
+            uid: u32::MAX - 1,
+            ..oci::User::default()
+        };
         assert!(check_ids(&user).is_ok());
     }
 

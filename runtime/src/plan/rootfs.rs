@@ -3,10 +3,9 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use oci_spec::runtime as oci;
-
 use super::text::{Target, beneath_root, c_path};
 use super::{Device, Error, Facts, Link, Operation, device, mount};
+use crate::spec::oci;
 
 /// The root file system, ready to be built by the child half.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,40 +43,39 @@ pub(super) fn compile(
     facts: &Facts<'_>,
 ) -> Result<RootfsPlan, Error> {
     let root = spec
-        .root()
+        .root
         .as_ref()
         .ok_or_else(|| Error::field("root", "is needed"))?;
-    if root.path().as_os_str().is_empty() {
+    if root.path.as_os_str().is_empty() {
         return Err(Error::field("root.path", "must not be empty"));
     }
-    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    let label = Some(linux.mount_label.as_str()).filter(|label| !label.is_empty());
     if label.is_some() && !facts.lsm.selinux {
         return Err(Error::field(
             "linux.mountLabel",
             "SELinux is not enabled on this host",
         ));
     }
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let mounts = &spec.mounts;
     let own_dev = !mounts.iter().any(covers_dev_with_host);
     let propagation = root_propagation(linux)?;
-    let paths = |field: &str, paths: &Option<Vec<String>>| -> Result<Vec<CString>, Error> {
-        let paths = paths.as_deref().unwrap_or_default().iter();
-        let clean = paths.map(|path| beneath_root(Path::new(path)));
+    let paths = |field: &str, paths: &[String]| -> Result<Vec<CString>, Error> {
+        let clean = paths.iter().map(|path| beneath_root(Path::new(path)));
         clean
             .filter(|path| !path.as_os_str().is_empty())
             .map(|path| c_path(field, &path))
             .collect()
     };
-    let cwd = spec.process().as_ref().map(|process| beneath_root(process.cwd()));
+    let cwd = spec.process.as_ref().map(|process| beneath_root(&process.cwd));
     Ok(RootfsPlan {
-        path: c_path("root.path", &facts.bundle.join(root.path()))?,
+        path: c_path("root.path", &facts.bundle.join(&root.path))?,
         propagation: propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC),
         root_propagation: propagation,
-        read_only: root.readonly().unwrap_or(false),
+        read_only: root.readonly,
         no_pivot: facts.no_pivot,
         operations: mount::compile(mounts, label, facts)?,
         devices: if own_dev {
-            device::compile(linux.devices().as_deref().unwrap_or_default())?
+            device::compile(&linux.devices)?
         } else {
             Vec::new()
         },
@@ -86,8 +84,8 @@ pub(super) fn compile(
             true => Some(Target::new("process.terminal", Path::new("/dev/console"))?),
             false => None,
         },
-        masked: paths("linux.maskedPaths", linux.masked_paths())?,
-        read_only_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
+        masked: paths("linux.maskedPaths", &linux.masked_paths)?,
+        read_only_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         cwd: match cwd {
             Some(cwd) if !cwd.as_os_str().is_empty() => Some(Target::new("process.cwd", &cwd)?),
             _ => None,
@@ -97,23 +95,19 @@ pub(super) fn compile(
 
 /// A `/dev` that is bound from the host has its nodes, and they are not ours to change.
 fn covers_dev_with_host(mount: &oci::Mount) -> bool {
-    let bound = mount.typ().as_deref() == Some("bind")
+    let bound = mount.typ == "bind"
         || mount
-            .options()
+            .options
             .iter()
-            .flatten()
             .any(|option| option == "bind" || option == "rbind");
-    bound && beneath_root(mount.destination()) == Path::new("dev")
+    bound && beneath_root(&mount.destination) == Path::new("dev")
 }
 
 fn root_propagation(linux: &oci::Linux) -> Result<Option<u64>, Error> {
-    let Some(name) = linux
-        .rootfs_propagation()
-        .as_deref()
-        .filter(|name| !name.is_empty())
-    else {
+    let name = linux.rootfs_propagation.as_str();
+    if name.is_empty() {
         return Ok(None);
-    };
+    }
     let (name, tree) = match name.strip_prefix('r') {
         Some(rest) => (rest, libc::MS_REC),
         None => (name, 0),

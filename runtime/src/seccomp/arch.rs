@@ -1,6 +1,6 @@
 //! The architectures that a filter can meet on this host, and how their system calls are told apart.
 
-use oci_spec::runtime::Arch as OciArch;
+use crate::spec::oci::Arch as OciArch;
 
 /// An x32 program marks its numbers with this bit; the kernel reports it as x86_64 otherwise.
 pub(super) const X32_BIT: u32 = 1 << 30;
@@ -28,12 +28,12 @@ impl Arch {
     /// Others are left out of the filter: the kernel never asks about a call of theirs.
     pub fn runnable(arch: OciArch, native: Self) -> Option<Self> {
         let arch = match arch {
-            OciArch::ScmpArchNative => native,
-            OciArch::ScmpArchX86_64 => Self::X86_64,
-            OciArch::ScmpArchX86 => Self::X86,
-            OciArch::ScmpArchX32 => Self::X32,
-            OciArch::ScmpArchAarch64 => Self::Aarch64,
-            OciArch::ScmpArchArm => Self::Arm,
+            OciArch::Native => native,
+            OciArch::X86_64 => Self::X86_64,
+            OciArch::X86 => Self::X86,
+            OciArch::X32 => Self::X32,
+            OciArch::Aarch64 => Self::Aarch64,
+            OciArch::Arm => Self::Arm,
             _ => return None,
         };
         (arch.family() == native.family()).then_some(arch)

@@ -4,10 +4,9 @@
 //! end: every target is there before the jump to it, distances are known, and where one is too far a
 //! repeated return or an unconditional jump is put in between.
 
-use oci_spec::runtime::LinuxSeccompOperator as Operator;
-
 use super::rules::{Condition, Outcome, RET_KILL_THREAD, Rule, Rules, Section};
 use super::{Error, Instruction, MAX_INSTRUCTIONS};
+use crate::spec::oci::LinuxSeccompOperator as Operator;
 
 pub(super) const LOAD: u16 = 0x20;
 pub(super) const AND: u16 = 0x54;
@@ -110,12 +109,12 @@ impl Assembler {
         // Both targets have little-endian halves.
         let at = ARGS + 8 * condition.index as u32;
         let (code, holds, fails) = match condition.operator {
-            Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq => (JUMP_EQUAL, holds, fails),
-            Operator::ScmpCmpNe => (JUMP_EQUAL, fails, holds),
-            Operator::ScmpCmpGt => (JUMP_GREATER, holds, fails),
-            Operator::ScmpCmpLe => (JUMP_GREATER, fails, holds),
-            Operator::ScmpCmpGe => (JUMP_GREATER_EQUAL, holds, fails),
-            Operator::ScmpCmpLt => (JUMP_GREATER_EQUAL, fails, holds),
+            Operator::Eq | Operator::MaskedEq => (JUMP_EQUAL, holds, fails),
+            Operator::Ne => (JUMP_EQUAL, fails, holds),
+            Operator::Gt => (JUMP_GREATER, holds, fails),
+            Operator::Le => (JUMP_GREATER, fails, holds),
+            Operator::Ge => (JUMP_GREATER_EQUAL, holds, fails),
+            Operator::Lt => (JUMP_GREATER_EQUAL, fails, holds),
         };
         let lower = self.branch(code, low, holds, fails);
         let lower = self.masked_load(at, low_mask, lower);

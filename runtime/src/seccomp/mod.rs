@@ -23,8 +23,8 @@ mod syscalls;
 mod tests;
 
 pub use error::Error;
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 
+use crate::spec::oci::{LinuxSeccomp, LinuxSeccompFlag};
 use arch::Arch;
 use rules::Rules;
 
@@ -76,22 +76,22 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program, Error> {
 }
 
 fn compile_for(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error> {
-    let flags = flags(profile.flags().as_deref())?;
+    let flags = flags(profile.flags.as_deref())?;
     let instructions = assemble::program(&Rules::of(profile, native)?)?;
     Ok(Program { instructions, flags })
 }
 
 /// Without any mention of flags, containers keep the speed of their programs: `SPEC_ALLOW`, as with runc.
-fn flags(flags: Option<&[LinuxSeccompFilterFlag]>) -> Result<u32, Error> {
+fn flags(flags: Option<&[LinuxSeccompFlag]>) -> Result<u32, Error> {
     const TSYNC: u32 = 1;
     const LOG: u32 = 1 << 1;
     const SPEC_ALLOW: u32 = 1 << 2;
     let Some(flags) = flags else { return Ok(SPEC_ALLOW) };
     flags.iter().try_fold(0, |bits, flag| match flag {
-        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => Ok(bits | TSYNC),
-        LinuxSeccompFilterFlag::SeccompFilterFlagLog => Ok(bits | LOG),
-        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => Ok(bits | SPEC_ALLOW),
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
+        LinuxSeccompFlag::Tsync => Ok(bits | TSYNC),
+        LinuxSeccompFlag::Log => Ok(bits | LOG),
+        LinuxSeccompFlag::SpecAllow => Ok(bits | SPEC_ALLOW),
+        LinuxSeccompFlag::WaitKillableRecv => {
             let problem = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without SCMP_ACT_NOTIFY";
             Err(Error::field("flags", problem))
         }

@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
-
 use super::arch::{Arch, X32_BIT, multiplexed};
 use super::{Error, syscalls};
+use crate::spec::oci::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 
 pub(super) const RET_KILL_THREAD: u32 = 0;
 const RET_ERRNO: u32 = 0x0005_0000;
@@ -75,22 +74,25 @@ pub(super) struct Rules {
 
 impl Rules {
     pub fn of(profile: &LinuxSeccomp, native: Arch) -> Result<Self, Error> {
+        let Some(default_action) = profile.default_action else {
+            return Err(Error::field("defaultAction", "is needed"));
+        };
         let default = answer(
-            profile.default_action(),
-            profile.default_errno_ret(),
+            default_action,
+            profile.default_errno_ret,
             "defaultAction",
             "defaultErrnoRet",
         )?;
         let mut archs = vec![native];
-        for arch in profile.architectures().iter().flatten() {
+        for arch in &profile.architectures {
             archs.extend(Arch::runnable(*arch, native).filter(|arch| !archs.contains(arch)));
         }
         let mut tables: Vec<Table> = archs.into_iter().map(Table::new).collect();
-        for (index, call) in profile.syscalls().iter().flatten().enumerate() {
+        for (index, call) in profile.syscalls.iter().enumerate() {
             let at = |name: &str| format!("syscalls[{index}].{name}");
-            let answer = answer(call.action(), call.errno_ret(), &at("action"), &at("errnoRet"))?;
-            let alternatives = alternatives(call.args().as_deref().unwrap_or_default(), &at("args"))?;
-            for name in call.names() {
+            let answer = answer(call.action, call.errno_ret, &at("action"), &at("errnoRet"))?;
+            let alternatives = alternatives(&call.args, &at("args"))?;
+            for name in &call.names {
                 if name.is_empty() {
                     return Err(Error::field(at("names"), "empty string is not a valid syscall"));
                 }
@@ -101,7 +103,7 @@ impl Rules {
         }
         Ok(Self {
             default,
-            sections: sections(&tables, profile.default_action(), default),
+            sections: sections(&tables, default_action, default),
         })
     }
 }
@@ -116,20 +118,20 @@ fn answer(
     use LinuxSeccompAction as Action;
     let eperm = libc::EPERM.cast_unsigned();
     Ok(match action {
-        Action::ScmpActKill | Action::ScmpActKillThread => RET_KILL_THREAD,
-        Action::ScmpActKillProcess => 0x8000_0000,
-        Action::ScmpActTrap => 0x0003_0000,
-        Action::ScmpActLog => RET_LOG,
-        Action::ScmpActAllow => RET_ALLOW,
-        Action::ScmpActErrno => match data.unwrap_or(eperm) {
+        Action::Kill | Action::KillThread => RET_KILL_THREAD,
+        Action::KillProcess => 0x8000_0000,
+        Action::Trap => 0x0003_0000,
+        Action::Log => RET_LOG,
+        Action::Allow => RET_ALLOW,
+        Action::Errno => match data.unwrap_or(eperm) {
             errno @ 0..=MAX_ERRNO => RET_ERRNO | errno,
             errno => return Err(Error::field(data_field, format!("{errno} is no error number"))),
         },
-        Action::ScmpActTrace => match data.unwrap_or(eperm) {
+        Action::Trace => match data.unwrap_or(eperm) {
             data @ 0..=0xffff => RET_TRACE | data,
             data => return Err(Error::field(data_field, format!("{data} has more than 16 bits"))),
         },
-        Action::ScmpActNotify => {
+        Action::Notify => {
             return Err(Error::Unsupported(format!(
                 "linux.seccomp.{action_field}: SCMP_ACT_NOTIFY"
             )));
@@ -141,19 +143,17 @@ fn answer(
 fn alternatives(args: &[LinuxSeccompArg], field: &str) -> Result<Vec<Vec<Condition>>, Error> {
     let mut conditions = Vec::with_capacity(args.len());
     for (index, arg) in args.iter().enumerate() {
-        if arg.index() > 5 {
-            let problem = format!("{} is not an argument's index (0 to 5)", arg.index());
+        if arg.index > 5 {
+            let problem = format!("{} is not an argument's index (0 to 5)", arg.index);
             return Err(Error::field(format!("{field}[{index}].index"), problem));
         }
-        let (value, mask) = match arg.op() {
-            LinuxSeccompOperator::ScmpCmpMaskedEq => {
-                (arg.value_two().unwrap_or(0) & arg.value(), arg.value())
-            }
-            _ => (arg.value(), u64::MAX),
+        let (value, mask) = match arg.op {
+            LinuxSeccompOperator::MaskedEq => (arg.value_two & arg.value, arg.value),
+            _ => (arg.value, u64::MAX),
         };
         conditions.push(Condition {
-            index: arg.index(),
-            operator: arg.op(),
+            index: arg.index as usize,
+            operator: arg.op,
             value,
             mask,
         });
@@ -204,7 +204,7 @@ impl Table {
         {
             let operation = Condition {
                 index: 0,
-                operator: LinuxSeccompOperator::ScmpCmpEq,
+                operator: LinuxSeccompOperator::Eq,
                 value: operation,
                 mask: u64::MAX,
             };
@@ -253,7 +253,7 @@ fn sections(tables: &[Table], default_action: LinuxSeccompAction, default: u32) 
     // know; EPERM would be taken for the answer. A permissive default needs no such help.
     let stays = matches!(
         default_action,
-        LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog | LinuxSeccompAction::ScmpActTrace
+        LinuxSeccompAction::Allow | LinuxSeccompAction::Log | LinuxSeccompAction::Trace
     );
     let beyond = if stays {
         default

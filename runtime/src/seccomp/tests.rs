@@ -1,12 +1,12 @@
 //! The compiled program, run by an interpreter, against a plain reading of the profile.
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator};
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::arch::Arch;
 use super::assemble::{AND, ARCH, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, LOAD, NUMBER, RETURN};
 use super::{Instruction, compile_for, syscalls};
+use crate::spec::oci::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator};
 
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
@@ -293,35 +293,33 @@ fn naive(profile: &LinuxSeccomp, arch: u32, number: u32, args: [u64; 6]) -> u32 
     let number = if column == 2 { number & !X32 } else { number };
     let narrow = |value: u64| if column == 1 { value & 0xffff_ffff } else { value };
     let action = |action: LinuxSeccompAction, errno: Option<u32>| match action {
-        LinuxSeccompAction::ScmpActAllow => ALLOW,
-        LinuxSeccompAction::ScmpActErrno => 0x0005_0000 | errno.unwrap_or(1),
+        LinuxSeccompAction::Allow => ALLOW,
+        LinuxSeccompAction::Errno => 0x0005_0000 | errno.unwrap_or(1),
         _ => 0x0003_0000,
     };
-    let default = action(profile.default_action(), profile.default_errno_ret());
+    let default = action(profile.default_action.unwrap(), profile.default_errno_ret);
     let (mut last, mut first_match, mut whole) = (None, None, None);
-    for call in profile.syscalls().iter().flatten() {
-        let answer = action(call.action(), call.errno_ret());
-        for name in call.names() {
+    for call in &profile.syscalls {
+        let answer = action(call.action, call.errno_ret);
+        for name in &call.names {
             let here = syscalls::numbers(name).unwrap()[column];
             last = last.max(here);
             if here != Some(number) || answer == default {
                 continue;
             }
-            let holds = call.args().iter().flatten().all(|arg| {
-                let (have, want) = (narrow(args[arg.index()]), narrow(arg.value()));
-                match arg.op() {
-                    LinuxSeccompOperator::ScmpCmpNe => have != want,
-                    LinuxSeccompOperator::ScmpCmpLt => have < want,
-                    LinuxSeccompOperator::ScmpCmpLe => have <= want,
-                    LinuxSeccompOperator::ScmpCmpEq => have == want,
-                    LinuxSeccompOperator::ScmpCmpGe => have >= want,
-                    LinuxSeccompOperator::ScmpCmpGt => have > want,
-                    LinuxSeccompOperator::ScmpCmpMaskedEq => {
-                        have & want == narrow(arg.value_two().unwrap_or(0)) & want
-                    }
+            let holds = call.args.iter().all(|arg| {
+                let (have, want) = (narrow(args[arg.index as usize]), narrow(arg.value));
+                match arg.op {
+                    LinuxSeccompOperator::Ne => have != want,
+                    LinuxSeccompOperator::Lt => have < want,
+                    LinuxSeccompOperator::Le => have <= want,
+                    LinuxSeccompOperator::Eq => have == want,
+                    LinuxSeccompOperator::Ge => have >= want,
+                    LinuxSeccompOperator::Gt => have > want,
+                    LinuxSeccompOperator::MaskedEq => have & want == narrow(arg.value_two) & want,
                 }
             });
-            if call.args().as_ref().is_none_or(Vec::is_empty) {
+            if call.args.is_empty() {
                 whole = whole.or(Some(answer));
             } else if holds {
                 first_match = first_match.or(Some(answer));

@@ -4,11 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime as oci;
-use serde_json::Value;
-
 use super::locate::typed;
-use super::{Error, normalize, validate, validate_process};
+use super::{Error, normalize, oci, validate, validate_process};
 
 /// The configuration's name in a bundle.
 pub const CONFIG_FILE: &str = "config.json";
@@ -63,9 +60,8 @@ pub fn load(bundle: &Path) -> Result<Spec, Error> {
 ///
 /// As [`load`], but for reading.
 pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
-    let mut document = object(&original)?;
-    let warnings = normalize::spec(&mut document)?;
-    let oci = typed(&document, "")?;
+    let mut oci: oci::Spec = typed(&original, "")?;
+    let warnings = normalize::spec(&mut oci);
     validate(&oci)?;
     Ok(Spec {
         original,
@@ -80,19 +76,10 @@ pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
 ///
 /// As [`parse`].
 pub fn parse_process(document: &[u8]) -> Result<(oci::Process, Vec<String>), Error> {
-    let mut document = object(document)?;
-    let warnings = normalize::process(&mut document, "process")?;
-    let process = typed(&document, "process")?;
+    let mut process = typed(document, "process")?;
+    let warnings = normalize::process(&mut process);
     validate_process(&process, "process")?;
     Ok((process, warnings))
-}
-
-fn object(text: &[u8]) -> Result<Value, Error> {
-    let document: Value = serde_json::from_slice(text).map_err(Error::Syntax)?;
-    if !document.is_object() {
-        return Err(Error::field("", "must be an object"));
-    }
-    Ok(document)
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {

@@ -1,8 +1,6 @@
 //! The container's configuration: loading `config.json`, checking it, and the example that `spec` prints.
 //!
-//! The typed form is [`oci_spec::runtime::Spec`]. That crate is strict where the runtimes in use are lenient
-//! (one unknown capability fails the whole document) and forgets fields it does not know, so the document is
-//! normalised before it is typed, and the original bytes are kept.
+//! The typed form is [`oci::Spec`]. It forgets fields it does not know, so the original bytes are kept beside it.
 //!
 //! Refused here: documents past [`MAX_CONFIG_BYTES`], unknown values of enumerations, and everything that
 //! could not be carried out faithfully. An error names the field it is about.
@@ -12,6 +10,7 @@ mod error;
 mod load;
 mod locate;
 mod normalize;
+pub mod oci;
 mod validate;
 
 #[cfg(test)]
@@ -20,4 +19,5 @@ mod tests;
 pub use default::{OCI_VERSION, default};
 pub use error::Error;
 pub use load::{CONFIG_FILE, MAX_CONFIG_BYTES, Spec, load, parse, parse_process};
+pub use normalize::is_capability;
 pub use validate::{validate, validate_process};

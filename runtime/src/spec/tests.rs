@@ -45,10 +45,8 @@ fn the_original_bytes_are_kept_with_what_the_typed_form_does_not_know() {
     let bytes = document(json!({"future": {"field": 1}})).to_string().into_bytes();
     let spec = parse(bytes.clone()).unwrap();
     assert_eq!(spec.original(), bytes);
-    assert_eq!(
-        spec.oci().root().as_ref().unwrap().path().to_str(),
-        Some("rootfs")
-    );
+    let root = spec.oci().root.as_ref().unwrap();
+    assert_eq!(root.path.to_str(), Some("rootfs"));
     assert!(spec.warnings().is_empty());
 }
 
@@ -62,18 +60,10 @@ fn unknown_capabilities_are_left_out_and_told() {
         spec.warnings(),
         ["ignoring unknown or unavailable capabilities: [CAP_A CAP_TIME_TRAVEL]"]
     );
-    let sets = spec
-        .oci()
-        .process()
-        .as_ref()
-        .unwrap()
-        .capabilities()
-        .clone()
-        .unwrap();
-    assert_eq!(
-        sets.bounding().as_ref().map(std::collections::HashSet::len),
-        Some(1)
-    );
+    let process = spec.oci().process.as_ref().unwrap();
+    let sets = process.capabilities.as_ref().unwrap();
+    assert_eq!(sets.bounding, ["CAP_KILL"]);
+    assert!(sets.ambient.is_empty());
 }
 
 #[test]
@@ -86,9 +76,10 @@ fn null_is_as_if_it_were_not_there() {
         r#""linux":{"resources":{"pids":{"limit":null},"memory":null},"seccomp":null,"#,
     );
     let spec = parse(text.into_bytes()).unwrap();
-    let linux = spec.oci().linux().as_ref().unwrap();
+    let linux = spec.oci().linux.as_ref().unwrap();
+    let resources = linux.resources.as_ref().unwrap();
     assert!(
-        linux.resources().as_ref().unwrap().pids().is_none(),
+        resources.pids.is_none_or(|pids| pids.limit.is_none()),
         "no limit is not a limit of zero"
     );
 }
@@ -100,12 +91,11 @@ fn an_empty_seccomp_profile_is_none_and_kernel_memory_is_left_out() {
         "resources": {"memory": {"kernel": 5, "limit": 7}, "devices": [{"allow": false, "type": "", "access": "rwm"}]},
     }}))
     .unwrap();
-    let linux = spec.oci().linux().as_ref().unwrap();
-    assert!(linux.seccomp().is_none());
-    assert_eq!(
-        linux.resources().as_ref().unwrap().memory().unwrap().limit(),
-        Some(7)
-    );
+    let linux = spec.oci().linux.as_ref().unwrap();
+    assert!(linux.seccomp.is_none());
+    let resources = linux.resources.as_ref().unwrap();
+    assert_eq!(resources.memory.as_ref().unwrap().limit, Some(7));
+    assert_eq!(resources.devices[0].typ, None);
     assert_eq!(
         spec.warnings(),
         ["Kernel memory settings are ignored and will be removed"]
@@ -173,8 +163,8 @@ fn the_typed_parsers_complaints_are_located() {
         ),
         (json!({"annotations": {"a/b~c": 5}}), "annotations.a/b~c: "),
         (
-            json!({"mounts": [{"source": "x"}]}),
-            "mounts[0]: missing field `destination`",
+            json!({"linux": {"namespaces": [{"type": "pid"}, {"path": "x"}]}}),
+            "linux.namespaces[1]: missing field `type`",
         ),
     ] {
         let refusal = refusal(changes);
@@ -216,7 +206,7 @@ fn a_process_alone_is_checked_like_one_in_a_configuration() {
     let (process, warnings) =
         parse(json!({"cwd": "/", "args": ["id"], "capabilities": {"bounding": ["CAP_NEW"]}, "user": {"uid": 1, "gid": 2}}))
             .unwrap();
-    assert_eq!(process.user().uid(), 1);
+    assert_eq!(process.user.uid, 1);
     assert_eq!(warnings.len(), 1);
     assert_eq!(
         parse(json!({"cwd": "/", "args": []})).unwrap_err().to_string(),
@@ -227,14 +217,139 @@ fn a_process_alone_is_checked_like_one_in_a_configuration() {
 #[test]
 fn the_examples_are_usable_configurations() {
     let rooted = parse(default(None, false).into_bytes()).unwrap();
-    assert_eq!(rooted.oci().version(), OCI_VERSION);
+    assert_eq!(rooted.oci().oci_version, OCI_VERSION);
     assert!(!default(None, false).contains("cgroup\"\n\t\t\t}"));
     assert!(default(None, true).contains("\"type\": \"cgroup\"\n\t\t\t}"));
     let text = default(Some((1000, 100)), true);
     assert!(!text.contains('@'), "{text}");
     let rootless = parse(text.into_bytes()).unwrap();
-    let linux = rootless.oci().linux().as_ref().unwrap();
-    assert_eq!(linux.uid_mappings().as_ref().unwrap()[0].host_id(), 1000);
-    assert_eq!(linux.gid_mappings().as_ref().unwrap()[0].host_id(), 100);
-    assert!(linux.resources().is_none());
+    let linux = rootless.oci().linux.as_ref().unwrap();
+    assert_eq!(linux.uid_mappings[0].host_id, 1000);
+    assert_eq!(linux.gid_mappings[0].host_id, 100);
+    assert!(linux.resources.is_none());
+}
+
+/// What is written is what was read: no field is lost, renamed or invented on the way.
+#[test]
+fn the_types_have_the_fields_of_the_specification() {
+    let full: Value = serde_json::from_str(include_str!("full.json")).unwrap();
+    let typed: oci::Spec = serde_json::from_value(full.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&typed).unwrap(), full);
+    for example in [default(None, true), default(Some((1, 2)), false)] {
+        let typed: oci::Spec = serde_json::from_str(&example).unwrap();
+        let example: Value = serde_json::from_str(&example).unwrap();
+        assert_eq!(serde_json::to_value(&typed).unwrap(), example);
+    }
+}
+
+#[test]
+fn numbers_outside_of_their_type_are_refused_by_their_field() {
+    let resources = |resources: Value| json!({"linux": {"resources": resources}});
+    for (changes, field) in [
+        (
+            json!({"process": {"user": {"uid": 4_294_967_296u64}}}),
+            "process.user.uid: ",
+        ),
+        (
+            json!({"process": {"user": {"additionalGids": [1, -1]}}}),
+            "process.user.additionalGids[1]: ",
+        ),
+        (
+            json!({"process": {"rlimits": [{"type": "RLIMIT_CPU", "soft": -1}]}}),
+            "process.rlimits[0].soft: ",
+        ),
+        (json!({"process": {"oomScoreAdj": 1.5}}), "process.oomScoreAdj: "),
+        (
+            resources(json!({"cpu": {"shares": -1}})),
+            "linux.resources.cpu.shares: ",
+        ),
+        (
+            resources(json!({"memory": {"limit": 9_223_372_036_854_775_808u64}})),
+            "linux.resources.memory.limit: ",
+        ),
+        (
+            resources(json!({"blockIO": {"weightDevice": [{"weight": 65_536}]}})),
+            "linux.resources.blockIO.weightDevice[0].weight: ",
+        ),
+        (
+            json!({"linux": {"timeOffsets": {"boottime": {"nanosecs": -1}}}}),
+            "linux.timeOffsets.boottime.nanosecs: ",
+        ),
+    ] {
+        let refusal = refusal(changes);
+        assert!(refusal.starts_with(field), "{refusal} does not name {field}");
+    }
+}
+
+/// Go's parser sees a zero value where there is `null`, in whatever place.
+#[test]
+fn null_is_taken_for_any_member() {
+    let nulled = |value: &Value| match value {
+        Value::Object(members) => members.keys().cloned().collect(),
+        _ => Vec::new(),
+    };
+    let full: Value = serde_json::from_str(include_str!("full.json")).unwrap();
+    for section in nulled(&full) {
+        for member in nulled(&full[&section]) {
+            // Without these no container is described.
+            if matches!(
+                (section.as_str(), member.as_str()),
+                ("process", "args" | "cwd") | ("root", "path") | ("linux", "seccomp")
+            ) {
+                continue;
+            }
+            let mut document = full.clone();
+            document[&section][&member] = Value::Null;
+            let parsed = parse(document.to_string().into_bytes());
+            assert!(parsed.is_ok(), "{section}.{member}: {parsed:?}");
+        }
+    }
+}
+
+#[test]
+fn unknown_words_are_refused_by_their_field() {
+    for (changes, expected) in [
+        (
+            json!({"process": {"scheduler": {"policy": "SCHED_JOY"}}}),
+            "process.scheduler.policy: invalid scheduler policy: SCHED_JOY",
+        ),
+        (
+            json!({"process": {"ioPriority": {"class": "IOPRIO_CLASS_FIRST"}}}),
+            "process.ioPriority.class: invalid ioPriority.class: IOPRIO_CLASS_FIRST",
+        ),
+        (
+            json!({"linux": {"devices": [{"path": "/dev/x", "type": "x"}]}}),
+            "linux.devices[0].type: invalid device type \"x\"",
+        ),
+        (
+            json!({"linux": {"personality": {"domain": "BSD"}}}),
+            "linux.personality.domain: invalid personality domain \"BSD\"",
+        ),
+        (
+            json!({"linux": {"memoryPolicy": {"mode": "MPOL_FAR", "nodes": "0"}}}),
+            "linux.memoryPolicy.mode: unknown memory policy mode: \"MPOL_FAR\"",
+        ),
+        (
+            json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_Z80"]}}}),
+            "linux.seccomp.architectures[0]: string SCMP_ARCH_Z80 is not a valid arch for seccomp",
+        ),
+        (
+            json!({"linux": {"resources": {"devices": [{"allow": true, "type": "z", "access": "r"}]}}}),
+            "linux.resources.devices[0].type: invalid device type \"z\"",
+        ),
+    ] {
+        assert_eq!(refusal(changes), expected);
+    }
+}
+
+#[test]
+fn a_list_is_not_taken_for_an_object() {
+    assert_eq!(
+        parse(b" [\"1.0.2\"]".to_vec()).unwrap_err().to_string(),
+        "config: must be an object"
+    );
+    assert_eq!(
+        parse_process(b"[]").unwrap_err().to_string(),
+        "process: must be an object"
+    );
 }

@@ -5,9 +5,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime as oci;
-
-use super::Error;
+use super::{Error, oci};
 
 /// Checks a whole configuration.
 ///
@@ -15,37 +13,36 @@ use super::Error;
 ///
 /// The first field that is not usable.
 pub fn validate(spec: &oci::Spec) -> Result<(), Error> {
-    version(spec.version())?;
+    version(&spec.oci_version)?;
     let root = spec
-        .root()
+        .root
         .as_ref()
         .ok_or_else(|| Error::field("root", "must be specified"))?;
-    path(root.path(), "root.path")?;
+    path(&root.path, "root.path")?;
     let process = spec
-        .process()
+        .process
         .as_ref()
         .ok_or_else(|| Error::field("process", "must not be empty"))?;
     validate_process(process, "process")?;
-    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        path(mount.destination(), &format!("mounts[{index}].destination"))?;
-        if let Some(source) = mount.source() {
-            text(&source.to_string_lossy(), &format!("mounts[{index}].source"))?;
-        }
-        for option in mount.options().iter().flatten() {
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        path(&mount.destination, &format!("mounts[{index}].destination"))?;
+        text(
+            &mount.source.to_string_lossy(),
+            &format!("mounts[{index}].source"),
+        )?;
+        for option in &mount.options {
             text(option, &format!("mounts[{index}].options"))?;
         }
     }
-    for (name, value) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
-        if let Some(value) = value {
-            text(value, name)?;
-        }
+    for (name, value) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+        text(value, name)?;
     }
-    let Some(linux) = spec.linux() else { return Ok(()) };
+    let Some(linux) = &spec.linux else { return Ok(()) };
     for (name, paths) in [
-        ("maskedPaths", linux.masked_paths()),
-        ("readonlyPaths", linux.readonly_paths()),
+        ("maskedPaths", &linux.masked_paths),
+        ("readonlyPaths", &linux.readonly_paths),
     ] {
-        for (index, path) in paths.iter().flatten().enumerate() {
+        for (index, path) in paths.iter().enumerate() {
             text(path, &format!("linux.{name}[{index}]"))?;
         }
     }
@@ -58,14 +55,14 @@ pub fn validate(spec: &oci::Spec) -> Result<(), Error> {
 ///
 /// The first field that is not usable.
 pub fn validate_process(process: &oci::Process, field: &str) -> Result<(), Error> {
-    if process.cwd().as_os_str().is_empty() {
+    if process.cwd.as_os_str().is_empty() {
         return Err(Error::field(format!("{field}.cwd"), "must not be empty"));
     }
-    path(process.cwd(), &format!("{field}.cwd"))?;
-    if !process.cwd().is_absolute() {
+    path(&process.cwd, &format!("{field}.cwd"))?;
+    if !process.cwd.is_absolute() {
         return Err(Error::field(format!("{field}.cwd"), "must be an absolute path"));
     }
-    let args = process.args().as_deref().unwrap_or_default();
+    let args = &process.args;
     if args.is_empty() {
         return Err(Error::field(format!("{field}.args"), "must not be empty"));
     }
@@ -75,7 +72,7 @@ pub fn validate_process(process: &oci::Process, field: &str) -> Result<(), Error
     for (index, arg) in args.iter().enumerate() {
         text(arg, &format!("{field}.args[{index}]"))?;
     }
-    for (index, variable) in process.env().iter().flatten().enumerate() {
+    for (index, variable) in process.env.iter().enumerate() {
         let field = format!("{field}.env[{index}]");
         text(variable, &field)?;
         match variable.find('=') {

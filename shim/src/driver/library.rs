@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::LinuxResources;
 use wharf_runtime::cgroup::Cgroup;
+use wharf_runtime::spec::oci::LinuxResources;
 use wharf_runtime::{Container, ContainerId, CreateOptions, ExecOptions, Runtime, Signal, Stdio, spec};
 
 use super::{Driver, Outcome, Settings, Step};
