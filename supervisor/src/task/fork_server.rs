@@ -36,6 +36,9 @@ const START: Duration = Duration::from_secs(30);
 /// The longest answer that is read: an address, or a sentence.
 const LONGEST: u64 = 8 << 10;
 
+/// How long the arguments of a shim may be to be seen whole in lists of processes.
+const ROOM: usize = 512;
+
 /// What became of a request.
 #[derive(Debug)]
 pub enum Forked {
@@ -153,7 +156,7 @@ impl Live {
         )?;
         let mut command = Command::new(invocation.shim);
         command
-            .arg("fork-server")
+            .args(["-id", &" ".repeat(ROOM), "fork-server"])
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use integration_tests::Scratch;
+use integration_tests::daemon::Daemon;
 
 use super::measure::{Candidate, compare};
 use super::peers::{Engine, Engines};
@@ -30,7 +31,7 @@ pub(crate) fn compare_fleets(rounds: usize) -> Result<()> {
     for engine in &engines.list {
         let one_by_one = start(engine, 1)?;
         let pss = match engine.name {
-            "wharf" => shims_pss(engines.wharf.daemon.as_ref().map_or(0, |daemon| daemon.pid()))?.to_string(),
+            "wharf" => shims_pss(engines.wharf.daemon.as_ref().map_or(0, Daemon::pid))?.to_string(),
             _ => String::new(),
         };
         let removed = remove(engine)?;
