@@ -101,8 +101,8 @@ impl Connections {
         }
     }
 
-    /// Takes a non-blocking connection that was let in.
-    pub fn add(&mut self, reactor: &Reactor, fd: OwnedFd) -> std::io::Result<()> {
+    /// Takes a non-blocking connection that was let in; gives its number.
+    pub fn add(&mut self, reactor: &Reactor, fd: OwnedFd) -> std::io::Result<u32> {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         reactor.add(&fd, Token::Connection(id), Interest::Read)?;
@@ -114,7 +114,7 @@ impl Connections {
             calls: 0,
         };
         self.connections.insert(id, connection);
-        Ok(())
+        Ok(id)
     }
 
     /// Reads what connection `id` has sent; appends its whole calls to `calls`. False when it is closed now.

@@ -86,6 +86,8 @@ pub struct Shim {
     listener: UnixListener,
     socket: PathBuf,
     socket_is_left: bool,
+    /// The connection that came with the shim's birth.
+    founder: Option<u32>,
 }
 
 /// Serves until the end.
@@ -205,11 +207,11 @@ impl Shim {
             .and_then(|()| reactor.add(signals.as_fd(), Token::Signals, Interest::Read))
             .map_err(system("watch the socket"))?;
         let mut connections = Connections::default();
+        let mut founder = None;
         if let Some(client) = client {
             ioctl_fionbio(&client, true).map_err(system("make the connection non-blocking"))?;
-            connections
-                .add(&reactor, client)
-                .map_err(system("watch the first client"))?;
+            let added = connections.add(&reactor, client);
+            founder = Some(added.map_err(system("watch the first client"))?);
         }
         let here = std::env::current_dir().map_err(system("find the bundle"))?;
         Ok(Shim {
@@ -231,6 +233,7 @@ impl Shim {
             listener,
             socket,
             socket_is_left: false,
+            founder,
         })
     }
 
@@ -275,6 +278,11 @@ impl Shim {
                 }
                 if !open {
                     self.forget_client(id);
+                    // Who had this shim forked is gone before it had a container made, and nobody else knows of the shim.
+                    if self.founder == Some(id) && self.last_key == 0 {
+                        self.leave_socket();
+                        self.stop();
+                    }
                 }
             }
             Token::Publisher => self.publisher.ready(&mut self.reactor, &self.log),
