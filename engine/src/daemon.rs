@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/            0711   lock, id, containers/<id>/ (record, log, generated files), supervisor/
-//! <state>/           0711   containers/<id>/ (FIFOs), throwaway/<id>/ (layers in memory), mnt/, supervisor/
+//! <state>/           0711   containers/<id>/ (FIFOs; and all but the log of those that die with the boot), throwaway/<id>/ (layers in memory), mnt/, supervisor/
 //! ```
 //!
 //! Owns the order of coming up: lock, supervisor, reconciliation, and only then the API's socket. Containers are not
@@ -20,6 +20,9 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 
 const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long operations in progress may take to finish when the daemon is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// What a daemon needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,19 +82,23 @@ impl Daemon {
         }
         let lock = take_lock(&config.root)?;
         let id = daemon_id(&config.root)?;
-        let (supervisor, address) = match &config.containerd {
-            Some(address) => (None, address.clone()),
+        let (supervisor, client) = match &config.containerd {
+            Some(address) => {
+                let client = Client::new(address);
+                client.ready(SUPERVISOR_PATIENCE).await?;
+                (None, client)
+            }
             None => {
                 let supervisor = Embedded::start(
                     config.root.join("supervisor"),
                     config.state.join("supervisor"),
                     config.supervisor_socket.clone(),
                 );
-                (Some(supervisor.await?), config.supervisor_socket.clone())
+                let supervisor = supervisor.await?;
+                let client = supervisor.client(SUPERVISOR_PATIENCE).await?;
+                (Some(supervisor), client)
             }
         };
-        let client = Client::new(&address);
-        client.ready(SUPERVISOR_PATIENCE).await?;
         let engine = Arc::new(Engine::new(id, config.root, config.state, client));
         engine.watch_memory();
         engine.reconcile().await?;
@@ -123,6 +130,7 @@ impl Daemon {
             mut supervisor,
             _lock,
         } = self;
+        let operations = engine.operations.clone();
         let server = axum::serve(listener, server::router(engine));
         let supervisor_ends = async {
             match &mut supervisor {
@@ -135,6 +143,10 @@ impl Daemon {
             error = supervisor_ends => return Err(error),
             () = shutdown => Ok(()),
         };
+        operations.close();
+        if tokio::time::timeout(DRAIN, operations.wait()).await.is_err() {
+            tracing::warn!("operations still in progress are cut off");
+        }
         // Before the lock is given back, so that the next daemon's socket is not taken for ours.
         let removed = match std::fs::remove_file(&socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -8,6 +8,7 @@ use crate::image::store::Images;
 use crate::supervisor::Client;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use tokio_util::task::TaskTracker;
 
 /// The shim that runs containers when nothing else is asked for.
 pub const DEFAULT_SHIM: &str = "io.containerd.wharf.v2";
@@ -34,6 +35,8 @@ pub struct Engine {
     pub facts: Facts,
     /// Notices.
     pub events: Events,
+    /// The operations that are under way and must not be cut off.
+    pub operations: TaskTracker,
 }
 
 impl Engine {
@@ -48,6 +51,7 @@ impl Engine {
             containers: Containers::default(),
             facts: Facts::of_host(),
             events: Events::default(),
+            operations: TaskTracker::new(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The engine's only door to the supervisor: containerd's gRPC API.
 //!
-//! Any containerd works: the daemon's own supervisor, embedded in this process, is reached through the same socket as a
-//! foreign one. The rest of the engine sees [`Client`] and the types named here. Refuses: policy; every method of the
+//! Any containerd works. The daemon's own supervisor, embedded in this process, gets the same calls without a socket
+//! between. The rest of the engine sees [`Client`] and the types named here. Refuses: policy; every method of the
 //! client is one call.
 //!
 //! Architecture invariant: only here, in this file and those below it, is the gRPC client opened ([`Client::new`]) or the

@@ -332,7 +332,7 @@ fn a_network_device_that_cannot_move_is_named() {
         ),
     ] {
         bundle::configure(&directory, &["true"], |spec| {
-            spec["linux"]["netDevices"] = devices
+            spec["linux"]["netDevices"] = devices;
         });
         let error = runtime.run(&directory, scratch.unique()).one_line_error();
         assert!(error.contains(phrase), "{error}");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wharf_runtime::ContainerId;
 use wharf_runtime::cgroup::{CgroupPlan, Layout};
 use wharf_runtime::lsm::Enabled;
-use wharf_runtime::plan::{Facts, Plan};
+use wharf_runtime::plan::{Caller, Facts, Plan};
 use wharf_runtime::spec;
 
 /// A document with every field.
@@ -221,7 +221,11 @@ fn on_host(document: &Value, mountinfo: &str, own: &str) -> Result<String, Strin
             selinux: true,
         },
         no_pivot: false,
+        whole_views: &[],
+        staging: false,
         no_new_keyring: false,
+        caller: Caller::ROOT,
+        filter: None,
     };
     let plan = Plan::compile(spec.oci(), &facts).map_err(|error| error.to_string())?;
     let warnings = (spec.warnings(), cgroups.warnings());

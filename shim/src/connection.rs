@@ -95,21 +95,26 @@ impl Connections {
                 log.warn("connection refused: there are too many");
                 continue;
             }
-            let id = self.next;
-            self.next = self.next.wrapping_add(1);
-            if let Err(error) = reactor.add(&fd, Token::Connection(id), Interest::Read) {
+            if let Err(error) = self.add(reactor, fd) {
                 log.error(&format!("watch a connection: {error}"));
-                continue;
             }
-            let connection = Connection {
-                fd,
-                input: Vec::new(),
-                output: Vec::new(),
-                watching_write: false,
-                calls: 0,
-            };
-            self.connections.insert(id, connection);
         }
+    }
+
+    /// Takes a non-blocking connection that was let in; gives its number.
+    pub fn add(&mut self, reactor: &Reactor, fd: OwnedFd) -> std::io::Result<u32> {
+        let id = self.next;
+        self.next = self.next.wrapping_add(1);
+        reactor.add(&fd, Token::Connection(id), Interest::Read)?;
+        let connection = Connection {
+            fd,
+            input: Vec::new(),
+            output: Vec::new(),
+            watching_write: false,
+            calls: 0,
+        };
+        self.connections.insert(id, connection);
+        Ok(id)
     }
 
     /// Reads what connection `id` has sent; appends its whole calls to `calls`. False when it is closed now.

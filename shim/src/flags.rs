@@ -18,6 +18,8 @@ pub enum Action {
     Delete,
     /// `serve`: serve the listener on descriptor 0; used by `start` alone.
     Serve,
+    /// `fork-server`: fork a shim for each message on descriptor 0; used by a daemon of ours alone.
+    ForkServer,
 }
 
 /// The checked command line.
@@ -31,7 +33,7 @@ pub struct Flags {
     pub id: String,
     /// `-address`: the daemon's gRPC socket; only its text is used, to name our socket.
     pub address: String,
-    /// `-bundle`: the bundle of a `delete`, when it is not the working directory.
+    /// `-bundle`: the bundle of a `delete`, or of a shim that is forked, when it is not the working directory.
     pub bundle: Option<PathBuf>,
     /// `-debug`: log more.
     pub debug: bool,
@@ -108,6 +110,7 @@ impl Flags {
             "start" if self.action == Action::None => Action::Start,
             "delete" if self.action == Action::None => Action::Delete,
             "serve" if self.action == Action::None => Action::Serve,
+            "fork-server" if self.action == Action::None => Action::ForkServer,
             _ => return Err(FlagError::Action(word.to_owned())),
         };
         Ok(())

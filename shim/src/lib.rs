@@ -9,6 +9,9 @@
 //! One thread, one epoll loop ([`serve`]); everything that waits is a descriptor, a deadline or a SIGCHLD. The protocol is
 //! containerd's shim v2: the command line is in [`flags`] and [`start`], the methods are in [`tasks`].
 //!
+//! A shim comes into being in one of two ways, and serves in the same: containerd executes `start`, which executes the
+//! serving process; a daemon of ours keeps a [`fork_server`], whose child is the serving process at once.
+//!
 //! # Invariants
 //!
 //! - The container does not depend on any daemon: stdio, exit status and log live here, and events that nobody takes
@@ -34,6 +37,7 @@ mod delete;
 mod driver;
 mod exit_record;
 mod flags;
+mod fork_server;
 mod info;
 mod log;
 mod metrics;
@@ -84,6 +88,7 @@ fn act(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
         Action::Start => start::start(&flags).map_err(|error| error.to_string()),
         Action::Delete => delete::delete(&flags).map_err(|error| error.to_string()),
         Action::Serve => serve::serve(&flags).map_err(|error| error.to_string()),
+        Action::ForkServer => fork_server::fork_server(),
         Action::None => Err("no action: expected start or delete".to_owned()),
     }
 }

@@ -8,11 +8,11 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper, setsid, wait};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin};
 
@@ -85,6 +85,9 @@ pub struct Shim {
     signals: Signals,
     listener: UnixListener,
     socket: PathBuf,
+    socket_is_left: bool,
+    /// The connection that came with the shim's birth.
+    founder: Option<u32>,
 }
 
 /// Serves until the end.
@@ -103,16 +106,22 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     }
     let socket = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
     let socket = PathBuf::from(socket.ok_or(ServeError::NotStarted)?);
-    let mut shim = Shim::set_up(flags, socket.clone()).inspect_err(|error| tell(&error.to_string()))?;
-    tell(READY);
-    let outcome = dup2_stdout(stdin())
-        .map_err(system("replace standard output"))
-        .and_then(|()| shim.run());
-    let removed = address::remove(&socket);
-    outcome?;
-    removed
-        .map_err(io::Error::other)
-        .map_err(system("remove the socket"))
+    let listener = take_listener().inspect_err(|error| tell(&error.to_string()))?;
+    let surroundings = Surroundings {
+        listener,
+        socket,
+        client: None,
+    };
+    surroundings.serve(flags, |set_up| match set_up {
+        Ok(()) => {
+            tell(READY);
+            dup2_stdout(stdin()).is_ok()
+        }
+        Err(error) => {
+            tell(&error);
+            false
+        }
+    })
 }
 
 /// Says a word to the process that started this one; if that is gone, nobody misses it.
@@ -121,13 +130,68 @@ fn tell(word: &str) {
     let _ = output.write_all(word.as_bytes()).and_then(|()| output.flush());
 }
 
+/// The socket that came as descriptor 0, which is replaced by nothing.
+fn take_listener() -> Result<OwnedFd, ServeError> {
+    // A pipe of the daemon's caller, held open here, would keep that caller waiting.
+    sys::close_inherited().map_err(system("close inherited descriptors"))?;
+    let listener: OwnedFd = fcntl_dupfd_cloexec(stdin(), 3).map_err(system("take the socket"))?;
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    dup2_stdin(null.map_err(system("open /dev/null"))?).map_err(system("replace standard input"))?;
+    Ok(listener)
+}
+
+/// What a shim is given when it begins to serve. Its working directory is the bundle.
+pub struct Surroundings {
+    /// Listens at `socket`.
+    pub listener: OwnedFd,
+    /// The path that is removed at the end.
+    pub socket: PathBuf,
+    /// A first client.
+    pub client: Option<OwnedFd>,
+}
+
+impl Surroundings {
+    /// Serves until the end; `told` hears before that whether everything is set up, and says whether to go on.
+    ///
+    /// # Errors
+    ///
+    /// The surroundings could not be set up, or the loop itself failed; the socket is removed.
+    pub fn serve(
+        self,
+        flags: &Flags,
+        told: impl FnOnce(Result<(), String>) -> bool,
+    ) -> Result<(), ServeError> {
+        let socket = self.socket.clone();
+        let remove = |socket: &Path| {
+            address::remove(socket)
+                .map_err(io::Error::other)
+                .map_err(system("remove the socket"))
+        };
+        let mut shim = match Shim::set_up(flags, self) {
+            Ok(shim) => shim,
+            Err(error) => {
+                told(Err(error.to_string()));
+                return remove(&socket).and(Err(error));
+            }
+        };
+        let outcome = if told(Ok(())) { shim.run() } else { Ok(()) };
+        // Once it was left, it may be another shim's.
+        let removed = if shim.socket_is_left {
+            Ok(())
+        } else {
+            remove(&socket)
+        };
+        outcome.and(removed)
+    }
+}
+
 impl Shim {
-    fn set_up(flags: &Flags, socket: PathBuf) -> Result<Shim, ServeError> {
-        // A pipe of the daemon's caller, held open here, would keep that caller waiting.
-        sys::close_inherited().map_err(system("close inherited descriptors"))?;
-        let listener: OwnedFd = fcntl_dupfd_cloexec(stdin(), 3).map_err(system("take the socket"))?;
-        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-        dup2_stdin(null.map_err(system("open /dev/null"))?).map_err(system("replace standard input"))?;
+    fn set_up(flags: &Flags, surroundings: Surroundings) -> Result<Shim, ServeError> {
+        let Surroundings {
+            listener,
+            socket,
+            client,
+        } = surroundings;
         setsid().map_err(system("start a session"))?;
         set_child_subreaper(Some(getpid())).map_err(system("become a subreaper"))?;
         rustix::thread::set_name(c"containerd-shim").map_err(system("set the process's name"))?;
@@ -142,12 +206,19 @@ impl Shim {
             .add(&listener, Token::Listener, Interest::Read)
             .and_then(|()| reactor.add(signals.as_fd(), Token::Signals, Interest::Read))
             .map_err(system("watch the socket"))?;
+        let mut connections = Connections::default();
+        let mut founder = None;
+        if let Some(client) = client {
+            ioctl_fionbio(&client, true).map_err(system("make the connection non-blocking"))?;
+            let added = connections.add(&reactor, client);
+            founder = Some(added.map_err(system("watch the first client"))?);
+        }
         let here = std::env::current_dir().map_err(system("find the bundle"))?;
         Ok(Shim {
             namespace: flags.namespace.clone(),
             log: Log::new(here.join("log"), flags.debug),
             reactor,
-            connections: Connections::default(),
+            connections,
             streams: Streams::default(),
             publisher: Publisher::new(
                 std::env::var_os("TTRPC_ADDRESS").and_then(|address: OsString| address.into_string().ok()),
@@ -161,6 +232,8 @@ impl Shim {
             signals,
             listener,
             socket,
+            socket_is_left: false,
+            founder,
         })
     }
 
@@ -205,6 +278,11 @@ impl Shim {
                 }
                 if !open {
                     self.forget_client(id);
+                    // Who had this shim forked is gone before it had a container made, and nobody else knows of the shim.
+                    if self.founder == Some(id) && self.last_key == 0 {
+                        self.leave_socket();
+                        self.stop();
+                    }
                 }
             }
             Token::Publisher => self.publisher.ready(&mut self.reactor, &self.log),
@@ -265,6 +343,17 @@ impl Shim {
         if !self.stopping {
             self.stopping = true;
             self.reactor.set_alarm(Alarm::Exit, LINGER);
+        }
+    }
+
+    /// Removes the socket, for nobody to connect any more; tried again at the end if that fails.
+    pub fn leave_socket(&mut self) {
+        if self.socket_is_left {
+            return;
+        }
+        match address::remove(&self.socket) {
+            Ok(()) => self.socket_is_left = true,
+            Err(error) => self.log.warn(&error.to_string()),
         }
     }
 

@@ -2,11 +2,13 @@
 //!
 //! Steps, each undone when a later one fails: the group from the bundle's annotations → the socket → the serving process,
 //! which gets the socket as its descriptor 0 → the files `address` and `shim.pid` in the bundle → the answer. Prints
-//! nothing but the answer: containerd 1.6 reads standard output and standard error together.
+//! nothing but the answer: containerd 1.6 reads standard output and standard error together. Shims that are forked take
+//! the same steps in one process, see [`crate::fork_server`].
 
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -88,20 +90,11 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
     {
         return Err(StartError::Unsupported("ShimCgroup"));
     }
-    let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
-    let directory = match std::env::var_os(SOCKET_DIRECTORY_VARIABLE) {
-        Some(directory) if !directory.is_empty() => PathBuf::from(directory),
-        _ => bootstrap
-            .socket_directory
-            .clone()
-            .unwrap_or_else(|| address::DEFAULT_DIRECTORY.into()),
+    let (listener, path) = match find_place(flags, bootstrap.socket_directory.as_deref())? {
+        Place::Serving { address, socket } => return announce(&address, serving_pid(&socket, &flags.id)?),
+        Place::New { listener, socket } => (listener, socket),
     };
-    let path = address::socket_path(&directory, &flags.address, &flags.namespace, &group);
-    let address = format!("unix://{}", path.display());
-    let listener = match address::bind(&path)? {
-        Bound::Serving => return announce(&address, serving_pid(&path, &flags.id)?),
-        Bound::New(listener) => listener,
-    };
+    let address = address_of(&path);
     let pid = match serve_in_background(flags, &bootstrap, listener.into(), &path) {
         Ok(pid) => pid,
         Err(error) => {
@@ -115,9 +108,76 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
     })
 }
 
-fn announce(address: &str, pid: Pid) -> Result<(), StartError> {
+/// The socket of a container's group.
+pub enum Place {
+    /// Nobody served there.
+    New {
+        /// Listens there now.
+        listener: UnixListener,
+        /// Its path.
+        socket: PathBuf,
+    },
+    /// The group's shim serves there.
+    Serving {
+        /// As an address.
+        address: String,
+        /// Its path.
+        socket: PathBuf,
+    },
+}
+
+/// The address of the socket at `path`.
+pub fn address_of(path: &Path) -> String {
+    format!("unix://{}", path.display())
+}
+
+/// Takes the socket for the bundle in the current directory, in the directory that the environment names, or
+/// `directory`, or containerd's.
+///
+/// # Errors
+///
+/// The configuration or the socket's directory is refused.
+pub fn find_place(flags: &Flags, directory: Option<&Path>) -> Result<Place, StartError> {
+    let group = group(Path::new("config.json"))?.unwrap_or_else(|| flags.id.clone());
+    let named = std::env::var_os(SOCKET_DIRECTORY_VARIABLE).filter(|directory| !directory.is_empty());
+    let directory = match &named {
+        Some(directory) => Path::new(directory),
+        None => directory.unwrap_or(Path::new(address::DEFAULT_DIRECTORY)),
+    };
+    let socket = address::socket_path(directory, &flags.address, &flags.namespace, &group);
+    Ok(match address::bind(&socket)? {
+        Bound::Serving => Place::Serving {
+            address: address_of(&socket),
+            socket,
+        },
+        Bound::New(listener) => Place::New { listener, socket },
+    })
+}
+
+/// Writes down in the bundle where its shim serves, and which process it is.
+///
+/// # Errors
+///
+/// A file cannot be written.
+pub fn note(address: &str, pid: Pid) -> Result<(), StartError> {
     write_file("address", address.as_bytes())?;
-    write_file("shim.pid", pid.as_raw_nonzero().to_string().as_bytes())?;
+    write_file("shim.pid", pid.as_raw_nonzero().to_string().as_bytes())
+}
+
+/// Gives the process a core-scheduling group of its own if the daemon asks for that.
+///
+/// # Errors
+///
+/// The kernel cannot.
+pub fn separate() -> Result<(), StartError> {
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        sys::create_core_scheduling_group().map_err(system("enable core scheduling"))?;
+    }
+    Ok(())
+}
+
+fn announce(address: &str, pid: Pid) -> Result<(), StartError> {
+    note(address, pid)?;
     let answer = answer(address, std::env::var("MAX_SHIM_VERSION").ok().as_deref());
     let mut output = std::io::stdout();
     output
@@ -193,9 +253,7 @@ fn serve_in_background(
     socket: &Path,
 ) -> Result<Pid, StartError> {
     raise_oom_score().map_err(system("set oom_score_adj"))?;
-    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
-        sys::create_core_scheduling_group().map_err(system("enable core scheduling"))?;
-    }
+    separate()?;
     // Where the kernel cannot clone it, the serving process sees to its own protection, at the price of one more execve.
     let program = sys::read_only_self().ok();
     let mut command = Command::new(match &program {
@@ -237,7 +295,11 @@ fn serve_in_background(
 }
 
 /// The shim is to be killed before the daemon, and after the containers: the daemon's score and one.
-fn raise_oom_score() -> std::io::Result<()> {
+///
+/// # Errors
+///
+/// A score cannot be read or written.
+pub fn raise_oom_score() -> std::io::Result<()> {
     let Some(parent) = getppid() else { return Ok(()) };
     let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", parent.as_raw_nonzero()))?;
     let score: i32 = score.trim().parse().map_err(std::io::Error::other)?;

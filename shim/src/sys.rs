@@ -101,6 +101,27 @@ pub fn close_inherited() -> io::Result<()> {
     }
 }
 
+/// Forks the calling process, see fork(2): `None` in the child.
+///
+/// Only for a process with one thread: the child is then a whole copy, and may do what its parent may.
+pub fn fork() -> io::Result<Option<rustix::process::Pid>> {
+    // SAFETY: this program never makes a second thread, so no lock is held by one that the child does not have.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(rustix::process::Pid::from_raw(pid)),
+    }
+}
+
+/// Lets the kernel reap the children of the calling process (SIGCHLD is ignored), or keeps them for `wait` again.
+pub fn ignore_children(ignore: bool) -> io::Result<()> {
+    let action = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: neither disposition runs code of this process.
+    if unsafe { libc::signal(libc::SIGCHLD, action) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Gives the calling process a core-scheduling cookie of its own, which children inherit: prctl(PR_SCHED_CORE).
 pub fn create_core_scheduling_group() -> io::Result<()> {
     const PR_SCHED_CORE: i32 = 62;

@@ -54,7 +54,7 @@ pub fn create(daemon: &Daemon, scope: &Scope, mut container: Container) -> Resul
     let key = Key::new(&[&scope.namespace, &container.id])?;
     let now = Some(time::now());
     (container.created_at, container.updated_at) = (now, now);
-    daemon.metadata.write(Commit::Durable, |txn| {
+    daemon.metadata.write(scope.commit, |txn| {
         if txn.get(CONTAINERS, &key)?.is_some() {
             return Err(Error::already_exists(format!("container {:?}", container.id)));
         }
@@ -120,7 +120,7 @@ pub fn delete(daemon: &Daemon, scope: &Scope, id: &str) -> Result<()> {
     let key = Key::new(&[&scope.namespace, id])?;
     daemon
         .metadata
-        .write(Commit::Durable, |txn| match txn.delete(CONTAINERS, &key)? {
+        .write(scope.commit, |txn| match txn.delete(CONTAINERS, &key)? {
             true => Ok(()),
             false => Err(missing(scope, id)),
         })?;

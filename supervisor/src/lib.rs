@@ -18,7 +18,8 @@
 //! Architecture invariants:
 //!
 //! - What a response acknowledged survives kill -9; what is not tied to the boot (content, images, containers, leases,
-//!   committed snapshots) survives power loss as well. See `metadata` for the two kinds of commit.
+//!   committed snapshots) survives power loss as well, unless the caller of a call about a container waives that. See
+//!   `metadata` for the two kinds of commit.
 //! - A blob is visible only when its digest was verified and its bytes are durable.
 //! - Creating and starting a task commits no metadata and waits for no disk flush.
 //! - No store knows tonic; no service opens a file. Errors become gRPC codes in one table, in `error`.

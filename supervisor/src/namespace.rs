@@ -1,4 +1,6 @@
-//! The namespace and the lease of a request: the two headers that every containerd client sends.
+//! The namespace and the lease of a request: the two headers that every containerd client sends. A third is ours: with
+//! `wharf-commit: lazy`, a container's row is not flushed to the disk before the answer, for containers that need not
+//! outlive the boot.
 //!
 //! Refuses a request without a namespace, and names that are not identifiers. The rows of namespaces are also here.
 
@@ -17,6 +19,8 @@ use crate::{
 pub const NAMESPACE_HEADER: &str = "containerd-namespace";
 /// The header that names the lease new resources are added to.
 pub const LEASE_HEADER: &str = "containerd-lease";
+/// The header that says `lazy` when the caller does not need the change to survive power loss.
+pub const COMMIT_HEADER: &str = "wharf-commit";
 
 /// In which namespace, and under which lease, an operation acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct Scope {
     pub namespace: String,
     /// The lease that new resources are added to.
     pub lease: Option<String>,
+    /// What the caller needs of a change to a container's row.
+    pub commit: Commit,
 }
 
 impl Scope {
@@ -34,6 +40,7 @@ impl Scope {
         Self {
             namespace: namespace.into(),
             lease: None,
+            commit: Commit::Durable,
         }
     }
 
@@ -64,6 +71,10 @@ impl Scope {
         Ok(Self {
             namespace,
             lease: header(LEASE_HEADER).map(str::to_owned),
+            commit: match header(COMMIT_HEADER) {
+                Some("lazy") => Commit::Lazy,
+                _ => Commit::Durable,
+            },
         })
     }
 }

@@ -90,6 +90,13 @@ impl Supervisor {
         Ok(listener)
     }
 
+    /// The API, for a program that calls it without a connection. What is called before [`Supervisor::serve`] has brought
+    /// the tasks in order does not find those of the daemon before this one; calls in progress are not waited for when it
+    /// ends.
+    pub fn routes(&self) -> tonic::service::Routes {
+        api::routes(&self.daemon).prepare()
+    }
+
     /// Serves the API on `listeners` until `shutdown` completes; calls in progress then have ten seconds to finish.
     ///
     /// # Errors

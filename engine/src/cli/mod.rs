@@ -55,11 +55,12 @@ mod top;
 mod version;
 mod wait;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ArgMatches, Args as _, Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use endpoint::Globals;
 use failure::{FAILED, Failure, NOT_STARTED, Outcome};
@@ -81,40 +82,97 @@ use failure::{FAILED, Failure, NOT_STARTED, Outcome};
         wharf rm -f web                         end and remove it\n\n\
         The first command starts a daemon in the background, as root. `wharf COMMAND --help` tells more."
 )]
-struct CommandLine {
+struct Top {
     #[command(flatten)]
     globals: Globals,
-    #[command(subcommand)]
+}
+
+/// The whole command line, read.
+#[derive(Debug)]
+struct CommandLine {
+    globals: Globals,
     verb: Verb,
 }
 
-#[derive(Debug, Subcommand)]
-enum Verb {
-    Run(run::Run),
-    Create(create::Create),
-    Start(start::Start),
-    Attach(attach::Attach),
-    Exec(exec::Exec),
-    Ps(ps::Ps),
-    Logs(logs::Logs),
-    Stop(stop::Stop),
-    Kill(kill::Kill),
-    Restart(restart::Restart),
-    Pause(pause::Pause),
-    Unpause(pause::Unpause),
-    Rename(rename::Rename),
-    Wait(wait::Wait),
-    Top(top::Top),
-    Rm(rm::Rm),
-    Pull(pull::Pull),
-    Images(images::Images),
-    Rmi(rmi::Rmi),
-    Inspect(inspect::Inspect),
-    Version(version::Version),
-    Info(info::Info),
-    Daemon(daemon::Daemon),
-    Completion(completion::Completion),
-    Man(man::Man),
+/// The verbs: their names, and the types of their arguments.
+macro_rules! verbs {
+    ($($name:literal => $verb:ident($arguments:ty),)*) => {
+        #[derive(Debug)]
+        enum Verb {
+            $($verb($arguments),)*
+        }
+
+        impl Verb {
+            /// Adds all verbs to the program, each with all its arguments.
+            fn add_all(program: Command) -> Command {
+                program$(.subcommand(<$arguments>::augment_args(Command::new($name))))*
+            }
+
+            /// Adds all verbs by name; what belongs to a verb is filled in when it turns out to be the one.
+            fn add_names(program: Command) -> Command {
+                program$(.subcommand(Command::new($name).defer(<$arguments>::augment_args)))*
+            }
+
+            fn read(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+                let (name, mut matches) = matches
+                    .remove_subcommand()
+                    .ok_or_else(|| clap::Error::new(ErrorKind::MissingSubcommand))?;
+                match name.as_str() {
+                    $($name => Ok(Self::$verb(<$arguments>::from_arg_matches_mut(&mut matches)?)),)*
+                    _ => Err(clap::Error::new(ErrorKind::InvalidSubcommand)),
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    "run" => Run(run::Run),
+    "create" => Create(create::Create),
+    "start" => Start(start::Start),
+    "attach" => Attach(attach::Attach),
+    "exec" => Exec(exec::Exec),
+    "ps" => Ps(ps::Ps),
+    "logs" => Logs(logs::Logs),
+    "stop" => Stop(stop::Stop),
+    "kill" => Kill(kill::Kill),
+    "restart" => Restart(restart::Restart),
+    "pause" => Pause(pause::Pause),
+    "unpause" => Unpause(pause::Unpause),
+    "rename" => Rename(rename::Rename),
+    "wait" => Wait(wait::Wait),
+    "top" => Top(top::Top),
+    "rm" => Rm(rm::Rm),
+    "pull" => Pull(pull::Pull),
+    "images" => Images(images::Images),
+    "rmi" => Rmi(rmi::Rmi),
+    "inspect" => Inspect(inspect::Inspect),
+    "version" => Version(version::Version),
+    "info" => Info(info::Info),
+    "daemon" => Daemon(daemon::Daemon),
+    "completion" => Completion(completion::Completion),
+    "man" => Man(man::Man),
+}
+
+impl CommandLine {
+    /// The whole grammar, for help and for errors.
+    fn command() -> Command {
+        Verb::add_all(Top::command())
+    }
+
+    /// Reads `arguments`, the program's name first.
+    fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        // A command needs the grammar of one verb, and making that of all takes longer than many a command. Only what is
+        // refused, or asks for help, is read again with all of them.
+        let read = |program: Command| -> Result<Self, clap::Error> {
+            let mut matches = program.try_get_matches_from(arguments)?;
+            Ok(Self {
+                globals: Globals::from_arg_matches_mut(&mut matches)?,
+                verb: Verb::read(&mut matches)?,
+            })
+        };
+        read(Verb::add_names(Top::command())).or_else(|_| read(Self::command()))
+    }
 }
 
 impl Verb {
@@ -127,7 +185,8 @@ impl Verb {
 /// Runs the command line of this process and gives its exit code. Blocks until the command has ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match CommandLine::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments = match CommandLine::read(&arguments) {
         Ok(arguments) => arguments,
         Err(error) => return ExitCode::from(usage(&error)),
     };
@@ -279,7 +338,10 @@ mod tests {
 
     #[test]
     fn everything_after_the_image_belongs_to_the_container() {
-        let parse = |arguments: &[&str]| CommandLine::try_parse_from(arguments).map(|line| line.verb);
+        let parse = |arguments: &[&str]| {
+            let arguments: Vec<_> = arguments.iter().map(OsString::from).collect();
+            CommandLine::read(&arguments).map(|line| line.verb)
+        };
         let verb = parse(&[
             "wharf", "run", "--rm", "-e", "A=1", "image", "--rm", "-it", "--", "--help",
         ]);

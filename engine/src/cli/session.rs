@@ -81,19 +81,19 @@ impl<'a> Session<'a> {
         } = settings;
         let raw = terminal && streams.stdin && terminal::stdin_is_terminal();
         let path = segment(container);
-        let connection = client
+        let attach = client
             .post(format!("/containers/{path}/attach"))
             .query("stream", "1")
             .flag("stdin", streams.stdin)
             .flag("stdout", streams.stdout)
             .flag("stderr", streams.stderr)
-            .hijack()
-            .await?;
+            .hijack();
         let wait = client
             .post(format!("/containers/{path}/wait"))
             .query("condition", until)
-            .send()
-            .await?;
+            .send();
+        // Each keeps its connection; the start that follows finds a third.
+        let (connection, wait, ()) = tokio::try_join!(attach, wait, client.connect())?;
         let signals = Signals::catch(sig_proxy, terminal)
             .map_err(|error| Failure::new(format!("Error: catch signals: {error}")))?;
         let raw = if raw {

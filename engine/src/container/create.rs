@@ -179,10 +179,11 @@ impl Engine {
             snapshot_key: if rootfs { id.to_owned() } else { String::new() },
             ..Default::default()
         };
-        self.client.create_container(row).await?;
+        let dies_with_boot = container.with_record(Record::dies_with_boot);
+        self.client.create_container(row, dies_with_boot).await?;
         let (client, key) = (self.client.clone(), id.to_owned());
         undo.push("container row", async move {
-            Ok(client.delete_container(&key).await?)
+            Ok(client.delete_container(&key, dies_with_boot).await?)
         });
         container.update(|_| {})?;
         self.containers.insert(Arc::clone(&container));

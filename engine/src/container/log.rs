@@ -60,7 +60,10 @@ pub fn read(container: &Arc<Container>, selection: Selection) -> Result<mpsc::Re
     let (sender, receiver) = mpsc::channel(16);
     let path = container.log_path();
     let watch = if selection.follow {
-        Some(watch(&container.directory)?)
+        let directory = &container.log_directory;
+        // It may be there from the first line on only.
+        std::fs::create_dir_all(directory).map_err(|error| Error::io("create", directory, error))?;
+        Some(watch(directory)?)
     } else {
         None
     };

@@ -22,10 +22,14 @@ impl Engine {
     /// The directory or the supervisor cannot be read. One broken record does not keep the daemon from starting: it is
     /// logged and left where it is.
     pub async fn reconcile(self: &Arc<Self>) -> Result<()> {
-        let directory = self.root.join("containers");
         let rows: BTreeSet<String> = self.client.container_ids().await?.into_iter().collect();
         let mut known = BTreeSet::new();
-        for id in ids_in(&directory)? {
+        let (of_boot, lasting) = (self.state.join("containers"), self.root.join("containers"));
+        for (directory, id) in ids_in(&of_boot)?
+            .into_iter()
+            .map(|id| (&of_boot, id))
+            .chain(ids_in(&lasting)?.into_iter().map(|id| (&lasting, id)))
+        {
             let place = directory.join(&id);
             match Record::load(&place) {
                 Ok(Some(record)) if record.id == id => {
@@ -37,7 +41,10 @@ impl Engine {
                         self.remove_parts(&container).await?;
                     }
                 }
-                Ok(None) => remove_tree(&place)?,
+                // The log of a container of this boot; or what is left of one that is gone.
+                Ok(None) if *directory == lasting && !known.contains(&id) => remove_tree(&place)?,
+                // The files of this boot of a container that lasts: swept below, if it is not known.
+                Ok(None) => {}
                 Ok(Some(_)) => tracing::error!(container_id = id, "record of another container"),
                 Err(error) => {
                     known.insert(id.clone());
@@ -48,7 +55,7 @@ impl Engine {
         for id in rows.difference(&known).filter(|id| is_id(id)) {
             tracing::info!(container_id = id, "removing what is left of a creation");
             self.client.delete_task(id).await?;
-            self.client.delete_container(id).await?;
+            self.client.delete_container(id, false).await?;
         }
         for key in self.client.snapshot_keys(SNAPSHOTTER).await? {
             if is_id(&key) && !known.contains(&key) {

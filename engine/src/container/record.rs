@@ -1,6 +1,7 @@
 //! What the daemon knows about a container, on disk.
 //!
-//! `<root>/containers/<id>/record.json`, version 1: the identity, image and request merged, and the state. It is written
+//! `<root>/containers/<id>/record.json`, version 1: the identity, image and request merged, and the state. Of a container
+//! that is removed when it ends it is in `<state>/containers/<id>/`, which dies with the boot as such a container does. It is written
 //! to a file beside it and renamed over it, so a reader sees one version or the other whatever is killed when. Nobody
 //! waits for the disk: after an answer, a power loss may take back the last moments, `kill -9` may not.
 //!
@@ -115,6 +116,11 @@ impl Record {
                 finished: None,
             },
         }
+    }
+
+    /// Whether nothing of the container is to be found after the host was started anew.
+    pub fn dies_with_boot(&self) -> bool {
+        self.host.auto_remove
     }
 
     /// Reads the record in `directory`; `None` when there is none.

@@ -3,7 +3,7 @@
 //! The row goes before the record, so a removal that is cut short is recognised at the next start and finished.
 
 use super::config::signal;
-use super::record::{Phase, RootfsSource};
+use super::record::{Phase, Record, RootfsSource};
 use super::store::Container;
 use super::throwaway;
 use crate::engine::{Engine, blocking};
@@ -58,7 +58,10 @@ impl Engine {
     ///
     /// A part that cannot be removed.
     pub async fn remove_parts(&self, container: &Container) -> Result<()> {
-        self.client.delete_container(&container.id).await?;
+        let dies_with_boot = container.with_record(Record::dies_with_boot);
+        self.client
+            .delete_container(&container.id, dies_with_boot)
+            .await?;
         match container.with_record(|record| record.rootfs.clone()) {
             RootfsSource::Snapshot { snapshotter } => {
                 self.client.remove_snapshot(&snapshotter, &container.id).await?;
@@ -68,8 +71,8 @@ impl Engine {
                 blocking(move || throwaway::remove(&state, &id)).await?;
             }
         }
-        remove_tree(&container.run_directory)?;
-        remove_tree(&container.directory)
+        remove_tree(&container.log_directory)?;
+        remove_tree(&container.run_directory)
     }
 }
 

@@ -3,7 +3,7 @@
 //! One task a running container waits for the exit at the supervisor, which keeps the status until the task is deleted:
 //! that is the only source of exits, so none is missed by looking away.
 
-use super::record::Phase;
+use super::record::{Phase, Record};
 use super::runtime::Runtime;
 use super::stdio::Fifos;
 use super::store::Container;
@@ -83,7 +83,8 @@ impl Engine {
         let fifos = container
             .stdio
             .begin(&container.run_directory, terminal, stdin, false)?;
-        let stdio = uris(&fifos, terminal, &container.log_path(), &host)?;
+        let lazy = container.with_record(Record::dies_with_boot);
+        let stdio = uris(&fifos, terminal, &container.log_path(), lazy, &host)?;
         let failed = |error: CallError| start_error(&error);
         self.client
             .create_task(&container.id, rootfs, stdio, runtime.options())
@@ -126,6 +127,7 @@ impl Engine {
         let (engine, container) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move {
             let exit = engine.await_exit(&container.id).await;
+            let _operation = engine.operations.token();
             engine.ended(&container, exit).await;
         });
     }
@@ -184,7 +186,7 @@ impl Engine {
             .and_then(|exit| jiff::Timestamp::try_from(exit.at).ok())
             .unwrap_or_else(jiff::Timestamp::now);
         let auto_remove = container.with_record(|record| record.host.auto_remove);
-        let change = |record: &mut super::record::Record| {
+        let change = |record: &mut Record| {
             record.state.phase = Phase::Exited;
             record.state.pid = 0;
             record.state.exit_code = code;
@@ -209,8 +211,9 @@ impl Engine {
     }
 }
 
-/// What the shim is told about stdio: the log is its own affair, and the FIFOs are beside it.
-fn uris(fifos: &Fifos, terminal: bool, log: &Path, host: &HostConfig) -> Result<StdioUris> {
+/// What the shim is told about stdio: the log is its own affair, and the FIFOs are beside it. A `lazy` log is not there
+/// before there is something to log.
+fn uris(fifos: &Fifos, terminal: bool, log: &Path, lazy: bool, host: &HostConfig) -> Result<StdioUris> {
     let (mut size, mut files) = ("", "");
     match host.log_config.r#type.as_str() {
         "" | "json-file" => {}
@@ -242,7 +245,8 @@ fn uris(fifos: &Fifos, terminal: bool, log: &Path, host: &HostConfig) -> Result<
     })?;
     let output = |fifo: &Path| {
         let (log, fifo) = (encode(log), encode(fifo));
-        format!("json-file://{log}?max-size={size}&max-file={files}&fifo={fifo}")
+        let lazy = if lazy { "&lazy=1" } else { "" };
+        format!("json-file://{log}?max-size={size}&max-file={files}{lazy}&fifo={fifo}")
     };
     Ok(StdioUris {
         stdin: fifos
@@ -352,7 +356,7 @@ mod tests {
             stdout: "/s/a b/out".into(),
             stderr: None,
         };
-        let made = uris(&fifos, true, Path::new("/r/c.log"), &HostConfig::default()).unwrap();
+        let made = uris(&fifos, true, Path::new("/r/c.log"), false, &HostConfig::default()).unwrap();
         assert_eq!(
             made.stdout,
             "json-file:///r/c.log?max-size=20971520&max-file=5&fifo=/s/a%20b/out"
@@ -362,18 +366,18 @@ mod tests {
             .config
             .insert("max-size".to_owned(), "10k".to_owned());
         assert!(
-            uris(&fifos, true, Path::new("/l"), &host)
+            uris(&fifos, true, Path::new("/l"), true, &host)
                 .unwrap()
                 .stdout
-                .contains("max-size=10240&")
+                .contains("max-size=10240&max-file=5&lazy=1&")
         );
         for bad in ["0", "-1", "ten", "1x", "99999999999999g"] {
             host.log_config
                 .config
                 .insert("max-size".to_owned(), bad.to_owned());
-            assert!(uris(&fifos, true, Path::new("/l"), &host).is_err(), "{bad}");
+            assert!(uris(&fifos, true, Path::new("/l"), true, &host).is_err(), "{bad}");
         }
         host.log_config.r#type = "syslog".to_owned();
-        assert!(uris(&fifos, true, Path::new("/l"), &host).is_err());
+        assert!(uris(&fifos, true, Path::new("/l"), true, &host).is_err());
     }
 }

@@ -29,8 +29,10 @@ pub struct Progress {
 pub struct Container {
     /// 64 hexadecimal digits.
     pub id: String,
-    /// Its directory on disk.
+    /// Where its record and generated files are.
     pub directory: PathBuf,
+    /// Where its log is, on disk.
+    pub log_directory: PathBuf,
     /// Its directory of this boot.
     pub run_directory: PathBuf,
     /// Its output and input.
@@ -43,17 +45,25 @@ pub struct Container {
 }
 
 impl Container {
-    /// A container with this record, whose directories are below `root` and `state`.
+    /// A container with this record, whose directories are below `root` and `state`. One that is removed when it ends dies
+    /// with the boot: only its log, which may become long, is on disk, if it ever writes to it.
     pub fn new(record: Record, root: &std::path::Path, state: &std::path::Path) -> Self {
         let progress = Progress {
             running: matches!(record.state.phase, Phase::Running | Phase::Paused),
             exit_code: record.state.exit_code,
             ..Default::default()
         };
+        let log_directory = root.join("containers").join(&record.id);
+        let run_directory = state.join("containers").join(&record.id);
         Self {
             id: record.id.clone(),
-            directory: root.join("containers").join(&record.id),
-            run_directory: state.join("containers").join(&record.id),
+            directory: if record.dies_with_boot() {
+                run_directory.clone()
+            } else {
+                log_directory.clone()
+            },
+            log_directory,
+            run_directory,
             stdio: Stdio::default(),
             lifecycle: tokio::sync::Mutex::default(),
             record: Mutex::new(record),
@@ -100,7 +110,7 @@ impl Container {
 
     /// The log that the shim writes.
     pub fn log_path(&self) -> PathBuf {
-        self.directory.join(format!("{}-json.log", self.id))
+        self.log_directory.join(format!("{}-json.log", self.id))
     }
 
     /// Its execs.

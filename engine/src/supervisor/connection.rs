@@ -1,11 +1,16 @@
-//! The connection: the channel to the socket, and the namespace header that every call carries.
+//! The connection: a channel to a socket, or the services of a supervisor in this process, and the namespace header that
+//! every call carries. In process, a call is a function call: the same messages, but no frames, sockets and wake-ups.
 
 use super::{CallError, CallResult, call::failed};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Interceptor, Routes};
 use tonic::transport::{Channel, Endpoint};
 use wharf_proto::containerd::services::namespaces::v1::{
     self as namespaces, namespaces_client::NamespacesClient,
@@ -30,7 +35,40 @@ impl Interceptor for Scope {
 }
 
 /// What the services' clients call through.
-pub(super) type Scoped = InterceptedService<Channel, Scope>;
+pub(super) type Scoped = InterceptedService<Transport, Scope>;
+
+/// How calls get to the supervisor.
+#[derive(Debug, Clone)]
+pub(super) enum Transport {
+    Socket(Channel),
+    InProcess(Routes),
+}
+
+impl tower::Service<http::Request<Body>> for Transport {
+    type Response = http::Response<Body>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        match self {
+            Self::Socket(channel) => channel.poll_ready(context).map_err(Into::into),
+            Self::InProcess(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self {
+            Self::Socket(channel) => {
+                let answer = channel.call(request);
+                Box::pin(async move { answer.await.map_err(Into::into) })
+            }
+            Self::InProcess(routes) => {
+                let answer = routes.call(request);
+                Box::pin(async move { answer.await.map_err(Into::into) })
+            }
+        }
+    }
+}
 
 /// A connection to a supervisor. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,11 +90,20 @@ impl Client {
         });
         // The URI is never looked up: the connector knows the socket.
         let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+        Self::over(Transport::Socket(channel))
+    }
+
+    /// A client of the supervisor in this process that has these services.
+    pub(super) fn in_process(routes: Routes) -> Self {
+        Self::over(Transport::InProcess(routes))
+    }
+
+    fn over(transport: Transport) -> Self {
         let scope = Scope {
             namespace: MetadataValue::from_static(NAMESPACE),
         };
         Self {
-            channel: InterceptedService::new(channel, scope),
+            channel: InterceptedService::new(transport, scope),
         }
     }
 

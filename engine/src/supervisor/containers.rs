@@ -2,20 +2,22 @@
 
 use super::call::{absent_is_fine, failed};
 use super::{CallError, CallResult, Client, ContainerRow};
+use tonic::metadata::MetadataValue;
 use wharf_proto::containerd::services::containers::v1::{
     self as containers, containers_client::ContainersClient,
 };
 
 impl Client {
-    /// Makes the row of a container.
+    /// Makes the row of a container. Unless it `dies_with_boot`, it is on the disk when this returns.
     ///
     /// # Errors
     ///
     /// The id is taken, or the row is refused.
-    pub async fn create_container(&self, row: ContainerRow) -> CallResult<()> {
+    pub async fn create_container(&self, row: ContainerRow, dies_with_boot: bool) -> CallResult<()> {
         let id = row.id.clone();
+        let request = containers::CreateContainerRequest { container: Some(row) };
         ContainersClient::new(self.channel.clone())
-            .create(containers::CreateContainerRequest { container: Some(row) })
+            .create(committed(request, dies_with_boot))
             .await
             .map(drop)
             .map_err(failed("create container", &id))
@@ -57,16 +59,27 @@ impl Client {
         serde_json::from_slice(&spec.value).map_err(|error| CallError::other("read the spec of", id, error))
     }
 
-    /// Removes the row of a container; one that is gone is fine.
+    /// Removes the row of a container, durably unless it `dies_with_boot`; one that is gone is fine.
     ///
     /// # Errors
     ///
     /// The call failed; a task that still exists is such a failure.
-    pub async fn delete_container(&self, id: &str) -> CallResult<()> {
+    pub async fn delete_container(&self, id: &str, dies_with_boot: bool) -> CallResult<()> {
+        let request = containers::DeleteContainerRequest { id: id.to_owned() };
         let deleted = ContainersClient::new(self.channel.clone())
-            .delete(containers::DeleteContainerRequest { id: id.to_owned() })
+            .delete(committed(request, dies_with_boot))
             .await
             .map_err(failed("delete container", id));
         absent_is_fine(deleted.map(drop))
     }
+}
+
+/// Says how much the call needs of the disk. A containerd that does not know the header flushes in any case.
+fn committed<T>(request: T, dies_with_boot: bool) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(request);
+    if dies_with_boot {
+        let lazy = MetadataValue::from_static("lazy");
+        request.metadata_mut().insert("wharf-commit", lazy);
+    }
+    request
 }

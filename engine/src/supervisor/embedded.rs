@@ -1,7 +1,9 @@
 //! The supervisor in this process: opened, served on its socket, ended.
 
+use super::Client;
 use crate::error::Error;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The supervisor in this process. Dropping it ends it; containers go on.
 #[derive(Debug)]
@@ -9,6 +11,7 @@ pub struct Embedded {
     stop: tokio_util::sync::CancellationToken,
     served: tokio::task::JoinHandle<Result<(), wharf_supervisor::Error>>,
     address: PathBuf,
+    routes: tonic::service::Routes,
 }
 
 impl Embedded {
@@ -31,13 +34,26 @@ impl Embedded {
         let listener = wharf_supervisor::Supervisor::listen(&address)
             .await
             .map_err(failed)?;
+        let routes = supervisor.routes();
         let stop = tokio_util::sync::CancellationToken::new();
         let served = tokio::spawn(supervisor.serve(vec![listener], stop.clone().cancelled_owned()));
         Ok(Self {
             stop,
             served,
             address,
+            routes,
         })
+    }
+
+    /// A client of this supervisor that needs no connection. Waits at most `limit` until the supervisor serves, and its
+    /// state is in order.
+    ///
+    /// # Errors
+    ///
+    /// It does not in time.
+    pub async fn client(&self, limit: Duration) -> Result<Client, Error> {
+        Client::new(&self.address).ready(limit).await?;
+        Ok(Client::in_process(self.routes.clone()))
     }
 
     /// Completes when the supervisor ends, which it does by itself only when it fails.

@@ -92,3 +92,55 @@ fn an_exit_without_a_daemon_is_known_afterwards_with_its_time() {
     complete(&log);
     assert_eq!(instance.wharf.run(&["rm", "count"]).ok(), "count\n");
 }
+
+#[test]
+fn a_container_that_is_removed_when_it_ends_outlives_a_killed_daemon() {
+    let mut instance = Instance::start();
+    let id = instance.detached("brief", &["--rm"], &["sh", "-c", COUNT]);
+    instance.logged("brief", "20\n");
+    let before = complete(&instance.wharf.run(&["logs", "brief"]).ok());
+    instance.wharf.kill9();
+    instance.wharf.restart();
+    eventually("it goes on writing", SOON, || {
+        (complete(&instance.wharf.run(&["logs", "brief"]).ok()) > before + 20).then_some(())
+    });
+    instance.wharf.run(&["exec", "brief", "touch", "/tmp/end"]).ok();
+    eventually("it is removed", SOON, || {
+        instance.wharf.run(&["ps", "-aq"]).ok().is_empty().then_some(())
+    });
+    for place in ["root", "state"] {
+        let directory = instance.wharf.home().join(place).join("containers").join(&id);
+        assert!(!directory.exists(), "{} is left", directory.display());
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_container_that_died_with_the_boot() {
+    let mut instance = Instance::start();
+    let arguments = [
+        "create",
+        "--rm",
+        "--network",
+        "none",
+        "--name",
+        "brief",
+        &instance.image,
+    ];
+    let id = instance.wharf.run(&arguments).ok();
+    let id = id.trim_end();
+    let kept = instance.detached("kept", &[], &["true"]);
+    assert_eq!(instance.wharf.run(&["wait", "kept"]).ok(), "0\n");
+    let rows = run(instance.wharf.ctr().args(["containers", "ls", "-q"])).ok();
+    assert!(rows.contains(id), "{rows}");
+    instance.wharf.kill9();
+    // What a boot does to a tmpfs.
+    std::fs::remove_dir_all(instance.wharf.home().join("state/containers")).expect("empty the state");
+    instance.wharf.restart();
+    let known = instance.wharf.run(&["ps", "-aq", "--no-trunc"]).ok();
+    assert_eq!(known.trim_end(), kept);
+    let rows = run(instance.wharf.ctr().args(["containers", "ls", "-q"])).ok();
+    assert_eq!(rows.trim_end(), kept);
+    let snapshots = run(instance.wharf.ctr().args(["snapshots", "ls"])).ok();
+    assert!(!snapshots.contains(id), "{snapshots}");
+    instance.wharf.run(&["rm", "kept"]).ok();
+}

@@ -131,3 +131,46 @@ fn what_a_killed_creation_left_is_swept() {
         subject.nothing_is_left();
     });
 }
+
+/// The process that the shims of `daemon` are forked from, once there is one.
+fn fork_server(daemon: i32) -> Option<i32> {
+    let processes = fs::read_dir("/proc").expect("list the processes");
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .find(|pid| {
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.ends_with("\0fork-server\0") && running(*pid) && parent(*pid) == daemon
+        })
+}
+
+#[test]
+fn shims_need_the_process_that_they_were_forked_from_no_more() {
+    let mut subject = Subject::wharfd("io.containerd.wharf.v2");
+    let first = subject.sleeper("a");
+    let daemon = subject.daemon().daemon.as_ref().expect("a daemon").pid();
+    let server = fork_server(daemon).expect("a fork server");
+    let shim = parent(first);
+    assert_eq!(parent(shim), server);
+    let command = fs::read_to_string(format!("/proc/{shim}/cmdline")).expect("a command line");
+    let named = format!("\0-namespace\0{}\0-id\0a\0", subject.namespace());
+    assert!(command.contains(&named), "{command:?}");
+    kill(server);
+    let second = subject.sleeper("b");
+    assert!(running(first) && running(second));
+    let executed = subject.ctr(&["tasks", "exec", "--exec-id", "x", "a", "/bin/echo", "still"]);
+    assert_eq!(executed.ok(), "still\n");
+    subject.sleeper("c");
+    let other = fork_server(daemon).expect("another fork server");
+    assert_ne!(other, server);
+    for id in ["a", "b", "c"] {
+        subject.ctr(&["tasks", "kill", "--signal", "KILL", id]).ok();
+        subject.until(id, "STOPPED");
+        subject.ctr(&["tasks", "delete", id]).ok();
+    }
+    subject.nothing_is_left();
+    subject.daemon().kill9();
+    eventually("the fork server ends with its daemon", SOON, || {
+        (!running(other)).then_some(())
+    });
+    subject.daemon().restart();
+}

@@ -7,11 +7,13 @@
 //! Every entry goes to the file whole or not at all: a short write is cut off again. Rotation renames `name.N` upwards
 //! before it opens a new `name`; a crash in between leaves complete files under their old or new names, and no `name`,
 //! which the next entry makes. With one file only, the file is emptied instead.
+//!
+//! A `lazy` log is opened, and it and its directory made, with the first entry: most short-lived containers say nothing.
 
 use std::cell::RefCell;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -26,24 +28,48 @@ pub struct LogFile {
     path: PathBuf,
     max_size: Option<u64>,
     max_file: u32,
-    file: File,
+    lazy: bool,
+    /// Not open yet when lazy.
+    file: Option<File>,
     size: u64,
     entry: Vec<u8>,
 }
 
 impl LogFile {
-    /// Opens the log for appending, making it (mode 0640) when it is not there. Its directory must exist.
+    /// Opens the log for appending, making it (mode 0640) when it is not there. Its directory must exist, unless it is
+    /// lazy.
     pub fn open(parameters: &JsonFile) -> io::Result<Rc<RefCell<LogFile>>> {
-        let file = open(&parameters.path)?;
-        let size = file.metadata()?.len();
-        Ok(Rc::new(RefCell::new(LogFile {
+        let mut log = LogFile {
             path: parameters.path.clone(),
             max_size: parameters.max_size,
             max_file: parameters.max_file,
-            file,
-            size,
+            lazy: parameters.lazy,
+            file: None,
+            size: 0,
             entry: Vec::new(),
-        })))
+        };
+        if !parameters.lazy {
+            log.file()?;
+        }
+        Ok(Rc::new(RefCell::new(log)))
+    }
+
+    fn file(&mut self) -> io::Result<&mut File> {
+        match &mut self.file {
+            Some(file) => Ok(file),
+            none => {
+                let file = match open(&self.path) {
+                    Err(error) if self.lazy && error.kind() == io::ErrorKind::NotFound => {
+                        let directory = self.path.parent().unwrap_or(Path::new("/"));
+                        DirBuilder::new().mode(0o755).create(directory)?;
+                        open(&self.path)?
+                    }
+                    opened => opened?,
+                };
+                self.size = file.metadata()?.len();
+                Ok(none.insert(file))
+            }
+        }
     }
 
     /// Whether this is the log at `path`.
@@ -58,16 +84,21 @@ impl LogFile {
         let time = clock::rfc3339(&clock::now());
         let tail = format!("\",\"stream\":\"{stream}\",\"time\":\"{time}\"}}\n");
         self.entry.extend_from_slice(tail.as_bytes());
+        self.file()?;
         if self
             .max_size
             .is_some_and(|limit| self.size > 0 && self.size + self.entry.len() as u64 > limit)
         {
             self.rotate()?;
         }
-        if let Err(error) = self.file.write_all(&self.entry) {
-            self.file.set_len(self.size)?;
+        let entry = std::mem::take(&mut self.entry);
+        let size = self.size;
+        let file = self.file()?;
+        if let Err(error) = file.write_all(&entry) {
+            file.set_len(size)?;
             return Err(error);
         }
+        self.entry = entry;
         self.size += self.entry.len() as u64;
         // One huge entry must not keep its memory for the life of the container.
         if self.entry.capacity() > 4096 {
@@ -78,7 +109,7 @@ impl LogFile {
 
     fn rotate(&mut self) -> io::Result<()> {
         if self.max_file < 2 {
-            self.file.set_len(0)?;
+            self.file()?.set_len(0)?;
         } else {
             for number in (1..self.max_file).rev() {
                 let from = if number == 1 {
@@ -91,7 +122,7 @@ impl LogFile {
                     _ => {}
                 }
             }
-            self.file = open(&self.path)?;
+            self.file = Some(open(&self.path)?);
         }
         self.size = 0;
         Ok(())
@@ -226,6 +257,7 @@ mod tests {
             path: directory.join("c.log"),
             max_size,
             max_file,
+            lazy: true,
             fifo: None,
         };
         LogStream::new(LogFile::open(&parameters).unwrap(), "stdout")
@@ -247,14 +279,16 @@ mod tests {
     #[test]
     fn lines_are_cut_at_newlines_and_at_the_bound() {
         let directory = tempfile::tempdir().unwrap();
-        let mut stream = log(directory.path(), None, 1);
+        let mut stream = log(&directory.path().join("made"), None, 1);
+        assert!(!directory.path().join("made").exists());
+        let directory = directory.path().join("made");
         stream.write(b"one\ntw").unwrap();
         stream.write(b"o\n").unwrap();
         let long = "x".repeat(CHUNK + 10);
         stream.write(format!("{long}\nrest").as_bytes()).unwrap();
         stream.flush().unwrap();
         let expected = ["one\n", "two\n", &long[..CHUNK], "xxxxxxxxxx\n", "rest"];
-        assert_eq!(entries(&directory.path().join("c.log")), expected);
+        assert_eq!(entries(&directory.join("c.log")), expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | `/path`, `fifo:///path` | a FIFO (or file) that the client made |
 //! | `file:///path` | a file that the shim makes and appends to |
 //! | `binary:///path?key=value` | a program that reads descriptors 3 and 4; the keys and values are its arguments |
-//! | `json-file:///path?max-size=BYTES&max-file=N&fifo=/path` | the container log, written and rotated by the shim |
+//! | `json-file:///path?max-size=BYTES&max-file=N&lazy=1&fifo=/path` | the container log, written and rotated by the shim; with `lazy`, the file and its directory are made with the first entry |
 
 use std::path::PathBuf;
 
@@ -45,6 +45,8 @@ pub struct JsonFile {
     pub max_size: Option<u64>,
     /// How many files are kept, the current one included; at least 1.
     pub max_file: u32,
+    /// Made, with its directory, when the first entry is written.
+    pub lazy: bool,
     /// Gets the raw bytes while somebody reads it.
     pub fifo: Option<PathBuf>,
 }
@@ -92,6 +94,7 @@ fn json_file(path: PathBuf, query: Vec<(String, String)>) -> Result<JsonFile, Re
         path,
         max_size: None,
         max_file: 1,
+        lazy: false,
         fifo: None,
     };
     for (key, value) in query {
@@ -102,6 +105,7 @@ fn json_file(path: PathBuf, query: Vec<(String, String)>) -> Result<JsonFile, Re
                 log.max_size = u64::try_from(size).ok().filter(|size| *size > 0);
             }
             "max-file" => log.max_file = value.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?,
+            "lazy" => log.lazy = value == "1",
             "fifo" => log.fifo = Some(absolute(&value, &value)?),
             _ => return Err(invalid(format!("json-file: unknown parameter {key}"))),
         }
@@ -171,6 +175,7 @@ mod tests {
                 path: "/l/c.log".into(),
                 max_size: Some(1000),
                 max_file: 3,
+                lazy: false,
                 fifo: Some("/run/f".into()),
             })
         );

@@ -89,9 +89,11 @@ impl Shim {
         response.encode_to_vec()
     }
 
-    /// Ends the shim, unless it still has containers.
+    /// Ends the shim, unless it still has containers. Its socket is gone when this is answered: the id may be used again at
+    /// once.
     pub fn shutdown(&mut self) -> Vec<u8> {
         if self.containers.is_empty() {
+            self.leave_socket();
             self.stop();
         }
         empty()

@@ -22,7 +22,8 @@
 //!
 //! Two kinds of commit ([`Commit`]): a *durable* one is on disk when it returns; a *lazy* one survives kill -9 (by the
 //! journal) but power loss may take it, whole, within a second. Preparing a snapshot is lazy: it is on the path that
-//! starts a container, and the container record that is created next is durable and carries it to the disk.
+//! starts a container, and the container record that is created next is durable and carries it to the disk. A caller may ask
+//! for the container record to be lazy, too ([`crate::namespace::COMMIT_HEADER`]): for a container that dies with the boot.
 
 mod journal;
 mod key;

@@ -8,9 +8,10 @@
 //!       rootfs/                    where the shim mounts the root file system
 //!       log                        FIFO: what the shim has to say
 //!       shim-binary-path           the shim's executable, written before it is started
-//!       bootstrap.json             how the shim is reached, written before the task is created
+//!       bootstrap.json             how the shim is reached, written before the task is created, unless
+//!       address                    does: written by a shim of ours before it is asked to create the task
 //!       task.json                  {"pid":N}, written when the task was created
-//!       address, exits/, …         the shim's own
+//!       exits/, …                  the shim's own
 //!       published/<process id>     pid whose exit event went out, so that a restarted daemon does not repeat it
 //!     .<id>/                       a bundle that is being removed
 //! ```

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use prost_types::Any;
 use tokio_util::sync::CancellationToken;
+use wharf_proto::any;
+use wharf_proto::containerd::runc::v1::Options;
 use wharf_proto::containerd::task::v2 as api;
 use wharf_proto::containerd::types::Mount;
 
-use super::bundle::Bundle;
+use super::bundle::{Bootstrap, Bundle};
+use super::fork_server::Forked;
 use super::handle::Task;
 use super::shim::{self, Shim};
+use super::spawn::Invocation;
 use super::{Slot, Tasks, blocking, key, runtime_name, shim_log};
 use crate::error::{Error, Kind, Result};
 
@@ -145,7 +149,7 @@ impl Reservation {
         Ok(pid)
     }
 
-    /// Starts the shim and connects to it.
+    /// Brings up the shim and connects to it: ours by a fork if that works, any other as containerd does.
     async fn start(
         &self,
         tasks: &Tasks,
@@ -156,6 +160,18 @@ impl Reservation {
         let failed = |error: Error| error.context("failed to start shim");
         let log = shim_log::open(bundle).map_err(failed)?;
         let invocation = tasks.invocation(&self.namespace, &self.id, bundle, executable);
+        if runtime_name::is_own(&request.runtime) && !needs_start(request.options.as_ref()) {
+            match fork(tasks, invocation).await {
+                Ok(shim) => {
+                    shim_log::follow(log, &self.namespace, &self.id, &shim);
+                    return Ok(shim);
+                }
+                // The long way words the error, if it is one of the bundle's.
+                Err(error) => {
+                    tracing::debug!(namespace = self.namespace, container_id = self.id, %error, "shim not forked");
+                }
+            }
+        }
         let bootstrap = invocation.start(request.options.as_ref()).await.map_err(failed)?;
         let noted = {
             let (bundle, bootstrap) = (bundle.clone(), bootstrap.clone());
@@ -201,6 +217,33 @@ impl Reservation {
             }
         }
         shim.shutdown(&self.id).await;
+    }
+}
+
+/// Whether the options are for the shim's `start`, which alone reads them.
+fn needs_start(options: Option<&Any>) -> bool {
+    let Some(options) = options else { return false };
+    // What cannot be read is refused by the shim in its own words.
+    !matches!(any::unpack::<Options>(options), Ok(Some(options)) if options.shim_cgroup.is_empty())
+}
+
+/// A shim forked for `invocation`, or the one of its group. The shim writes down in the bundle where it serves.
+async fn fork(tasks: &Tasks, invocation: Invocation<'_>) -> Result<Shim> {
+    match tasks.fork_server.fork(invocation).await? {
+        Forked::New(address, connection) => Ok(Shim::over(address, connection)),
+        Forked::Group(address) => {
+            let bootstrap = Bootstrap {
+                version: 3,
+                address,
+                protocol: "ttrpc".to_owned(),
+            };
+            let note = bootstrap.clone();
+            let bundle = invocation.bundle.clone();
+            blocking(move || bundle.set_bootstrap(&note)).await?;
+            Shim::connect(&bootstrap)
+                .await?
+                .map_err(|error| Error::unknown("connect", error))
+        }
     }
 }
 

@@ -60,8 +60,8 @@ impl Tasks {
             // Another call deletes it.
             return Err(Task::not_found(&task.id));
         }
-        shim.shutdown(&task.id).await;
-        self.remove_bundle(&task.bundle).await;
+        // Neither needs the other; a daemon that dies here finds what is left of both when it comes back.
+        tokio::join!(shim.shutdown(&task.id), self.remove_bundle(&task.bundle));
         let exit = answer.map(Exit::from);
         if let Ok(exit) = &exit {
             task.settle(exit.clone());

@@ -1,7 +1,8 @@
 //! Tasks: the running containers, each behind a shim of its own.
 //!
 //! ```text
-//! api/tasks ──► Tasks ──► create ──► spawn (shim start) ──► shim (ttrpc) ──► Create
+//! api/tasks ──► Tasks ──► create ─┬► fork_server (our own) ─┬► shim (ttrpc) ──► Create
+//!                 │               └► spawn (shim start) ────┘
 //!                 │   ├─► handle::Task ──► shim ──► State, Start, Exec, Kill, …
 //!                 │   ├─► delete
 //!                 │   └─► reconcile          once, before anything is served
@@ -25,6 +26,7 @@ mod bundle;
 mod create;
 mod delete;
 mod exit_record;
+mod fork_server;
 mod handle;
 mod inbox;
 mod ledger;
@@ -68,6 +70,8 @@ pub struct Tasks {
     daemon: spawn::Daemon,
     /// The executable to use as Wharf's own shim.
     own_shim: Option<PathBuf>,
+    /// What shims of our own are forked from.
+    fork_server: fork_server::ForkServer,
     events: Arc<Exchange>,
     ledger: ledger::Ledger,
     table: Mutex<HashMap<Key, Slot>>,
@@ -110,6 +114,7 @@ impl Tasks {
                 executable,
             },
             own_shim: config.shim.clone(),
+            fork_server: fork_server::ForkServer::default(),
             events,
             ledger: ledger::Ledger::default(),
             table: Mutex::default(),

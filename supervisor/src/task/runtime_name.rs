@@ -20,6 +20,11 @@ const SERVED: [&str; 4] = [
     "io.containerd.runtime.v1.linux",
 ];
 
+/// Whether `runtime` means Wharf's own shim.
+pub fn is_own(runtime: &str) -> bool {
+    SERVED.contains(&runtime)
+}
+
 /// Finds the shim of `runtime`; `own` replaces Wharf's. Blocks on the file system.
 ///
 /// # Errors
@@ -38,7 +43,7 @@ pub fn shim(runtime: &str, own: Option<&Path>) -> Result<PathBuf> {
             )))
         };
     }
-    if SERVED.contains(&runtime) {
+    if is_own(runtime) {
         if let Some(own) = own {
             return Ok(own.to_owned());
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use prost::Message;
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use wharf_proto::containerd::task::v2 as api;
 
@@ -47,6 +48,16 @@ impl Shim {
             version: AtomicU32::new(bootstrap.version),
             version_is_known: AtomicBool::new(false),
         }))
+    }
+
+    /// The shim at `address` that has the other end of `connection`, and serves version 3.
+    pub fn over(address: String, connection: UnixStream) -> Self {
+        Self {
+            address,
+            client: Client::over(connection),
+            version: AtomicU32::new(3),
+            version_is_known: AtomicBool::new(true),
+        }
     }
 
     /// Where it listens: `unix:///path`.

@@ -41,6 +41,20 @@ pub struct Daemon {
     pub executable: PathBuf,
 }
 
+impl Daemon {
+    /// Tells `command`, a shim's, what is the same for all shims.
+    pub fn describe(&self, command: &mut Command) {
+        command
+            .env("GOMAXPROCS", "2")
+            .env("TTRPC_ADDRESS", &self.events)
+            .env("GRPC_ADDRESS", &self.address)
+            .env("MAX_SHIM_VERSION", "3")
+            .env("WHARF_SHIM_SOCKET_DIR", &self.sockets)
+            // A signal to the daemon's terminal must not reach the shim.
+            .process_group(0);
+    }
+}
+
 /// A bundle whose shim is to be run.
 #[derive(Clone, Copy, Debug)]
 pub struct Invocation<'a> {
@@ -161,15 +175,9 @@ impl Invocation<'_> {
             .arg("-publish-binary")
             .arg(&self.daemon.executable)
             .current_dir(self.bundle.path())
-            .env("GOMAXPROCS", "2")
-            .env("TTRPC_ADDRESS", &self.daemon.events)
-            .env("GRPC_ADDRESS", &self.daemon.address)
             .env("NAMESPACE", self.namespace)
-            .env("MAX_SHIM_VERSION", "3")
-            .env("WHARF_SHIM_SOCKET_DIR", &self.daemon.sockets)
-            // A signal to the daemon's terminal must not reach the shim.
-            .process_group(0)
             .kill_on_drop(true);
+        self.daemon.describe(&mut command);
         command
     }
 }

@@ -88,7 +88,10 @@ pub async fn create(State(engine): Shared, uri: Uri, request: Body) -> Reply<imp
         config: request.config,
         host: request.host_config,
     };
-    let container = to_the_end(async move { engine.create_container(wanted).await }).await?;
+    let container = to_the_end(&engine.operations.clone(), async move {
+        engine.create_container(wanted).await
+    })
+    .await?;
     let created = CreateResponse {
         id: container.id.clone(),
         warnings: Vec::new(),
@@ -111,7 +114,10 @@ pub async fn inspect(
 pub async fn start(State(engine): Shared, Path(id): Path<String>, uri: Uri) -> Reply<StatusCode> {
     refuse::query(Query::of(&uri).iter(), &["checkpoint", "checkpoint-dir"])?;
     let container = engine.containers.find(&id)?;
-    to_the_end(async move { engine.start_container(&container).await }).await?;
+    to_the_end(&engine.operations.clone(), async move {
+        engine.start_container(&container).await
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -127,7 +133,10 @@ pub async fn stop(State(engine): Shared, Path(id): Path<String>, uri: Uri) -> Re
     let query = Query::of(&uri);
     let (signal, timeout) = (signal_of(&query)?, query.number("t")?);
     let container = engine.containers.find(&id)?;
-    to_the_end(async move { engine.stop_container(&container, signal, timeout).await }).await?;
+    to_the_end(&engine.operations.clone(), async move {
+        engine.stop_container(&container, signal, timeout).await
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -136,7 +145,10 @@ pub async fn restart(State(engine): Shared, Path(id): Path<String>, uri: Uri) ->
     let query = Query::of(&uri);
     let (signal, timeout) = (signal_of(&query)?, query.number("t")?);
     let container = engine.containers.find(&id)?;
-    to_the_end(async move { engine.restart_container(&container, signal, timeout).await }).await?;
+    to_the_end(&engine.operations.clone(), async move {
+        engine.restart_container(&container, signal, timeout).await
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -144,21 +156,30 @@ pub async fn restart(State(engine): Shared, Path(id): Path<String>, uri: Uri) ->
 pub async fn kill(State(engine): Shared, Path(id): Path<String>, uri: Uri) -> Reply<StatusCode> {
     let number = signal_of(&Query::of(&uri))?.unwrap_or(signal::KILL);
     let container = engine.containers.find(&id)?;
-    to_the_end(async move { engine.kill_container(&container, number).await }).await?;
+    to_the_end(&engine.operations.clone(), async move {
+        engine.kill_container(&container, number).await
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/pause`.
 pub async fn pause(State(engine): Shared, Path(id): Path<String>) -> Reply<StatusCode> {
     let container = engine.containers.find(&id)?;
-    to_the_end(async move { engine.pause_container(&container).await }).await?;
+    to_the_end(&engine.operations.clone(), async move {
+        engine.pause_container(&container).await
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/unpause`.
 pub async fn unpause(State(engine): Shared, Path(id): Path<String>) -> Reply<StatusCode> {
     let container = engine.containers.find(&id)?;
-    to_the_end(async move { engine.unpause_container(&container).await }).await?;
+    to_the_end(&engine.operations.clone(), async move {
+        engine.unpause_container(&container).await
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -179,7 +200,10 @@ pub async fn remove(State(engine): Shared, Path(id): Path<String>, uri: Uri) -> 
     refuse::query(query.iter(), &["link"])?;
     let force = query.flag("force");
     let container = engine.containers.find(&id)?;
-    to_the_end(async move { engine.remove_container(&container, force).await }).await?;
+    to_the_end(&engine.operations.clone(), async move {
+        engine.remove_container(&container, force).await
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -194,7 +218,11 @@ pub async fn prune(State(engine): Shared, uri: Uri) -> Reply<Json<Value>> {
             continue;
         }
         let (engine, going) = (Arc::clone(&engine), Arc::clone(&container));
-        match to_the_end(async move { engine.remove_container(&going, false).await }).await {
+        match to_the_end(&engine.operations.clone(), async move {
+            engine.remove_container(&going, false).await
+        })
+        .await
+        {
             Ok(()) => deleted.push(container.id.clone()),
             Err(error) => tracing::warn!(container_id = container.id, %error, "container not pruned"),
         }

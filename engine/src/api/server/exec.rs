@@ -50,7 +50,10 @@ pub async fn start(
     let config = &exec.config;
     if asked.detach {
         let (engine, container, exec) = (Arc::clone(&engine), Arc::clone(&container), Arc::clone(&exec));
-        to_the_end(async move { engine.start_exec(&container, &exec, false).await }).await?;
+        to_the_end(&engine.operations.clone(), async move {
+            engine.start_exec(&container, &exec, false).await
+        })
+        .await?;
         return Ok(StatusCode::OK.into_response());
     }
     if asked.tty != config.tty {

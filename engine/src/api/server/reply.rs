@@ -11,6 +11,7 @@ use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
+use tokio_util::task::TaskTracker;
 
 /// An error on its way to the client.
 pub struct Failure(Error);
@@ -77,15 +78,17 @@ pub fn json_lines<T: Serialize>(lines: impl Stream<Item = T> + Send + 'static) -
     response
 }
 
-/// Runs `work` to its end even when the client goes away.
+/// Runs `work` to its end even when the client goes away, or the daemon is told to stop.
 ///
 /// # Errors
 ///
 /// What `work` says; or it panicked.
 pub async fn to_the_end<T: Send + 'static>(
+    operations: &TaskTracker,
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::spawn(work)
+    operations
+        .spawn(work)
         .await
         .unwrap_or_else(|error| Err(Error::system(format!("request: {error}"))))
 }

@@ -81,11 +81,11 @@ fn sample(result: &Path) -> Result<Sample> {
 }
 
 /// A command that is measured again and again.
-pub(crate) struct Candidate {
+pub(crate) struct Candidate<'a> {
     /// The name in the table.
     pub(crate) name: String,
     /// Makes the command of a round; the number is the round's and makes ids unique.
-    pub(crate) command: Box<dyn Fn(usize) -> Command>,
+    pub(crate) command: Box<dyn Fn(usize) -> Command + 'a>,
 }
 
 struct Sample {
@@ -95,7 +95,12 @@ struct Sample {
 
 /// Runs `rounds` rounds, each candidate once a round, and prints the table. The first candidate is ours; ratios are ours
 /// divided by theirs.
-pub(crate) fn compare(driver: &Driver, title: &str, candidates: &[Candidate], rounds: usize) -> Result<()> {
+pub(crate) fn compare(
+    driver: &Driver,
+    title: &str,
+    candidates: &[Candidate<'_>],
+    rounds: usize,
+) -> Result<()> {
     const WARM_UP: usize = 3;
     let mut samples: Vec<Vec<Sample>> = candidates.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds + WARM_UP {

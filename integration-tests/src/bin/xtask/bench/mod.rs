@@ -3,9 +3,12 @@
 //! Absolute figures differ from machine to machine; what counts is the ratio to the peer. A peer that is not installed is
 //! left out and said to be. Nothing here is a test: figures are printed, not judged.
 
+mod ctr;
 mod engine;
+mod fleet;
 mod measure;
 mod parallel;
+mod peers;
 mod runtime;
 mod seccomp;
 
@@ -26,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH")]
     runc: Vec<PathBuf>,
     /// Only this comparison
-    #[arg(value_parser = ["runtime", "engine"])]
+    #[arg(value_parser = ["runtime", "engine", "fleet", "ctr"])]
     only: Option<String>,
 }
 
@@ -54,6 +57,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted("engine") {
         engine::compare_engines(arguments.rounds)?;
+    }
+    if wanted("fleet") {
+        fleet::compare_fleets(arguments.rounds)?;
+    }
+    if wanted("ctr") {
+        ctr::compare_daemons(arguments.rounds)?;
     }
     Ok(())
 }
