@@ -52,14 +52,16 @@ impl Runtime {
         })
     }
 
-    /// Removes what a creation of `id` that was cut short (by `kill -9`) left of its state; whether there was something.
+    /// Removes what a creation or a removal of `id` that was cut short (by `kill -9`) left: its state, its control groups
+    /// and the process in them; whether there was something.
     ///
     /// # Errors
     ///
-    /// The name belongs to a container, or is being created.
+    /// The name belongs to a container, or is being created; or a group or the state cannot be removed.
     pub fn remove_incomplete(&self, id: &ContainerId) -> Result<bool, Error> {
+        let doomed = record::remove_doomed(&self.root, id)?;
         if Directory::open(&self.root, id)?.is_none() {
-            return Ok(false);
+            return Ok(doomed);
         }
         Directory::claim(&self.root, id)?.remove()?;
         Ok(true)

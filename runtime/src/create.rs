@@ -20,17 +20,17 @@ use crate::plan::{self, Caller, Facts, Opened, Plan};
 use crate::process::{
     Conversation, Early, Heard, Request, Streams, gate, open_joins, reap, spawn, start_time, wait_exit,
 };
-use crate::record::{Directory, Record};
+use crate::record::{Directory, NOTIFY_DIRECTORY, NOTIFY_SOCKET, Record};
 use crate::resources;
 use crate::source::Sources;
-use crate::spec::Spec;
+use crate::spec::{Spec, oci};
 use crate::sys::Fd;
 use crate::sys::process::{Child, pidfd_signal, raise_hard_limit};
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::{
-    Container, ContainerId, Error, Runtime, State, Status, Stdio, kernel, lsm, mountinfo, net_device, spec,
-    user_namespace,
+    Container, ContainerId, Error, Runtime, State, Status, Stdio, kernel, lsm, mountinfo, net_device,
+    seccomp, spec, user_namespace,
 };
 
 /// How a container is created.
@@ -59,6 +59,10 @@ pub struct CreateOptions {
     pub console_socket: Option<PathBuf>,
     /// A listening unix socket that receives a pidfd of the first process.
     pub pidfd_socket: Option<PathBuf>,
+    /// Variables (`NAME=value`) for the first process besides those of the configuration.
+    pub environment: Vec<String>,
+    /// Mount a directory with a socket for `sd_notify(3)` at `/run/notify`; [`crate::Notifications`] listens there.
+    pub notify: bool,
 }
 
 impl CreateOptions {
@@ -77,6 +81,8 @@ impl CreateOptions {
             rootless: None,
             console_socket: None,
             pidfd_socket: None,
+            environment: Vec::new(),
+            notify: false,
         }
     }
 }
@@ -103,7 +109,10 @@ impl Runtime {
     pub fn create_as(&self, options: CreateOptions, spec: &Spec) -> Result<Container, Error> {
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
-        let (mut plan, cgroups) = compile(spec, &bundle, &options)?;
+        let (mut plan, cgroups) = match self.changed(spec, &options)? {
+            Some(changed) => compile(&changed, &bundle, &options)?,
+            None => compile(spec.oci(), &bundle, &options)?,
+        };
         let resctrl = resctrl(&plan)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
@@ -115,6 +124,10 @@ impl Runtime {
         let namespaces = open_joins(&plan.namespaces.join)?;
         let warnings = check_joined(spec, &mut plan, &namespaces)?;
         let directory = Directory::claim(self.root(), &options.id)?;
+        let notified = match options.notify {
+            true => directory.make_notify_directory(),
+            false => Ok(()),
+        };
         let mut undo = Undo {
             directory: Some(directory),
             cgroup: None,
@@ -132,17 +145,48 @@ impl Runtime {
             preserve_fds: options.preserve_fds,
             resctrl,
         };
-        construction
-            .build(plan, &cgroups, namespaces, &mut undo)
+        notified
+            .and_then(|()| construction.build(plan, &cgroups, namespaces, &mut undo))
             .and_then(|built| undo.keep(built, options.id.clone(), warnings.chain(spec, &cgroups)))
             .map_err(|error| undo.perform(error))
     }
 }
 
-fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
+/// Where the container finds the notify socket's directory.
+const NOTIFY_TARGET: &str = "/run/notify";
+
+impl Runtime {
+    /// The configuration with what the options add to it, if they do.
+    fn changed(&self, spec: &Spec, options: &CreateOptions) -> Result<Option<oci::Spec>, Error> {
+        if options.environment.is_empty() && !options.notify {
+            return Ok(None);
+        }
+        let mut changed = spec.oci().clone();
+        let process = changed.process.get_or_insert_default();
+        process.env.extend(options.environment.iter().cloned());
+        if options.notify {
+            process
+                .env
+                .push(format!("NOTIFY_SOCKET={NOTIFY_TARGET}/{NOTIFY_SOCKET}"));
+            let root =
+                std::path::absolute(self.root()).map_err(|error| Error::io("find the state root", error))?;
+            changed.mounts.push(oci::Mount {
+                destination: NOTIFY_TARGET.into(),
+                source: root.join(options.id.as_str()).join(NOTIFY_DIRECTORY),
+                options: ["bind", "nosuid", "noexec", "nodev", "ro"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                ..oci::Mount::default()
+            });
+        }
+        Ok(Some(changed))
+    }
+}
+
+fn compile(spec: &oci::Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan, CgroupPlan), Error> {
     let layout = Layout::detect()?;
-    let cgroups = resources::plan(spec.oci(), &layout, options)?;
-    let whole_views = match &spec.oci().root {
+    let cgroups = resources::plan(spec, &layout, options)?;
+    let whole_views = match &spec.root {
         Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
         _ => Vec::new(),
     };
@@ -152,14 +196,16 @@ fn compile(spec: &Spec, bundle: &Path, options: &CreateOptions) -> Result<(Plan,
         cgroup_version: layout.version(),
         cgroup_paths: &cgroups.expected_paths(&layout),
         new_cgroup_namespace: false,
-        lsm: lsm::Enabled::detect_for(spec.oci()),
+        lsm: lsm::Enabled::detect_for(spec),
         no_pivot: options.no_pivot,
         whole_views: &whole_views,
         staging: kernel::is_old(),
         no_new_keyring: options.no_new_keyring,
         caller: Caller::detect(&layout)?,
     };
-    let plan = Plan::compile(spec.oci(), &facts)?;
+    let plan = Plan::compile(spec, &facts)?;
+    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    seccomp::tell(profile, plan.process.seccomp.as_ref());
     Ok((plan, cgroups))
 }
 
@@ -298,14 +344,15 @@ impl Construction<'_> {
         namespaces: Vec<Opened>,
         undo: &mut Undo,
     ) -> Result<Built, Error> {
-        let by_unit = cgroup_plan.needs_process();
-        if !by_unit {
-            undo.cgroup = Some(cgroup_plan.create()?);
-        }
         let Some(directory) = &undo.directory else {
             return Err(Error::Invalid("the state directory is gone".into()));
         };
         trace!("state directory of {} is made", self.id);
+        directory.note_cgroups(&cgroup_plan.paths())?;
+        let by_unit = cgroup_plan.needs_process();
+        if !by_unit {
+            undo.cgroup = Some(cgroup_plan.create()?);
+        }
         let gate = gate::make(directory.fd())?;
         let staging = match plan.rootfs.staging {
             true => Some(directory.make_staging()?),
@@ -407,11 +454,11 @@ impl Construction<'_> {
         let has_staging = staging.is_some();
         let sources = Sources::new(child, staging);
         let console = self.attend(&conversation, sources, &plan, &record, &entrances)?;
-        if has_staging {
-            directory.remove_staging()?;
-        }
         if let Some(socket) = self.pidfd.take() {
             socket.send(PidfdSocket::FIRST, &child.pidfd)?;
+        }
+        if has_staging {
+            directory.remove_staging()?;
         }
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
@@ -444,9 +491,6 @@ impl Construction<'_> {
                     self.run_hooks(record)?;
                     conversation.go()?;
                 }
-                Heard::Message(Message::Source(index)) => {
-                    conversation.give(&sources.open(plan, index)?)?;
-                }
                 Heard::Message(Message::Listener(number)) => {
                     let listener = conversation.fetch(number)?;
                     let state = record.state(record.pid, Status::Creating);
@@ -454,6 +498,9 @@ impl Construction<'_> {
                         Some(agent) => agent.send(listener, record.pid, &state)?,
                         None => return Err(Error::Ended("handing over a listener")),
                     }
+                }
+                Heard::Message(Message::Source(index)) => {
+                    conversation.give(&sources.open(plan, index)?)?;
                 }
                 Heard::Message(Message::Failed(failure)) => {
                     return Err(step_failed(failure, plan, entrances));
@@ -637,6 +684,14 @@ impl Undo {
         if let Some(group) = self.intel_rdt.take() {
             left.extend(group.remove().err().map(Error::IntelRdt));
         }
+        let removal = match self.directory.as_ref().map(Directory::lock_removal).transpose() {
+            Ok(Some(None)) => return error.with_leftovers(left),
+            Ok(removal) => removal.flatten(),
+            Err(second) => {
+                left.push(second);
+                return error.with_leftovers(left);
+            }
+        };
         if let Some(cgroup) = self.cgroup.take().filter(Cgroup::is_any) {
             // Children that the first process made without a pid namespace of its own.
             left.extend(cgroup.kill(libc::SIGKILL).err().map(Error::Cgroup));
@@ -645,6 +700,7 @@ impl Undo {
         if let Some(directory) = self.directory.take() {
             left.extend(directory.remove().err());
         }
+        drop(removal);
         error.with_leftovers(left)
     }
 }

@@ -14,12 +14,16 @@ impl Container {
     /// Removes the container: its control group and its state. With `force` a live one is killed first.
     ///
     /// Blocks until the processes are gone, for a bounded time. The first process is reaped if it is a child of
-    /// the caller and `force` killed it. Failures of `poststop` hooks are warnings.
+    /// the caller and `force` killed it. Failures of `poststop` hooks are warnings. A container that somebody else
+    /// has removed is removed.
     ///
     /// # Errors
     ///
     /// The container is not stopped and `force` is off, or a step fails. The state stays until everything else is gone.
     pub fn delete(&self, force: bool) -> Result<(), Error> {
+        let Some(_removal) = self.directory.lock_removal()? else {
+            return Ok(());
+        };
         let status = self.status()?;
         if status != Status::Stopped {
             // A created container has run nothing of the user's (as runc).
@@ -66,7 +70,7 @@ impl Container {
         reap(pidfd.as_fd())
     }
 
-    fn warn(&self, warning: String) {
+    pub(crate) fn warn(&self, warning: String) {
         let mut warnings = self
             .warnings
             .lock()

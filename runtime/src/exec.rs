@@ -14,7 +14,7 @@ use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, sp
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
-use crate::{Container, Error, State, Status, Stdio, kernel, lsm};
+use crate::{Container, Error, State, Status, Stdio, kernel, lsm, seccomp};
 
 /// What to execute in a running container, and how.
 #[derive(Debug)]
@@ -143,6 +143,7 @@ impl Container {
                 true => (Early::default(), self.record.namespaces),
                 false => self.namespaces(init.as_fd())?,
             };
+            early.affinity.clone_from(&initial);
             let join = match old_kernel && late != 0 {
                 true => join_list(init.as_fd(), late)?
                     .into_iter()
@@ -150,7 +151,6 @@ impl Container {
                     .collect(),
                 false => Vec::new(),
             };
-            early.affinity.clone_from(&initial);
             spawn(Request {
                 create: 0,
                 early,
@@ -263,7 +263,9 @@ impl Container {
         };
         let default = oci::Linux::default();
         let linux = spec.oci().linux.as_ref().unwrap_or(&default);
-        Ok(plan::compile_process(&process, linux, &facts)?)
+        let plan = plan::compile_process(&process, linux, &facts)?;
+        seccomp::tell(linux.seccomp.as_ref(), plan.seccomp.as_ref());
+        Ok(plan)
     }
 
     /// Which of the container's namespaces are joined before the clone, and which by the child half.

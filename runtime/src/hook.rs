@@ -6,6 +6,7 @@
 //!
 //! A hook's process is none of the caller's children: it raises no `SIGCHLD`, and no wait of the caller's collects it.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -15,10 +16,11 @@ use std::path::PathBuf;
 use crate::init::{Ending, HookFailure, Stage, run_hook};
 use crate::plan::{HookState, compile_hook};
 use crate::spec::oci;
+use crate::sys::Fd;
 use crate::sys::fd;
 use crate::sys::process::Ended;
 use crate::sys::strings::Strings;
-use crate::{Error, State};
+use crate::{Error, State, kernel};
 
 /// The most of a hook's output that is told.
 const MAX_SAID_BYTES: u64 = 4096;
@@ -56,7 +58,11 @@ pub(crate) fn run_one(kind: &str, index: usize, hook: &oci::Hook, state: &State)
         annotations: &state.annotations,
     };
     let told = serde_json::to_vec(&told).map_err(|error| format!("prepare its input: {error}"))?;
-    let ran = run_hook(&plan, environment, &[&told], || Ok(()));
+    let proc = match kernel::is_old() {
+        true => Some(kernel::open_proc().map_err(|error| error.to_string())?),
+        false => None,
+    };
+    let ran = run_hook(&plan, environment, &[&told], proc.as_ref().map(Fd::of), || Ok(()));
     let (ending, output) = ran.map_err(|errno| format!("run it: {errno}"))?;
     let output = File::from(fd::owned(output.arg()));
     problem(ending, hook.timeout, output).map_or(Ok(()), Err)
@@ -94,7 +100,7 @@ fn problem(ending: Ending, timeout: Option<i64>, output: File) -> Option<String>
     let how = match ending {
         Ending::GOOD => return None,
         Ending::Ended(Ended::Exited(code)) => format!("exit status {code}"),
-        Ending::Ended(Ended::Killed(signal)) => format!("killed by signal {signal}"),
+        Ending::Ended(Ended::Killed(signal)) => format!("signal: {}", signal_words(signal)),
         Ending::TimedOut => format!("did not end within {} s", timeout.unwrap_or(0)),
     };
     Some(match said(output) {
@@ -116,6 +122,27 @@ fn said(mut output: File) -> String {
     let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
     let lines: Vec<&str> = text.trim().lines().collect();
     lines.join("; ").replace(char::is_control, " ")
+}
+
+/// What ended a hook, as runc's users know it.
+fn signal_words(signal: i32) -> Cow<'static, str> {
+    Cow::Borrowed(match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGQUIT => "quit",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        libc::SIGSYS => "bad system call",
+        other => return format!("signal {other}").into(),
+    })
 }
 
 #[cfg(test)]
@@ -171,7 +198,7 @@ mod tests {
             shell("echo one >&2; echo two; exit 7", None).unwrap_err(),
             "exit status 7: one; two"
         );
-        assert_eq!(shell("kill -9 $$", None).unwrap_err(), "killed by signal 9");
+        assert_eq!(shell("kill -9 $$", None).unwrap_err(), "signal: killed");
         let long = shell("head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1", None).unwrap_err();
         assert!(long.len() as u64 <= MAX_SAID_BYTES + 32);
         let hook = oci::Hook {

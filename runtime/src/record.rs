@@ -4,43 +4,53 @@
 //! <root>/                 0711
 //!   <id>/                 0700; made first: the name is taken from here on
 //!     state.json          0600; this module's `Record`, version 1
-//!     start               the start gate, until it is opened
+//!     cgroups             the control groups, written before they are made: `{"controller": "directory"}`
+//!     start               the start gate, until it is opened; when it is there, the groups are the container's alone
 //!     staging/stage/      empty; during creation, where the kernel needs a place to stage mounts
-//!   ~<id>.<pid>.<n>/      a container on its way out
+//!     notify/             0755; mounted in a container that tells a service manager when it is ready
+//!       notify.sock       0777; the starter's
+//!   ~<id>/                a container on its way out
 //! ```
 //!
 //! `state.json` is written under another name and renamed: it is there or not, and whole. It is written again when limits change. It appears after the clone, while
 //! the process still builds its container. A crash leaves:
 //!
-//! - before the rename: a directory without `state.json`, which nobody has locked. The next `create` of that id takes it
-//!   over, and `remove_incomplete` removes it;
-//! - after it: a container whose process ended with its parent: `stopped`, to be deleted;
-//! - during `delete`: a `~` directory, which the next `create` or `delete` removes.
+//! - before the rename: a directory without `state.json`, which nobody has locked. `remove_incomplete` removes it with its
+//!   control groups and whatever process waits in them; the next `create` of that id does the same first;
+//! - after it: a container that is `created`, or `stopped` when its process ended with its parent, to be deleted;
+//! - during `delete`: the container as it was, or a `~` directory, which the next `delete` of that id removes.
 //!
 //! Nothing here waits for a disk: the state does not outlive the boot.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::cgroup::Unit;
+use crate::cgroup::{Cgroup, Unit};
 use crate::spec::oci::LinuxResources;
 use crate::{ContainerId, Error, intel_rdt};
 
 const FILE: &str = "state.json";
 const STAGING: &str = "staging";
+/// For a container that tells a service manager when it is ready.
+pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
+/// The socket in it.
+pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
 const NEW_FILE: &str = ".state.json";
+const CGROUPS_FILE: &str = "cgroups";
 const VERSION: u32 = 1;
+/// How long the process of a killed creation may take to close its descriptors.
+const CREATE_PATIENCE: Duration = Duration::from_millis(300);
 /// A configuration of 16 MiB and what is recorded beside it.
 const MAX_BYTES: u64 = 17 << 20;
 
@@ -95,31 +105,129 @@ pub(crate) struct Directory {
     fd: OwnedFd,
 }
 
+/// The right to remove a container, one at a time.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    _lock: Option<OwnedFd>,
+}
+
 impl Directory {
     /// Takes the name `id`, unless a container has it. Until the answer is dropped nobody takes the directory over.
     pub(crate) fn claim(root: &Path, id: &ContainerId) -> Result<Self, Error> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(root);
         made.map_err(|error| Error::io(format!("mkdir {}", root.display()), error))?;
         let path = root.join(id.as_str());
-        let existed = match mkdirat(rustix::fs::CWD, &path, Mode::RWXU) {
-            Ok(()) => false,
-            Err(rustix::io::Errno::EXIST) => true,
-            Err(errno) => return Err(Error::io(format!("mkdir {}", path.display()), errno)),
+        loop {
+            let existed = match mkdirat(rustix::fs::CWD, &path, Mode::RWXU) {
+                Ok(()) => false,
+                Err(rustix::io::Errno::EXIST) => true,
+                Err(errno) => return Err(Error::io(format!("mkdir {}", path.display()), errno)),
+            };
+            let Some(directory) = Self::open_path(root, path.clone())? else {
+                continue;
+            };
+            if !directory.lock()? {
+                return Err(Error::Exists(id.clone()));
+            }
+            // Until it was locked, whoever deletes a container of that name may have removed it.
+            if !directory.is_current()? {
+                continue;
+            }
+            // Lost to a creation that was faster, also with the directory that this one made.
+            if rustix::fs::statat(&directory.fd, FILE, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                return Err(Error::Exists(id.clone()));
+            }
+            // Taken over from one that was cut short.
+            if existed {
+                directory.abandon_cgroups()?;
+                crate::process::gate::remove(directory.fd.as_fd())?;
+            }
+            return Ok(directory);
+        }
+    }
+
+    /// Whether this directory still has the name: nobody has removed it, and none of that name was made since.
+    fn is_current(&self) -> Result<bool, Error> {
+        let what = || format!("stat {}", self.path.display());
+        let own = rustix::fs::fstat(&self.fd).map_err(|errno| Error::io(what(), errno))?;
+        match rustix::fs::lstat(&self.path) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)),
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(errno) => Err(Error::io(what(), errno)),
+        }
+    }
+
+    /// Whether nobody else creates the container. The process of a creation that was killed holds on to the lock until it has
+    /// closed its descriptors, for a moment.
+    fn lock(&self) -> Result<bool, Error> {
+        self.lock_file(self.fd.as_fd(), CREATE_PATIENCE)
+    }
+
+    /// Keeps everybody else from removing the container until the answer is dropped; nothing when somebody has. From then
+    /// on the name and the groups may be another container's.
+    pub(crate) fn lock_removal(&self) -> Result<Option<Removal>, Error> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&self.fd, FILE, flags, Mode::empty()) {
+            Ok(file) => Some(file),
+            // The creator itself holds the lock that matters, or it is gone already.
+            Err(rustix::io::Errno::NOENT) => None,
+            Err(errno) => {
+                return Err(Error::io(
+                    format!("open {}", self.path.join(FILE).display()),
+                    errno,
+                ));
+            }
         };
-        let directory = Self::open_path(root, path)?.ok_or_else(|| Error::Exists(id.clone()))?;
-        match flock(&directory.fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Exists(id.clone())),
-            Err(errno) => return Err(Error::io(format!("lock {}", directory.path.display()), errno)),
+        if let Some(file) = &file
+            && !self.lock_file(file.as_fd(), crate::delete::PATIENCE)?
+        {
+            let what = format!("wait for the other removal of {}", self.path.display());
+            return Err(Error::io(what, io::ErrorKind::TimedOut));
         }
-        // Taken over from a creation that was cut short, or lost to one that was faster.
-        if existed && directory.path.join(FILE).exists() {
-            return Err(Error::Exists(id.clone()));
+        Ok(self.is_current()?.then_some(Removal { _lock: file }))
+    }
+
+    fn lock_file(&self, file: BorrowedFd<'_>, patience: Duration) -> Result<bool, Error> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match flock(file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(true),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+                Err(errno) => return Err(Error::io(format!("lock {}", self.path.display()), errno)),
+            }
         }
-        if existed {
-            crate::process::gate::remove(directory.fd.as_fd())?;
+    }
+
+    /// Notes which control groups are about to be made, for whoever has to remove them should this process not live to
+    /// write the record.
+    pub(crate) fn note_cgroups(&self, paths: &BTreeMap<String, PathBuf>) -> Result<(), Error> {
+        let what = || format!("write {}", self.path.join(CGROUPS_FILE).display());
+        let text = serde_json::to_vec(paths).map_err(|error| Error::io(what(), io::Error::from(error)))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.fd, CGROUPS_FILE, flags, Mode::RUSR | Mode::WUSR);
+        let mut file = fs::File::from(file.map_err(|errno| Error::io(what(), errno))?);
+        io::Write::write_all(&mut file, &text).map_err(|error| Error::io(what(), error))
+    }
+
+    /// Removes the control groups of a creation that was cut short, and the process that may wait in them.
+    fn abandon_cgroups(&self) -> Result<(), Error> {
+        let Some(text) = self.read_file(CGROUPS_FILE)? else {
+            return Ok(());
+        };
+        // Cut short while it was written: no group was made.
+        let Ok(paths) = serde_json::from_slice(&text) else {
+            return Ok(());
+        };
+        let cgroup = Cgroup::from_paths(paths)?;
+        if crate::process::gate::is_there(self.fd.as_fd()) {
+            cgroup.kill(libc::SIGKILL)?;
+            return Ok(cgroup.remove()?);
         }
-        Ok(directory)
+        // They may be somebody else's: the creation had not yet found out.
+        Ok(cgroup.remove_if_unused()?)
     }
 
     /// Opens the directory of a container; nothing when there is none.
@@ -164,6 +272,24 @@ impl Directory {
         fs::remove_dir_all(&path).map_err(|error| Error::io(format!("remove {}", path.display()), error))
     }
 
+    /// Makes the directory of the notify socket.
+    pub(crate) fn make_notify_directory(&self) -> Result<(), Error> {
+        let mode = Mode::from_raw_mode(0o755);
+        let made = match mkdirat(&self.fd, NOTIFY_DIRECTORY, mode) {
+            // Of a creation that was cut short.
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            answer => answer,
+        };
+        // Whatever the umask is: the container's user has to get through.
+        made.and_then(|()| rustix::fs::chmodat(&self.fd, NOTIFY_DIRECTORY, mode, AtFlags::empty()))
+            .map_err(|errno| {
+                Error::io(
+                    format!("mkdir {}", self.path.join(NOTIFY_DIRECTORY).display()),
+                    errno,
+                )
+            })
+    }
+
     /// Writes the record. It is there completely or not at all.
     pub(crate) fn write(&self, record: &Record) -> Result<(), Error> {
         let what = || format!("write {}", self.path.join(FILE).display());
@@ -178,15 +304,9 @@ impl Directory {
     /// Reads the record; nothing when creation was cut short.
     pub(crate) fn read(&self) -> Result<Option<Record>, Error> {
         let path = self.path.join(FILE);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match openat(&self.fd, FILE, flags, Mode::empty()) {
-            Ok(file) => fs::File::from(file),
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(Error::io(format!("open {}", path.display()), errno)),
+        let Some(text) = self.read_file(FILE)? else {
+            return Ok(None);
         };
-        let mut text = Vec::new();
-        let read = io::Read::read_to_end(&mut io::Read::take(file, MAX_BYTES), &mut text);
-        read.map_err(|error| Error::io(format!("read {}", path.display()), error))?;
         let bad = |problem: String| Error::State {
             path: path.clone(),
             problem,
@@ -198,22 +318,57 @@ impl Directory {
         Ok(Some(record))
     }
 
+    /// Reads a file of the directory; nothing when it is not there.
+    fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path.join(name);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(file) => fs::File::from(file),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(Error::io(format!("open {}", path.display()), errno)),
+        };
+        let mut text = Vec::new();
+        let read = io::Read::read_to_end(&mut io::Read::take(file, MAX_BYTES), &mut text);
+        read.map_err(|error| Error::io(format!("read {}", path.display()), error))?;
+        Ok(Some(text))
+    }
+
     /// Removes the directory and frees the name, at once.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let (Some(name), pid) = (self.path.file_name(), std::process::id()) else {
-            return Ok(());
-        };
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let doomed = self
-            .root
-            .join(format!("~{}.{pid}.{count}", name.to_string_lossy()));
-        match fs::rename(&self.path, &doomed) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Error::io(format!("rename {}", self.path.display()), error)),
+        let doomed = doomed(&self.root, self.path.file_name().unwrap_or_default());
+        loop {
+            match fs::rename(&self.path, &doomed) {
+                Ok(()) => break,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                // An earlier removal was cut short, or is under way.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => remove_tree(&doomed)?,
+                Err(error) => return Err(Error::io(format!("rename {}", self.path.display()), error)),
+            }
         }
-        fs::remove_dir_all(&doomed).map_err(|error| Error::io(format!("remove {}", doomed.display()), error))
+        remove_tree(&doomed)
+    }
+}
+
+/// Removes what a removal of `id` that was cut short left; whether there was something.
+pub(crate) fn remove_doomed(root: &Path, id: &ContainerId) -> Result<bool, Error> {
+    let doomed = doomed(root, id.as_str().as_ref());
+    let was_there = doomed.exists();
+    remove_tree(&doomed).map(|()| was_there)
+}
+
+/// No id begins with a tilde.
+fn doomed(root: &Path, name: &OsStr) -> PathBuf {
+    let mut doomed = OsString::from("~");
+    doomed.push(name);
+    root.join(doomed)
+}
+
+fn remove_tree(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), error))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

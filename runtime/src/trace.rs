@@ -18,6 +18,11 @@ pub fn listen(listener: Listener) -> bool {
     LISTENER.set(listener).is_ok()
 }
 
+/// Whether somebody listens: for what costs before it can be told.
+pub(crate) fn is_heard() -> bool {
+    LISTENER.get().is_some()
+}
+
 /// Tells the listener, if there is one.
 pub(crate) fn tell(message: fmt::Arguments<'_>) {
     if let Some(listener) = LISTENER.get() {

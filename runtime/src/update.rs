@@ -8,7 +8,7 @@ use crate::{Container, Error, Status};
 impl Container {
     /// Changes limits: what `changes` does not name stays as it is, with these exceptions. Processors, memory nodes, burst and
     /// idle, the limit of processes and the unified values are only those of `changes`; device rules are never changed. What is in
-    /// force is remembered in the state, so that the next change builds on it.
+    /// force is remembered in the state, so that the next change builds on it. [`Self::take_warnings`] tells what was left out.
     ///
     /// # Errors
     ///
@@ -40,9 +40,12 @@ impl Container {
             }
         };
         let after = merge(&before, changes);
-        if let Err(error) = self.cgroup.update(&after) {
+        let mut warnings = Vec::new();
+        let updated = self.cgroup.update(&after, &mut warnings);
+        warnings.into_iter().for_each(|warning| self.warn(warning));
+        if let Err(error) = updated {
             // Some of them may be in force already.
-            return Err(match self.cgroup.update(&before) {
+            return Err(match self.cgroup.update(&before, &mut Vec::new()) {
                 Ok(()) => error.into(),
                 Err(second) => Error::from(error).with_leftovers(vec![second.into()]),
             });

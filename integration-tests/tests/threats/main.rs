@@ -8,4 +8,5 @@ mod identity;
 mod own_binary;
 mod procfs;
 mod rootfs;
+mod seccomp;
 mod trace;

@@ -206,12 +206,13 @@ impl Cgroup {
             .try_for_each(|directory| enter(directory.fd()?.as_fd(), &directory.path, pid))
     }
 
-    /// Writes changed limits, those of `resources` that are present; device rules are not changed.
+    /// Writes changed limits, those of `resources` that are present; device rules are not changed. What is asked for and cannot
+    /// be had here is added to `warnings`, one sentence each.
     ///
     /// # Errors
     ///
     /// A limit cannot be given, or the kernel or systemd refuses it: the ones before it are then in force.
-    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+    pub fn update(&self, resources: &LinuxResources, warnings: &mut Vec<String>) -> Result<(), Error> {
         let is_v2 = self.is_v2();
         if is_v2 {
             self.check_usage(resources)?;
@@ -219,11 +220,12 @@ impl Cgroup {
         let rounded = self
             .unit
             .as_ref()
-            .map(|unit| self.undisturbed(|| unit.update(resources, is_v2)))
+            .map(|unit| self.undisturbed(|| unit.update(resources, is_v2, warnings)))
             .transpose()?;
         let resources = rounded.as_ref().unwrap_or(resources);
         if is_v2 {
-            let (writes, _) = v2::writes(resources)?;
+            let (writes, mut left_out) = v2::writes(resources)?;
+            warnings.append(&mut left_out);
             let directory = self.primary()?;
             return write_all(directory.fd()?, &directory.path, &writes);
         }
@@ -310,6 +312,22 @@ impl Cgroup {
             }
         }
         first.map_or(Ok(()), Err)
+    }
+
+    /// Removes those of its directories that have neither processes nor children; the others stay.
+    ///
+    /// # Errors
+    ///
+    /// A directory cannot be removed for another reason. A directory that is gone is no error.
+    pub fn remove_if_unused(&self) -> Result<(), Error> {
+        for GroupDirectory { path, .. } in &self.directories {
+            match rustix::fs::unlinkat(rustix::fs::CWD, path, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => {}
+                Err(Errno::ROFS) if !path.exists() => {}
+                Err(errno) => return Err(Error::io("rmdir", path, errno)),
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is nothing but the one v2 hierarchy.

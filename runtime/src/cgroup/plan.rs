@@ -149,13 +149,6 @@ impl CgroupPlan {
         } else {
             v1_directories(layout, inner, resources, rules)?
         };
-        if resources
-            .memory
-            .as_ref()
-            .is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some())
-        {
-            warnings.push("Kernel memory settings are ignored and will be removed".to_owned());
-        }
         Ok(Self {
             directories,
             unit: None,

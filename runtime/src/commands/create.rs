@@ -5,7 +5,9 @@ use clap::Args;
 use wharf_runtime::spec::{self, Spec};
 use wharf_runtime::{CreateOptions, Error, Stdio};
 
-use super::process::{ContainerFlags, check_terminal};
+use super::process::{
+    ContainerFlags, check_preserved, check_terminal, listen_environment, listen_fds, service_manager,
+};
 use super::{Environment, parse_id};
 
 /// What is created, and how.
@@ -40,7 +42,8 @@ pub(super) fn options(
     id: &str,
     detach: bool,
 ) -> anyhow::Result<(CreateOptions, Spec)> {
-    flags.check()?;
+    let listening = listen_fds();
+    check_preserved(listening, flags.preserve_fds)?;
     let bundle = flags.bundle();
     if !bundle.is_dir() {
         bail!("bundle {}: no such directory", bundle.display());
@@ -55,7 +58,9 @@ pub(super) fn options(
     check_terminal(detach, terminal, flags.console_socket.is_some())?;
     let mut options = CreateOptions::new(id, bundle);
     options.pid_file.clone_from(&flags.pid_file);
-    options.preserve_fds = flags.preserve_fds;
+    options.preserve_fds = listening.saturating_add(flags.preserve_fds);
+    options.environment = listen_environment(listening);
+    options.notify = service_manager().is_some();
     options.no_pivot = flags.no_pivot;
     options.no_new_keyring = flags.no_new_keyring;
     options.systemd_cgroup = environment.systemd_cgroup;

@@ -1,9 +1,6 @@
 //! `delete`: what a container left is removed.
 
-use std::fs;
-use std::io::ErrorKind;
-
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 use wharf_runtime::{Error, Status};
 
@@ -24,13 +21,7 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
     let container = match environment.runtime.load(&id) {
         Ok(container) => container,
         Err(error @ Error::NotFound(_)) => {
-            // A creation that was cut short leaves a directory without a state.
-            let leftover = environment.runtime.root().join(id.as_str());
-            match fs::remove_dir_all(&leftover) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("remove {}", leftover.display())),
-            }
+            environment.runtime.remove_incomplete(&id)?;
             return if arguments.force {
                 Ok(())
             } else {

@@ -97,7 +97,7 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
     let process = process(environment, &arguments, &state.bundle, command)?;
     let terminal = process.terminal;
     check_terminal(arguments.detach, terminal, arguments.console_socket.is_some())?;
-    check_preserved(arguments.preserve_fds)?;
+    check_preserved(0, arguments.preserve_fds)?;
     let mut options = ExecOptions::new(process);
     options.pid_file.clone_from(&arguments.pid_file);
     options.preserve_fds = arguments.preserve_fds;

@@ -1,6 +1,7 @@
 //! What `create`, `run` and `exec` have in common: the flags about a process, and what they forbid together.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -39,11 +40,6 @@ impl ContainerFlags {
             .filter(|path| !path.as_os_str().is_empty())
             .unwrap_or_else(|| PathBuf::from("."))
     }
-
-    pub fn check(&self) -> anyhow::Result<()> {
-        check_preserved(self.preserve_fds)?;
-        check_environment()
-    }
 }
 
 /// A terminal's master has to go somewhere, and only a terminal has one.
@@ -61,26 +57,40 @@ pub(super) fn check_terminal(detach: bool, terminal: bool, has_socket: bool) -> 
     }
 }
 
-/// Each descriptor that is to be passed has to be open.
-pub(super) fn check_preserved(count: u32) -> anyhow::Result<()> {
+/// Each descriptor that is to be passed has to be open; `before` them come those of a service manager.
+pub(super) fn check_preserved(before: u32, count: u32) -> anyhow::Result<()> {
     for index in 0..count {
-        if let Err(error) = std::fs::symlink_metadata(format!("/proc/self/fd/{}", 3 + index)) {
+        let number = before.saturating_add(index).saturating_add(3);
+        if let Err(error) = std::fs::symlink_metadata(format!("/proc/self/fd/{number}")) {
             bail!("unable to stat preserved-fd {index} (of {count}): {error}");
         }
     }
     Ok(())
 }
 
-/// What a service manager asks for through the environment is refused, not lost.
-fn check_environment() -> anyhow::Result<()> {
-    if env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty()) {
-        bail!("passing on NOTIFY_SOCKET is not supported yet; unset it to do without");
+/// The service manager that waits to hear that the service is ready.
+pub(super) fn service_manager() -> Option<OsString> {
+    env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}
+
+/// How many sockets a service manager has opened for this process, from 3 on (`sd_listen_fds(3)`).
+pub(super) fn listen_fds() -> u32 {
+    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
+    match number("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => number("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
     }
-    let meant = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
-    if meant && env::var("LISTEN_FDS").is_ok_and(|count| count != "0") {
-        bail!("passing on LISTEN_FDS is not supported yet; unset it to do without");
+}
+
+/// What the container's process has to know of them.
+pub(super) fn listen_environment(count: u32) -> Vec<String> {
+    if count == 0 {
+        return Vec::new();
     }
-    Ok(())
+    let names = env::var("LISTEN_FDNAMES").map(|names| format!("LISTEN_FDNAMES={names}"));
+    let mut environment = vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
+    environment.extend(names);
+    environment
 }
 
 #[cfg(test)]
@@ -109,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_that_is_not_open_cannot_be_passed() {
-        let error = check_preserved(10_000).unwrap_err().to_string();
+        let error = check_preserved(0, 10_000).unwrap_err().to_string();
         assert!(error.starts_with("unable to stat preserved-fd "), "{error}");
     }
 }

@@ -1,13 +1,15 @@
 //! `run`: create and start; in the foreground, also wait and remove.
 
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::Context as _;
 use clap::Args;
 use wharf_runtime::foreground::Foreground;
-use wharf_runtime::{Container, Stdio};
+use wharf_runtime::{Container, Notifications, Stdio};
 
-use super::process::ContainerFlags;
+use super::process::{ContainerFlags, service_manager};
 use super::{Environment, create};
 
 /// What is run, and how.
@@ -41,7 +43,12 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
         }
         let container = environment.runtime.create_as(options, &spec)?;
         environment.log.warnings(&container.take_warnings());
+        let notifications = notifications(environment, &container)?;
+        let process = container.init_pid().zip(container.pidfd());
         start(environment, &container, false)?;
+        if let (Some(notifications), Some((pid, pidfd))) = (notifications, process) {
+            notifications.relay(pid, pidfd)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(!arguments.no_subreaper)?;
@@ -57,13 +64,36 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
             .attach(console)
             .or_else(|error| undo(environment, &container, error.into()))?;
     }
+    if let Some(notifications) = notifications(environment, &container)? {
+        let own_pid = std::process::id().cast_signed();
+        let pidfd = pidfd.try_clone().context("duplicate a pidfd")?;
+        // Beside the wait for the container, whose own signals and streams do not wait for it to be ready.
+        thread::Builder::new()
+            .name("notify".into())
+            .spawn(move || notifications.relay(own_pid, pidfd.as_fd()))
+            .context("start a thread")?;
+    }
     start(environment, &container, arguments.keep)?;
-    let waited = foreground.wait(pid, std::os::fd::AsFd::as_fd(&pidfd));
+    let waited = foreground.wait(pid, pidfd.as_fd());
     if !arguments.keep {
         container.delete(true)?;
         environment.log.warnings(&container.take_warnings());
     }
     Ok(ExitCode::from(waited? as u8))
+}
+
+/// Where the container says that it is ready, if a service manager waits for that.
+fn notifications(
+    environment: &Environment<'_>,
+    container: &Container,
+) -> anyhow::Result<Option<Notifications>> {
+    let Some(manager) = service_manager() else {
+        return Ok(None);
+    };
+    match Notifications::bind(container, &manager) {
+        Ok(notifications) => Ok(Some(notifications)),
+        Err(error) => undo(environment, container, error.into()).map(|()| None),
+    }
 }
 
 fn start(environment: &Environment<'_>, container: &Container, keep: bool) -> anyhow::Result<()> {

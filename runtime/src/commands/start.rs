@@ -2,9 +2,10 @@
 
 use anyhow::bail;
 use clap::Args;
-use wharf_runtime::Status;
+use wharf_runtime::{Container, Notifications, Status};
 
 use super::Environment;
+use super::process::service_manager;
 
 /// Which container.
 #[derive(Args, Debug)]
@@ -16,9 +17,22 @@ pub(super) struct Arguments {
 pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<()> {
     let container = environment.load(&arguments.id)?;
     match container.state()?.status {
-        Status::Created => Ok(container.start()?),
+        Status::Created => start(&container),
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Running => bail!("cannot start an already running container"),
         other => bail!("cannot start a container in the {other} state"),
     }
+}
+
+/// Starts it; with a service manager that waits for it, when the program is ready.
+fn start(container: &Container) -> anyhow::Result<()> {
+    let Some(manager) = service_manager() else {
+        return Ok(container.start()?);
+    };
+    let notifications = Notifications::bind(container, &manager)?;
+    let (Some(pid), Some(pidfd)) = (container.init_pid(), container.pidfd()) else {
+        bail!("container not running");
+    };
+    container.start()?;
+    Ok(notifications.relay(pid, pidfd)?)
 }

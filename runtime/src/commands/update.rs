@@ -97,7 +97,11 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
             .warning("Kernel memory settings are ignored and will be removed");
     }
     arguments.refuse_rdt()?;
-    match container.update(&changes) {
+    let updated = container.update(&changes);
+    for warning in container.take_warnings() {
+        environment.log.warning(&warning);
+    }
+    match updated {
         Err(Error::WrongStatus {
             status: Status::Stopped,
             ..
@@ -122,7 +126,10 @@ fn read(path: &Path) -> anyhow::Result<LinuxResources> {
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
         bail!("{what} is larger than {MAX_CONFIG_BYTES} bytes");
     }
-    serde_json::from_slice(&bytes).with_context(|| format!("resources in {what}"))
+    let mut resources: LinuxResources =
+        serde_json::from_slice(&bytes).with_context(|| format!("resources in {what}"))?;
+    resources.settle_names();
+    Ok(resources)
 }
 
 impl Arguments {

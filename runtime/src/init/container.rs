@@ -44,7 +44,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     if let Some(name) = &plan.domainname {
         process::set_domainname(name).at(Step::Domainname)?;
     }
-    let terminal = make_root(plan, *reporter)?;
+    let terminal = make_root(plan, wires.proc, *reporter)?;
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
         isolate::write_private_proc(wires.proc, path, value, Resolve::Beneath).at_nth(Step::Sysctl, index)?;
     }
@@ -52,7 +52,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
 }
 
 /// Mounts, devices, and the change of root; answers the terminal, which is of the container's own devpts.
-fn make_root(plan: &mut Plan, parent: Fd) -> Result<Option<Fd>, Failure> {
+fn make_root(plan: &mut Plan, proc: Option<Fd>, parent: Fd) -> Result<Option<Fd>, Failure> {
     let rootfs = &plan.rootfs;
     if let Some(propagation) = rootfs.propagation {
         mount::set_propagation(c"/", propagation).at(Step::Propagation)?;
@@ -69,14 +69,14 @@ fn make_root(plan: &mut Plan, parent: Fd) -> Result<Option<Fd>, Failure> {
     let maker = Maker::new(staging).at(Step::Staging)?;
     let root = rootfs::attach_root(maker, &rootfs.path).at(Step::Root)?;
     if rootfs.way != Way::Chroot {
-        return build_root(plan, Site::new(root, maker, parent).at(Step::Root)?);
+        return build_root(plan, proc, Site::new(root, maker, parent).at(Step::Root)?);
     }
     // What follows must not spread, and not stay on the host when it fails.
     let private = Attributes::new(0, 0, libc::MS_PRIVATE);
     let built = rootfs::set_attributes(root, &private, Extent::Tree)
         .and_then(|()| Site::new(root, maker, parent))
         .at(Step::Root)
-        .and_then(|site| build_root(plan, site));
+        .and_then(|site| build_root(plan, proc, site));
     if built.is_err() {
         // The first failure is the one to tell.
         let undone = mount::detach(&plan.rootfs.path);
@@ -85,7 +85,7 @@ fn make_root(plan: &mut Plan, parent: Fd) -> Result<Option<Fd>, Failure> {
     built
 }
 
-fn build_root(plan: &mut Plan, site: Site) -> Result<Option<Fd>, Failure> {
+fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd>, Failure> {
     let (root, parent) = (site.root, site.parent);
     let rootfs = &mut plan.rootfs;
     for (index, operation) in rootfs.operations.iter().enumerate() {
@@ -119,6 +119,7 @@ fn build_root(plan: &mut Plan, site: Site) -> Result<Option<Fd>, Failure> {
             hooks: &plan.hooks.create_container,
             state: &plan.hooks.creating,
             environment: &plan.process.environment,
+            proc,
         };
         hook::run_all(&stages, parent, || fs::fchdir(root))?;
     }

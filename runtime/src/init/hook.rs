@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::mem;
 
+use super::isolate;
 use super::step::{At, Failure, HookFailure, Message, Stage, Step};
 use crate::plan::{Hook, StateText};
 use crate::sys::fd::{self, Closing};
@@ -38,6 +39,8 @@ pub(super) struct Stages<'a> {
     pub(super) state: &'a StateText,
     /// For hooks that are given none.
     pub(super) environment: &'a Strings,
+    /// The host's procfs, on a kernel that lacks what [`crate::kernel`] tells of.
+    pub(super) proc: Option<Fd>,
 }
 
 /// Runs them in order. One that fails ends this process, when the parent (or starter) has been told.
@@ -56,7 +59,8 @@ pub(super) fn run_all(
     ];
     for (index, hook) in stages.hooks.iter().enumerate() {
         let environment = hook.environment.as_ref().unwrap_or(stages.environment);
-        let (ending, output) = run(hook, environment, &state, prepare).at_nth(Step::Hook, index)?;
+        let (ending, output) =
+            run(hook, environment, &state, stages.proc, prepare).at_nth(Step::Hook, index)?;
         if ending != Ending::GOOD {
             let failure = HookFailure {
                 stage: stages.stage,
@@ -76,6 +80,7 @@ pub(crate) fn run(
     hook: &Hook,
     environment: &Strings,
     state: &[&[u8]],
+    proc: Option<Fd>,
     prepare: impl FnOnce() -> Result<(), Errno>,
 ) -> Result<(Ending, Fd), Errno> {
     // The state in memory: the hook may read it or not, nobody has to wait for it. The input comes first, so that its number is
@@ -88,7 +93,7 @@ pub(crate) fn run(
     let output = fs::memory_file(c"output")?;
     fs::fix_size(output, OUTPUT_BYTES)?;
     let become_hook = || -> Infallible {
-        let errno = match execute(hook, environment, input, output, prepare) {
+        let errno = match execute(hook, environment, (input, output), proc, prepare) {
             Err(errno) => errno,
             Ok(never) => match never {},
         };
@@ -99,7 +104,12 @@ pub(crate) fn run(
     };
     // SAFETY: the body makes raw calls on memory prepared before, and never returns.
     #[allow(unsafe_code)]
-    let child = unsafe { process::clone_child(0, None, Notice::Nothing, become_hook) }?;
+    let child = match proc {
+        // SAFETY: as above.
+        None => unsafe { process::clone_child(0, None, Notice::Nothing, become_hook) }?,
+        // SAFETY: as above; its first step is to reset the signals.
+        Some(_) => unsafe { process::clone_child_old(0, Notice::Nothing, become_hook) }?,
+    };
     input.close();
     let ending = attend(&child, hook.timeout);
     // Closed by hand, as everything here.
@@ -111,15 +121,15 @@ pub(crate) fn run(
 fn execute(
     hook: &Hook,
     environment: &Strings,
-    input: Fd,
-    output: Fd,
+    (input, output): (Fd, Fd),
+    proc: Option<Fd>,
     prepare: impl FnOnce() -> Result<(), Errno>,
 ) -> Result<Infallible, Errno> {
     process::reset_signals()?;
     fd::duplicate_to(input, Fd::at(0))?;
     fd::duplicate_to(output, Fd::at(1))?;
     fd::duplicate_to(output, Fd::at(2))?;
-    fd::close_range(3, u32::MAX, Closing::OnExec)?;
+    isolate::close_range(proc, 3, u32::MAX, Closing::OnExec)?;
     prepare()?;
     Err(process::execve(&hook.path, &hook.arguments, environment))
 }

@@ -12,6 +12,7 @@
 //!   itself at the gate, where it has no privileges and no descriptors of the host's any more.
 
 mod container;
+mod gate;
 mod hook;
 mod identity;
 mod isolate;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use super::step::{At, Failure, Message, Stage, Step};
-use super::{Wires, hook, identity, isolate, terminal};
+use super::{Wires, gate, hook, identity, isolate, terminal};
 use crate::lookup;
 use crate::plan::{Hooks, ProcessPlan};
 use crate::seccomp::Program;
@@ -50,8 +50,7 @@ pub(super) fn execute(
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
     // Who listens is told while the container is created: without a listener there is no container.
-    let listens = plan.seccomp.as_ref().is_some_and(Program::has_listener);
-    if listens {
+    if listens(plan) {
         filter(plan, *reporter)?;
     }
     if let Some(gate) = wires.gate {
@@ -61,10 +60,11 @@ pub(super) fn execute(
             }
             credentials::set_dumpable(true).at(Step::Gate)?;
         }
+        let signals = gate::hear_signals().at(Step::Gate)?;
         socket::tell(*reporter, &Message::Ready.encode()).at(Step::Gate)?;
         // The parent is not waited for any more, and may be gone; the starter takes its place.
         let parent = *reporter;
-        *reporter = socket::accept(gate).at(Step::Gate)?;
+        *reporter = gate::wait(gate, signals).at(Step::Gate)?;
         parent.close();
         gate.close();
     }
@@ -72,34 +72,20 @@ pub(super) fn execute(
         process::set_rlimit(*resource, *soft, *hard).at(Step::Rlimit)?;
     }
     if let Some(hooks) = hooks.filter(|hooks| !hooks.start_container.is_empty()) {
-        run_hooks(plan, hooks, *reporter)?;
+        run_hooks(plan, hooks, wires.proc, *reporter)?;
     }
     isolate::close_range(wires.proc, wires.first_undeclared, u32::MAX, Closing::OnExec)
         .at(Step::CloseDescriptors)?;
     socket::tell(*reporter, &Message::Executing.encode()).at(Step::Gate)?;
-    if !listens {
+    if !listens(plan) {
         // As late as can be: what follows are calls that the profile must allow.
         filter(plan, *reporter)?;
     }
     Err(become_program(plan, first)).at(Step::Execute)
 }
 
-/// The hooks of the container run as its program will: in its namespaces, with its user and privileges, behind its filter.
-fn run_hooks(plan: &ProcessPlan, hooks: &Hooks, reporter: Fd) -> Result<(), Failure> {
-    let stages = hook::Stages {
-        stage: Stage::StartContainer,
-        hooks: &hooks.start_container,
-        state: &hooks.created,
-        environment: &plan.environment,
-    };
-    // One that has a listener is in force already.
-    let missing = plan.seccomp.as_ref().filter(|filter| !filter.has_listener());
-    hook::run_all(&stages, reporter, || {
-        if let Some(filter) = missing {
-            credentials::set_seccomp(filter)?;
-        }
-        identity::finish(plan).map_err(|failure| failure.errno)
-    })
+fn listens(plan: &ProcessPlan) -> bool {
+    plan.seccomp.as_ref().is_some_and(Program::has_listener)
 }
 
 /// Puts the filter in force, hands its listener to the parent, and drops what loading it took.
@@ -119,6 +105,27 @@ fn filter(plan: &ProcessPlan, parent: Fd) -> Result<(), Failure> {
         Fd::at(listener).close();
     }
     identity::finish(plan)
+}
+
+/// The hooks of the container run as its program will: in its namespaces, with its user and privileges, behind its filter.
+fn run_hooks(plan: &ProcessPlan, hooks: &Hooks, proc: Option<Fd>, reporter: Fd) -> Result<(), Failure> {
+    let stages = hook::Stages {
+        stage: Stage::StartContainer,
+        hooks: &hooks.start_container,
+        state: &hooks.created,
+        environment: &plan.environment,
+        proc,
+    };
+    hook::run_all(&stages, reporter, || {
+        // A filter with a listener is in force already, and there is but one listener.
+        if listens(plan) {
+            return Ok(());
+        }
+        if let Some(filter) = &plan.seccomp {
+            credentials::set_seccomp(filter)?;
+        }
+        identity::finish(plan).map_err(|failure| failure.errno)
+    })
 }
 
 /// What the process inherits to its program besides its identity.

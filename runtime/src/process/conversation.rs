@@ -98,6 +98,14 @@ impl Conversation<'_> {
             .map_err(|errno| Error::io("answer the container process", errno))
     }
 
+    /// Takes a copy of the child half's descriptor `number`, which it waits for, and lets it go on.
+    pub(crate) fn fetch(&self, number: i32) -> Result<OwnedFd, Error> {
+        let fetched = pidfd_getfd(Fd::of(&self.pidfd), number)
+            .map_err(|errno| Error::io("get the seccomp listener from the container process", errno))?;
+        self.go()?;
+        Ok(fetched)
+    }
+
     /// Gives a waiting child half the descriptor it asked for.
     pub(crate) fn give(&self, fd: &impl AsFd) -> Result<(), Error> {
         let fds = [fd.as_fd()];
@@ -109,14 +117,6 @@ impl Conversation<'_> {
         let sent = sendmsg(self.socket, &parts, &mut ancillary, SendFlags::NOSIGNAL);
         sent.map(drop)
             .map_err(|errno| Error::io("answer the container process", errno))
-    }
-
-    /// Takes a copy of the child half's descriptor `number`, which it waits for, and lets it go on.
-    pub(crate) fn fetch(&self, number: i32) -> Result<OwnedFd, Error> {
-        let fetched = pidfd_getfd(Fd::of(&self.pidfd), number)
-            .map_err(|errno| Error::io("get the seccomp listener from the container process", errno))?;
-        self.go()?;
-        Ok(fetched)
     }
 
     fn receive(&self) -> Result<Heard, Error> {

@@ -134,7 +134,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
             let before = signal::set_mask(mask).map_err(|error| Error::io("block signals", error))?;
             // SAFETY: `init::run` allocates nothing, locks nothing, does not unwind and never returns.
             #[allow(unsafe_code)]
-            let child = unsafe { clone_child_old(create, body) };
+            let child = unsafe { clone_child_old(create, Notice::Child, body) };
             signal::set_mask(before).map_err(|error| Error::io("unblock signals", error))?;
             return child.map_err(|errno| Error::io("clone", errno));
         }
@@ -190,15 +190,15 @@ fn follow(usher: Child, socket: &OwnedFd) -> Result<Child, Error> {
     }
 }
 
+fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
+    above_streams(fd).map_err(|errno| Error::io("duplicate a descriptor", errno))
+}
+
 /// The file by which a process enters a v2 group.
 fn open_procs(group: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     rustix::fs::openat(group, "cgroup.procs", flags, Mode::empty())
         .map_err(|errno| Error::io("open cgroup.procs", errno))
-}
-
-fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
-    above_streams(fd).map_err(|errno| Error::io("duplicate a descriptor", errno))
 }
 
 /// Runs `make` on a thread of its own in these namespaces, so that no thread of the caller's is ever in them.

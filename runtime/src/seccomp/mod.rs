@@ -30,6 +30,7 @@ pub use error::Error;
 pub use notify::Agent;
 
 use crate::spec::oci::{LinuxSeccomp, LinuxSeccompFlag};
+use crate::trace::trace;
 use arch::Arch;
 use rules::Rules;
 
@@ -109,14 +110,24 @@ pub fn compile_for(profile: &LinuxSeccomp, machine: Machine) -> Result<Program, 
 }
 
 /// The names in a profile that are no system calls of any architecture; rules about them are skipped.
-#[must_use]
-pub fn unknown_names(profile: &LinuxSeccomp) -> Vec<&str> {
+fn unknown_names(profile: &LinuxSeccomp) -> Vec<&str> {
     let calls = profile.syscalls.iter();
     calls
         .flat_map(|call| &call.names)
         .map(String::as_str)
         .filter(|name| syscalls::numbers(name).is_none())
         .collect()
+}
+
+/// Tells what a profile became, with runc's words.
+pub(crate) fn tell(profile: Option<&LinuxSeccomp>, program: Option<&Program>) {
+    let (Some(profile), Some(program), true) = (profile, program, crate::trace::is_heard()) else {
+        return;
+    };
+    for name in unknown_names(profile) {
+        trace!("unknown seccomp syscall {name:?} ignored");
+    }
+    trace!("seccomp filter flags: {}", program.flags());
 }
 
 fn compile_native(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error> {

@@ -46,6 +46,15 @@ pub(crate) enum Notice {
     Nothing,
 }
 
+impl Notice {
+    fn signal(self) -> u64 {
+        match self {
+            Self::Child => libc::SIGCHLD as u64,
+            Self::Nothing => 0,
+        }
+    }
+}
+
 /// Makes a child with its own copy of the memory, in the new namespaces that `namespaces` (`CLONE_NEW*`) asks for and
 /// in the v2 control group `cgroup`; the child runs `body` and nothing else.
 ///
@@ -70,10 +79,7 @@ where
     let mut arguments = CloneArguments {
         flags: namespaces | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: match notice {
-            Notice::Child => libc::SIGCHLD as u64,
-            Notice::Nothing => 0,
-        },
+        exit_signal: notice.signal(),
         ..CloneArguments::default()
     };
     if let Some(cgroup) = cgroup {
@@ -86,8 +92,23 @@ where
         raw(
             libc::SYS_clone3,
             [&raw const arguments as usize, size_of::<CloneArguments>()],
-        )?
+        )
     };
+    let pid = match pid {
+        // A filter cannot look into the structure, so many have no clone3. The child then keeps the signal handlers, which
+        // are none where filters are.
+        Err(errno) if errno.number() == libc::ENOSYS && namespaces == 0 && cgroup.is_none() => {
+            let flags = libc::CLONE_PIDFD as u64 | arguments.exit_signal;
+            // SAFETY: as above; without a stack of its own the child goes on with the copy of this one.
+            unsafe {
+                raw(
+                    libc::SYS_clone,
+                    [flags as usize, 0, &raw mut pidfd as usize, 0, 0],
+                )
+            }
+        }
+        answer => answer,
+    }?;
     if pid == 0 {
         body();
     }
@@ -133,12 +154,12 @@ where
 /// # Safety
 ///
 /// As [`clone_child`]. The caller's signal handlers are the child's until it resets them.
-pub(crate) unsafe fn clone_child_old<F>(namespaces: u64, body: F) -> Result<Child, Errno>
+pub(crate) unsafe fn clone_child_old<F>(namespaces: u64, notice: Notice, body: F) -> Result<Child, Errno>
 where
     F: FnOnce() -> Infallible,
 {
     let mut pidfd: i32 = -1;
-    let flags = namespaces | libc::CLONE_PIDFD as u64 | libc::SIGCHLD as u64;
+    let flags = namespaces | libc::CLONE_PIDFD as u64 | notice.signal();
     // SAFETY: without CLONE_VM the child has its own copy of memory and stack, so returning twice is sound, and no stack
     // is given; the kernel writes the pidfd into the parent's variable, which is the third argument everywhere.
     let pid = unsafe {
@@ -165,7 +186,7 @@ pub(crate) fn clone_waiting(namespaces: u64, read: Fd, write: Fd) -> Result<Chil
         exit(i32::from(ended.is_err()))
     };
     // SAFETY: the body makes three system calls on two numbers and never returns.
-    unsafe { clone_child_old(namespaces, wait) }
+    unsafe { clone_child_old(namespaces, Notice::Child, wait) }
 }
 
 /// Ends this process at once: no destructors, no exit handlers.
@@ -368,7 +389,6 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
     /// The kernel's `struct sigaction`; all zero is `SIG_DFL` without flags.
     #[repr(C)]
     struct Action([usize; 4]);
-    const SET_SIZE: usize = 8;
     let default = Action([0; 4]);
     for signal in 1..=64 {
         if signal == libc::SIGKILL || signal == libc::SIGSTOP {
@@ -383,15 +403,61 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
             )?;
         }
     }
-    let none = 0u64;
+    block_signals(NO_SIGNALS)
+}
+
+/// The kernel's size of a set of signals.
+const SET_SIZE: usize = 8;
+
+/// Sets of signals, bit 0 is signal 1.
+pub(crate) const NO_SIGNALS: u64 = 0;
+/// `SIGKILL` and `SIGSTOP` cannot be blocked, whoever asks.
+pub(crate) const ALL_SIGNALS: u64 = u64::MAX;
+
+/// Blocks those signals and no other.
+pub(crate) fn block_signals(set: u64) -> Result<(), Errno> {
     // SAFETY: the set outlives the call and has the kernel's size.
     unsafe {
         raw(
             libc::SYS_rt_sigprocmask,
-            [libc::SIG_SETMASK as usize, &raw const none as usize, 0, SET_SIZE],
+            [libc::SIG_SETMASK as usize, &raw const set as usize, 0, SET_SIZE],
         )
     }
     .map(drop)
+}
+
+/// Makes a descriptor, close-on-exec, that delivers blocked signals.
+pub(crate) fn signal_descriptor(set: u64) -> Result<Fd, Errno> {
+    // SAFETY: the set outlives the call and has the kernel's size.
+    unsafe {
+        raw(
+            libc::SYS_signalfd4,
+            [
+                usize::MAX,
+                &raw const set as usize,
+                SET_SIZE,
+                libc::SFD_CLOEXEC as usize,
+            ],
+        )
+    }
+    .map(|number| Fd::at(number as i32))
+}
+
+/// Waits until one of two descriptors is readable; which.
+pub(crate) fn wait_either(first: Fd, second: Fd) -> Result<(bool, bool), Errno> {
+    let polled = |fd: Fd| libc::pollfd {
+        fd: fd.number(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut both = [polled(first), polled(second)];
+    loop {
+        // SAFETY: the array outlives the call and has two elements; neither a timeout nor a mask is given.
+        match unsafe { raw(libc::SYS_ppoll, [both.as_mut_ptr() as usize, 2, 0, 0, 0]) } {
+            Err(errno) if errno.number() == libc::EINTR => {}
+            answer => return answer.map(|_| (both[0].revents != 0, both[1].revents != 0)),
+        }
+    }
 }
 
 /// Sets one resource limit of this process.

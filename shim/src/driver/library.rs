@@ -161,8 +161,7 @@ impl Driver for Library {
         let outcome = resources
             .map_err(|error| Refusal::new(Code::InvalidArgument, format!("resources: {error}")))
             .and_then(|resources| {
-                let updated = self.container()?.cgroup().update(&resources);
-                updated.map_err(wharf_runtime::Error::from)?;
+                self.container()?.update(&resources)?;
                 Ok(Outcome::Done)
             });
         Step::Ready(outcome)

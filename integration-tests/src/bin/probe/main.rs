@@ -2,6 +2,7 @@
 //!
 //! It is one static binary, so it runs in any root filesystem, and on the host for comparison.
 
+mod entry;
 mod identity;
 mod tree;
 
@@ -12,9 +13,10 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let report = match arguments.as_slice() {
         ["identity"] => identity::report(),
+        ["call", entry, number, arguments @ ..] => entry::report(entry, number, arguments),
         ["tree", directory] => tree::report(directory),
         _ => {
-            eprintln!("usage: probe identity | probe tree DIRECTORY");
+            eprintln!("usage: probe identity | probe tree DIRECTORY | probe call ENTRY NUMBER ARGUMENT...");
             return ExitCode::from(2);
         }
     };

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::shell;
 
 /// What the tests need from Debian, beside Rust and a C compiler.
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 23] = [
     "attr",
     "binutils",
     "busybox-static",
@@ -13,8 +13,10 @@ const PACKAGES: [&str; 21] = [
     "containerd",
     "cpio",
     "crun",
+    "debootstrap",
     "docker-registry",
     "docker.io",
+    "e2fsprogs",
     "iproute2",
     "libseccomp-dev",
     "podman",

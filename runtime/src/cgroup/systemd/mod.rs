@@ -285,8 +285,14 @@ impl Unit {
         }
     }
 
-    /// Changes limits. Answers them as they are to be written: rounded as systemd rounds.
-    pub(super) fn update(&self, resources: &LinuxResources, is_v2: bool) -> Result<LinuxResources, Error> {
+    /// Changes limits. Answers them as they are to be written: rounded as systemd rounds. What had to be left out is
+    /// added to `warnings`.
+    pub(super) fn update(
+        &self,
+        resources: &LinuxResources,
+        is_v2: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<LinuxResources, Error> {
         let mut resources = resources.clone();
         let mut properties = Properties::new(self.version);
         if is_v2 {
@@ -294,6 +300,7 @@ impl Unit {
         } else {
             properties.limits_v1(&mut resources)?;
         }
+        warnings.append(&mut properties.warnings);
         let arguments = [Value::text(&self.name), Value::Bool(true), list(&properties.list)];
         let mut bus = Bus::connect(self.user)?;
         bus.call(&manager("SetUnitProperties"), &arguments)

@@ -86,21 +86,37 @@ impl Properties {
                 self.add_number("MemorySwapMax", swap.parse().unwrap_or(u64::MAX));
             }
         }
+        let made_idle = self.makes_idle(resources);
         if let Some(cpu) = &mut resources.cpu {
             let weight = v2::weight_from_shares(cpu.shares.unwrap_or(0));
-            if cpu.idle == Some(1) && self.version >= CPU_IDLE {
+            let idle = cpu.idle == Some(1) && self.version >= CPU_IDLE;
+            if idle {
                 self.add_number("CPUWeight", 0);
                 if weight != 0 {
                     self.warn("unable to apply both CPUWeight and CpuIdle to systemd, ignoring CPUWeight");
                 }
-            } else if weight != 0 {
+            } else if weight != 0 && !made_idle {
                 self.add_number("CPUWeight", weight);
+            }
+            // The kernel takes no weight from a group that gets only what is left.
+            if idle || made_idle {
+                cpu.shares = None;
             }
             self.cpu_quota_of(cpu);
         }
         self.pids(resources.pids);
         self.cpuset(resources)?;
-        self.unified(resources)
+        self.unified(resources)?;
+        if made_idle {
+            resources.unified.remove("cpu.weight");
+        }
+        Ok(())
+    }
+
+    /// Whether the unified values ask for only the CPU time that is left.
+    fn makes_idle(&self, resources: &LinuxResources) -> bool {
+        let asked = resources.unified.get("cpu.idle").map(|value| value.trim());
+        asked == Some("1") && self.version >= CPU_IDLE
     }
 
     fn warn(&mut self, warning: &str) {
@@ -168,8 +184,7 @@ impl Properties {
     /// The files of v2 that a property stands for; the others are written after the unit is there.
     fn unified(&mut self, resources: &LinuxResources) -> Result<(), Error> {
         let unified = &resources.unified;
-        let is_idle =
-            unified.get("cpu.idle").is_some_and(|value| value.trim() == "1") && self.version >= CPU_IDLE;
+        let is_idle = self.makes_idle(resources);
         for (file, value) in unified {
             let value = value.trim();
             let bad = |problem: String| {

@@ -143,6 +143,23 @@ fn unified_values_are_told_where_there_is_a_property() {
 }
 
 #[test]
+fn a_weight_is_left_out_where_only_the_rest_of_the_time_is_given() {
+    for asked in [
+        json!({"cpu": {"idle": 1, "shares": 200}}),
+        json!({"cpu": {"shares": 200}, "unified": {"cpu.idle": "1", "cpu.weight": "8"}}),
+    ] {
+        let mut asked = resources(asked);
+        let mut properties = Properties::new(252);
+        properties.limits_v2(&mut asked).unwrap();
+        assert_eq!(properties.list, [number("CPUWeight", 0)]);
+        assert!(properties.warnings[0].starts_with("unable to apply both"));
+        assert!(
+            asked.cpu.is_none_or(|cpu| cpu.shares.is_none()) && !asked.unified.contains_key("cpu.weight")
+        );
+    }
+}
+
+#[test]
 fn the_oom_policy_is_told_to_a_systemd_that_knows_scopes_with_one() {
     let mut properties = Properties::new(253);
     properties.oom_policy(&resources(json!({"unified": {"memory.oom.group": "1"}})));

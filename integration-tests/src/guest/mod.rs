@@ -3,6 +3,11 @@
 //! The guest lives in memory. Its initramfs holds static busybox, the kernel's overlay module, whatever programs the test
 //! brings and the test's script; it moves itself onto a tmpfs (a container cannot pivot away from the initial root),
 //! mounts what a host has, runs the script and powers off. The script's output comes back over the serial line.
+//!
+//! A guest of [`run_in_systemd_guest`] instead boots a Debian from a disk, whose systemd runs the script.
+
+mod debian;
+mod kernel;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -45,6 +50,23 @@ echo \"=== the script ended with $?\"
 poweroff -f
 ";
 
+/// PID 1 of the initramfs of a guest with a disk: hands over to the systemd on it.
+const DISK_INIT: &str = "#!/bin/busybox sh
+/bin/busybox mkdir -p /dev /proc /new
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+/bin/busybox mount -t proc proc /proc
+for module in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do
+  /bin/busybox insmod /lib/$module.ko
+done
+tries=0
+while [ ! -e /dev/vda ] && [ $tries -lt 100 ]; do /bin/busybox sleep 0.1; tries=$((tries + 1)); done
+/bin/busybox mount -t ext4 /dev/vda /new
+/bin/busybox mount -t tmpfs tmpfs /new/job
+/bin/busybox cp -a /job/. /new/job/
+/bin/busybox umount /proc
+exec /bin/busybox switch_root /new /lib/systemd/systemd
+";
+
 /// Boots a guest with `programs` (paths on the host) in its `/job`, which is on its `PATH`, and runs `script` there with a
 /// POSIX shell as root. Gives the script's output; its last command's exit code must be 0.
 ///
@@ -53,8 +75,29 @@ poweroff -f
 /// QEMU or the kernel package cannot be had, the guest does not end within `limit`, or the script fails.
 pub fn run_in_guest(scratch: &Scratch, programs: &[&Path], script: &str, limit: Duration) -> String {
     let home = scratch.directory("guest");
-    let kernel = kernel();
-    let initramfs = initramfs(&home, &kernel, programs, script);
+    let kernel = kernel::unpacked();
+    let modules = [kernel.join("overlay.ko")];
+    let inits = [("init", FIRST_INIT), ("second", SECOND_INIT)];
+    let initramfs = initramfs(&home, &modules, &inits, programs, script);
+    boot(&home, &kernel, &initramfs, None, limit)
+}
+
+/// As [`run_in_guest`], but PID 1 is systemd, with its D-Bus, and the script is a service of it. `/job` is on a tmpfs.
+///
+/// # Panics
+///
+/// As [`run_in_guest`]; or Debian's packages for the disk cannot be had.
+pub fn run_in_systemd_guest(scratch: &Scratch, programs: &[&Path], script: &str, limit: Duration) -> String {
+    let home = scratch.directory("guest");
+    let kernel = kernel::unpacked();
+    let disk = debian::disk();
+    let modules = kernel::DISK_MODULES.map(|module| kernel.join(module));
+    let initramfs = initramfs(&home, &modules, &[("init", DISK_INIT)], programs, script);
+    boot(&home, &kernel, &initramfs, Some(&disk), limit)
+}
+
+/// Runs the machine to its end; answers what the script wrote.
+fn boot(home: &Path, kernel: &Path, initramfs: &Path, disk: Option<&Path>, limit: Duration) -> String {
     let console = home.join("console");
     let mut command = Command::new(binaries::peer("qemu-system-x86_64"));
     command
@@ -71,7 +114,10 @@ pub fn run_in_guest(scratch: &Scratch, programs: &[&Path], script: &str, limit: 
             "none",
         ])
         .args(["-display", "none", "-monitor", "none", "-no-reboot"])
-        .args(["-append", "console=ttyS0 quiet cgroup_no_v1=all psi=1 panic=-1"])
+        .args([
+            "-append",
+            "console=ttyS0 quiet cgroup_no_v1=all psi=1 panic=-1 systemd.show_status=0",
+        ])
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
         .arg("-kernel")
@@ -79,6 +125,13 @@ pub fn run_in_guest(scratch: &Scratch, programs: &[&Path], script: &str, limit: 
         .arg("-initrd")
         .arg(initramfs)
         .stdin(Stdio::null());
+    if let Some(disk) = disk {
+        // What the guest writes is forgotten with it.
+        command.arg("-drive").arg(format!(
+            "file={},if=virtio,format=raw,snapshot=on",
+            disk.display()
+        ));
+    }
     let mut child = command.spawn().expect("start QEMU");
     let deadline = Instant::now() + limit;
     let ended = loop {
@@ -105,61 +158,23 @@ pub fn run_in_guest(scratch: &Scratch, programs: &[&Path], script: &str, limit: 
     output.trim().to_string()
 }
 
-/// Debian's cloud kernel, unpacked below the build's target directory: `vmlinuz` and `overlay.ko`.
-fn kernel() -> PathBuf {
-    let directory = binaries::directory().join("guest-kernel");
-    if directory.join("vmlinuz").exists() {
-        return directory;
-    }
-    let depends = run(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"])).ok();
-    let package = depends
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: linux-image"))
-        .map(|rest| format!("linux-image{}", rest.trim()))
-        .expect("Debian's cloud kernel; run `apt-get update`");
-    let work = tempfile::tempdir_in(binaries::directory()).expect("a directory for the kernel");
-    run(Command::new("apt-get")
-        .args(["download", "-q"])
-        .arg(&package)
-        .current_dir(work.path()))
-    .ok();
-    let archive = fs::read_dir(work.path())
-        .expect("list the download")
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .expect("the kernel's package");
-    let tree = work.path().join("tree");
-    run(Command::new("dpkg").arg("-x").arg(archive).arg(&tree)).ok();
-    let version = package.trim_start_matches("linux-image-");
-    let ready = work.path().join("ready");
-    fs::create_dir(&ready).expect("make the kernel's directory");
-    let module = format!("lib/modules/{version}/kernel/fs/overlayfs/overlay.ko");
-    fs::copy(tree.join(module), ready.join("overlay.ko")).expect("the overlay module");
-    fs::copy(
-        tree.join(format!("boot/vmlinuz-{version}")),
-        ready.join("vmlinuz"),
-    )
-    .expect("the kernel");
-    // Another test may have been faster; its result is as good.
-    if fs::rename(&ready, &directory).is_err() {
-        assert!(
-            directory.join("vmlinuz").exists(),
-            "cannot put the kernel at {}",
-            directory.display()
-        );
-    }
-    directory
-}
-
-fn initramfs(home: &Path, kernel: &Path, programs: &[&Path], script: &str) -> PathBuf {
+fn initramfs(
+    home: &Path,
+    modules: &[PathBuf],
+    inits: &[(&str, &str)],
+    programs: &[&Path],
+    script: &str,
+) -> PathBuf {
     let tree = home.join("tree");
     for directory in ["bin", "job", "lib"] {
         fs::create_dir_all(tree.join(directory)).expect("make the initramfs");
     }
     fs::copy(binaries::peer("busybox"), tree.join("bin/busybox")).expect("busybox");
     symlink("busybox", tree.join("bin/sh")).expect("link sh");
-    fs::copy(kernel.join("overlay.ko"), tree.join("lib/overlay.ko")).expect("the overlay module");
+    for module in modules {
+        let name = module.file_name().expect("a module has a name");
+        fs::copy(module, tree.join("lib").join(name)).expect("a kernel module");
+    }
     for program in programs {
         let name = program.file_name().expect("a program has a name");
         let copy = tree.join("job").join(name);
@@ -168,7 +183,7 @@ fn initramfs(home: &Path, kernel: &Path, programs: &[&Path], script: &str) -> Pa
         run(Command::new("strip").arg(&copy));
     }
     fs::write(tree.join("job/script"), script).expect("write the script");
-    for (name, text) in [("init", FIRST_INIT), ("second", SECOND_INIT)] {
+    for (name, text) in inits {
         let path = tree.join(name);
         fs::write(&path, text).expect("write an init");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod an init");
