@@ -102,6 +102,7 @@ fn limits_are_in_force_and_everything_is_removed() {
         again
             .update(
                 &serde_json::from_str(r#"{"memory": {"limit": 32000000}, "pids": {"limit": 9}}"#).unwrap(),
+                &mut Vec::new(),
             )
             .unwrap();
         assert_eq!(again.stats().unwrap().pids.limit, 9);

@@ -189,7 +189,7 @@ fn what_takes_privileges_is_refused_by_its_name() {
         &|spec| {
             spec["mounts"].as_array_mut().expect("mounts").push(
                 json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["uid=5"]}),
-            )
+            );
         },
         "cannot specify uid=5 mount option for rootless container",
     );

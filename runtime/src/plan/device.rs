@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 use super::Error;
-use super::text::{Target, c_string};
+use super::text::{Target, beneath_root, c_string};
 use crate::spec::oci;
 
 /// A node to be made.
@@ -75,7 +75,12 @@ pub(super) fn compile(devices: &[oci::LinuxDevice]) -> Result<Vec<Device>, Error
     }
     for (index, device) in devices.iter().enumerate() {
         let field = format!("linux.devices[{index}]");
-        let device = one(&field, device)?;
+        let node = one(&field, device)?;
+        // It is a link, which says the same: a node that a user namespace has bound there could not be replaced by it.
+        if beneath_root(&device.path) == beneath_root(Path::new(PTMX)) {
+            continue;
+        }
+        let device = node;
         compiled.retain(|known| known.target != device.target);
         compiled.push(device);
     }
