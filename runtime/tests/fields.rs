@@ -282,6 +282,16 @@ const NOT_IN_THE_PLAN: &[&str] = &[
     // Zero, which must be there, and is what is not there too.
     "linux.uidMappings[0].containerID",
     "linux.gidMappings[0].containerID",
+    "mounts[0].uidMappings[0].containerID",
+    "mounts[0].gidMappings[0].containerID",
+    // Three names of one thing: without one of them the others ask for it.
+    "linux.intelRdt.enableCMT",
+    "linux.intelRdt.enableMBM",
+    "linux.intelRdt.enableMonitoring",
+    // A bind mount is one by its options.
+    "mounts[0].type",
+    // Of processes that are executed later, whose plan is another.
+    "process.execCPUAffinity",
     // Of a notification that no rule asks for.
     "linux.seccomp.listener",
 ];

@@ -47,12 +47,17 @@ impl Runtime {
         format!("{}-{safe}-{name}", self.prefix)
     }
 
-    fn run_in(&self, bundle: &Path) -> Candidate {
+    fn run_in(&self, bundle: &Path) -> Candidate<'static> {
         self.run_as(&self.name, bundle, |_| {})
     }
 
     /// `run` of a bundle, with something done before each round that is not measured.
-    pub(crate) fn run_as(&self, name: &str, bundle: &Path, before: impl Fn(usize) + 'static) -> Candidate {
+    pub(crate) fn run_as(
+        &self,
+        name: &str,
+        bundle: &Path,
+        before: impl Fn(usize) + 'static,
+    ) -> Candidate<'static> {
         let (runtime, bundle) = (self.clone(), bundle.display().to_string());
         Candidate {
             name: name.to_string(),
@@ -117,7 +122,7 @@ fn sizes<'a>(runtimes: impl Iterator<Item = &'a Runtime>) {
 }
 
 /// The C program, with the groups that a runtime would make.
-fn floor(scratch: &Scratch, bundle: &Path) -> Result<Candidate> {
+fn floor(scratch: &Scratch, bundle: &Path) -> Result<Candidate<'static>> {
     let program = compile(scratch, "floor", include_str!("floor.c"))?;
     let (rootfs, groups) = (bundle.join("rootfs"), groups()?);
     let prefix = scratch.unique().to_string();
