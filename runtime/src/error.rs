@@ -47,7 +47,7 @@ pub enum Error {
     Clone(Errno),
     /// Everything was done, and then the kernel would not execute the program (no permission, no interpreter, no format it
     /// knows). The words are those from which engines tell a program that cannot be run from one that is not there.
-    #[error("exec {program}: {}", words(*errno))]
+    #[error("exec {program}: {}", errno.words())]
     Execute {
         /// As `process.args` names it.
         program: String,
@@ -177,22 +177,6 @@ fn cause_of(cause: &io::Error) -> String {
     }
 }
 
-/// What C says about an error of `execve(2)`.
-fn words(errno: Errno) -> String {
-    match errno.number() {
-        libc::ENOENT => "no such file or directory".into(),
-        libc::EACCES => "permission denied".into(),
-        libc::EPERM => "operation not permitted".into(),
-        libc::ENOEXEC => "exec format error".into(),
-        libc::ENOTDIR => "not a directory".into(),
-        libc::EISDIR => "is a directory".into(),
-        libc::E2BIG => "argument list too long".into(),
-        libc::ETXTBSY => "text file busy".into(),
-        libc::ELOOP => "too many levels of symbolic links".into(),
-        _ => errno.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +189,7 @@ mod tests {
         };
         assert_eq!(of(libc::EACCES).to_string(), "exec /etc: permission denied");
         assert_eq!(of(libc::ENOEXEC).to_string(), "exec /etc: exec format error");
-        assert_eq!(of(libc::EIO).to_string(), "exec /etc: EIO");
+        assert_eq!(of(libc::EIO).to_string(), "exec /etc: input/output error");
     }
 
     #[test]

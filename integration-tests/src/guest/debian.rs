@@ -47,7 +47,10 @@ pub(super) fn disk() -> PathBuf {
     }
     let work = tempfile::tempdir_in(binaries::directory()).expect("a directory for the disk");
     let tree = work.path().join("tree");
-    run(Command::new(binaries::peer("debootstrap"))
+    // In a mount namespace of its own: it mounts a procfs in the tree, which is nobody else's to see.
+    run(Command::new(binaries::peer("unshare"))
+        .arg("--mount")
+        .arg(binaries::peer("debootstrap"))
         .args([
             "--variant=minbase",
             "--include=systemd,systemd-sysv,dbus",

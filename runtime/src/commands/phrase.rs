@@ -2,6 +2,9 @@
 
 use wharf_runtime::Error;
 
+/// What stands before a step that failed in the new process.
+const IN_INIT: &str = "unable to start container process: error during container init";
+
 /// The message of an error; where the library's own words differ from the ones looked for, those.
 pub(super) fn of(error: &anyhow::Error) -> String {
     let Some(known) = error.chain().find_map(|cause| cause.downcast_ref::<Error>()) else {
@@ -11,6 +14,12 @@ pub(super) fn of(error: &anyhow::Error) -> String {
     let phrase = match known {
         Error::NotFound(_) => "container does not exist".to_owned(),
         Error::Exists(_) => "container with given ID already exists".to_owned(),
+        Error::Step { description, errno } => {
+            // Engines look for the words, people and bug reports for the name.
+            let what = description.strip_prefix("mount ");
+            let what = what.map_or_else(|| description.clone(), |what| format!("error mounting {what}"));
+            format!("{IN_INIT}: {what}: {}", errno.words())
+        }
         other => other.to_string(),
     };
     // What stands before it, such as "run failed", stays.

@@ -20,6 +20,14 @@ impl Errno {
         self.0
     }
 
+    /// What C says about it, in the small letters of Go's programs: what engines and scripts look for.
+    #[must_use]
+    pub fn words(self) -> String {
+        let text = io::Error::from_raw_os_error(self.0).to_string();
+        let text = text.rsplit_once(" (os error").map_or(&*text, |text| text.0);
+        text.to_lowercase()
+    }
+
     /// `EPERM` and so on; nothing for a number without a usual name.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
