@@ -38,7 +38,7 @@ use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, Unit};
 use crate::spec::oci::LinuxResources;
-use crate::{ContainerId, Error, intel_rdt};
+use crate::{ContainerId, Error, State, Status, intel_rdt};
 
 const FILE: &str = "state.json";
 const STAGING: &str = "staging";
@@ -393,6 +393,23 @@ pub(crate) fn ids(root: &Path) -> Result<Vec<ContainerId>, Error> {
     }
     ids.sort();
     Ok(ids)
+}
+
+impl Record {
+    /// The state that this record and the given facts of the moment make.
+    pub(crate) fn state(&self, pid: i32, status: Status) -> State {
+        State {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            pid,
+            status,
+            bundle: self.bundle.clone(),
+            rootfs: self.rootfs.clone(),
+            created: self.created.clone(),
+            annotations: self.annotations.clone(),
+            owner: String::new(),
+        }
+    }
 }
 
 #[cfg(test)]
