@@ -15,10 +15,13 @@ pub(super) fn of(error: &anyhow::Error) -> String {
         Error::NotFound(_) => "container does not exist".to_owned(),
         Error::Exists(_) => "container with given ID already exists".to_owned(),
         Error::Step { description, errno } => {
-            // Engines look for the words, people and bug reports for the name.
+            // Engines look for the words, people and bug reports for the name. Some steps are told in words already.
             let what = description.strip_prefix("mount ");
             let what = what.map_or_else(|| description.clone(), |what| format!("error mounting {what}"));
-            format!("{IN_INIT}: {what}: {}", errno.words())
+            match what.ends_with(&format!(": {errno}")) {
+                true => format!("{IN_INIT}: {what}: {}", errno.words()),
+                false => format!("{IN_INIT}: {what}"),
+            }
         }
         other => other.to_string(),
     };

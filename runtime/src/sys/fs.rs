@@ -398,16 +398,25 @@ pub(crate) fn write(fd: Fd, bytes: &[u8]) -> Result<usize, Errno> {
     unsafe { raw(libc::SYS_write, [fd.arg(), bytes.as_ptr() as usize, bytes.len()]) }
 }
 
-/// Whether this process, with its real ids, may execute `path`.
+/// Whether this process, with its effective ids and its capabilities, may execute `path`.
 pub(crate) fn may_execute(path: &CStr) -> Result<(), Errno> {
-    // SAFETY: `path` outlives the call.
-    unsafe {
+    let arguments = [Fd::CWD.arg(), path.as_ptr() as usize, libc::X_OK as usize];
+    let [directory, name, mode] = arguments;
+    // SAFETY: `path` outlives the calls.
+    let answer = unsafe {
         raw(
-            libc::SYS_faccessat,
-            [Fd::CWD.arg(), path.as_ptr() as usize, libc::X_OK as usize],
+            libc::SYS_faccessat2,
+            [directory, name, mode, libc::AT_EACCESS as usize],
         )
+    };
+    match answer {
+        // Before Linux 5.8: without what capabilities would allow.
+        Err(errno) if errno.number() == libc::ENOSYS => {
+            // SAFETY: as above.
+            unsafe { raw(libc::SYS_faccessat, arguments) }.map(drop)
+        }
+        answer => answer.map(drop),
     }
-    .map(drop)
 }
 
 /// Changes the working directory.
