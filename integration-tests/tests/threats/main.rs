@@ -3,6 +3,7 @@
 //! A test looks at what could be lost before and after, and makes sure that the attack was really made. Tests bear the
 //! name of the CVE whose way they go, or of what it led to here.
 
+mod affected_peer;
 mod attack;
 mod identity;
 mod own_binary;
