@@ -511,3 +511,16 @@ fn a_mount_is_changed_by_a_later_one() {
     assert!(found.contains(&"ro") && found.contains(&"nosuid"), "{found:?}");
     assert!(said.lines().last().unwrap_or_default().contains("1024"), "{said}");
 }
+
+#[test]
+fn what_a_bind_mount_cannot_mean_is_told() {
+    let it = Box::new();
+    let source = it.scratch.directory("source");
+    let mount =
+        json!({"destination": "/mnt", "type": "bind", "source": source, "options": ["bind", "size=1m"]});
+    let said = it.sh("test -d /mnt", &[mount], |_| {});
+    assert!(
+        said.code == 0 && said.stderr.contains("size=1m has no meaning for a bind mount"),
+        "{said}"
+    );
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::cgroup::{Cgroup, Stats};
+use crate::intel_rdt::{self, Resctrl};
 use crate::process::{gate, is_alive, open_pidfd};
 use crate::record::{self, Directory, Record};
 use crate::seccomp::cache::Cache;
@@ -228,5 +229,31 @@ impl Container {
     /// The control group cannot be read.
     pub fn stats(&self) -> Result<Stats, Error> {
         Ok(self.cgroup.stats()?)
+    }
+
+    /// What resctrl says of its group: nothing of a container that has none.
+    ///
+    /// # Errors
+    ///
+    /// A file of resctrl cannot be read or understood.
+    pub fn intel_rdt_stats(&self) -> Result<intel_rdt::Stats, Error> {
+        match &self.record.intel_rdt {
+            Some(group) => Ok(Resctrl::find()?
+                .ok_or(intel_rdt::Error::NotEnabled)?
+                .stats(group)?),
+            None => Ok(intel_rdt::Stats::default()),
+        }
+    }
+
+    /// Changes its shares of the L3 cache and of the memory bandwidth, those that are given (`l3CacheSchema`,
+    /// `memBwSchema`).
+    ///
+    /// # Errors
+    ///
+    /// It is in no group of resctrl, a resource is not divided here, or the kernel refuses a share.
+    pub fn update_intel_rdt(&self, cache: Option<&str>, bandwidth: Option<&str>) -> Result<(), Error> {
+        let resctrl = Resctrl::find()?;
+        let group = self.record.intel_rdt.as_ref();
+        Ok(Resctrl::update(resctrl.as_ref(), group, cache, bandwidth)?)
     }
 }

@@ -15,7 +15,8 @@
 //!
 //! `create`: load and check the configuration, compile it, take the name ([`Runtime::create`]), make the control groups and the
 //! start gate, clone. The child half enters its v1 control groups (it is born in the v2 one). It waits only where the parent
-//! must act on it from outside: for id maps, and for hooks before the change of root. Then it builds the container around itself and waits in `accept` at
+//! must act on it from outside: for id maps, a systemd unit, network devices, hooks before the change of root, sources of mounts
+//! that it may not open itself, and whoever listens to its filter. Then it builds the container around itself and waits in `accept` at
 //! the gate. [`Container::start`], in whatever process, connects; the connection ends with `execve`, or carries what
 //! failed. [`Container::exec`] is the same child half, which joins instead of building.
 //!

@@ -96,7 +96,10 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
             .log
             .warning("Kernel memory settings are ignored and will be removed");
     }
-    arguments.refuse_rdt()?;
+    container.update_intel_rdt(
+        arguments.l3_cache_schema.as_deref(),
+        arguments.mem_bw_schema.as_deref(),
+    )?;
     let updated = container.update(&changes);
     for warning in container.take_warnings() {
         environment.log.warning(&warning);
@@ -167,30 +170,6 @@ impl Arguments {
             }),
             ..LinuxResources::default()
         })
-    }
-
-    fn refuse_rdt(&self) -> anyhow::Result<()> {
-        let given = |schema: &Option<String>| schema.as_ref().is_some_and(|schema| !schema.is_empty());
-        for (schema, info, absent) in [
-            (
-                &self.l3_cache_schema,
-                "L3",
-                "Intel RDT/CAT: l3 cache schema is not enabled",
-            ),
-            (
-                &self.mem_bw_schema,
-                "MB",
-                "Intel RDT/MBA: memory bandwidth schema is not enabled",
-            ),
-        ] {
-            if given(schema) {
-                match Path::new("/sys/fs/resctrl/info").join(info).is_dir() {
-                    false => bail!("{absent}"),
-                    true => bail!("updating an Intel RDT configuration is not supported yet"),
-                }
-            }
-        }
-        Ok(())
     }
 }
 

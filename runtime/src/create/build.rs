@@ -173,7 +173,8 @@ impl Construction<'_> {
         if let Some(path) = self.pid_file {
             write_pid_file(path, child.pid)?;
         }
-        let warnings = plan.process.warnings;
+        let mut warnings = plan.process.warnings;
+        warnings.extend(plan.rootfs.warnings);
         Ok(Built {
             record,
             console,

@@ -88,7 +88,8 @@ fn watch(environment: &Environment<'_>, container: &Container, interval: Duratio
 
 fn print_stats(container: &Container) -> anyhow::Result<()> {
     let stats = container.stats()?;
-    print(&Event::stats(container.id().as_str(), &stats))
+    let shares = container.intel_rdt_stats()?;
+    print(&Event::stats(container.id().as_str(), &stats, &shares))
 }
 
 fn print(event: &Event<'_>) -> anyhow::Result<()> {

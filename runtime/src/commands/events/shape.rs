@@ -7,6 +7,7 @@ use wharf_runtime::cgroup::{
     CpuStats, CpusetStats, HugetlbStats, IoEntry, IoStats, MemoryStats, MemoryUse, Pressure, PressureShares,
     Stats,
 };
+use wharf_runtime::intel_rdt;
 
 /// One line.
 #[derive(Debug, Serialize)]
@@ -27,7 +28,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    pub(super) fn stats(id: &'a str, stats: &'a Stats) -> Self {
+    pub(super) fn stats(id: &'a str, stats: &'a Stats, shares: &'a intel_rdt::Stats) -> Self {
         let hugetlb = stats
             .hugetlb
             .iter()
@@ -45,7 +46,7 @@ impl<'a> Event<'a> {
                 },
                 blkio: Blkio::from(&stats.io),
                 hugetlb: hugetlb.collect(),
-                intel_rdt: IntelRdt {},
+                intel_rdt: shares,
                 network_interfaces: None,
             }),
         }
@@ -64,14 +65,10 @@ struct Data<'a> {
     pids: Pids,
     blkio: Blkio<'a>,
     hugetlb: BTreeMap<&'a str, Hugetlb>,
-    intel_rdt: IntelRdt,
+    intel_rdt: &'a intel_rdt::Stats,
     /// runc makes no interfaces any more, and says so with `null`.
     network_interfaces: Option<()>,
 }
-
-/// Of a container without a group of its own in resctrl nothing is known.
-#[derive(Debug, Serialize)]
-struct IntelRdt {}
 
 #[derive(Debug, Serialize)]
 struct Cpu<'a> {
@@ -345,7 +342,7 @@ mod tests {
         assert_eq!(line(&Event::oom("box")), r#"{"type":"oom","id":"box"}"#);
         let stats = Stats::default();
         assert_eq!(
-            line(&Event::stats("box", &stats)),
+            line(&Event::stats("box", &stats, &intel_rdt::Stats::default())),
             r#"{"type":"stats","id":"box","data":{"cpu":{},"cpuset":{"cpu_exclusive":0,"mem_hardwall":0,"mem_exclusive":0,"memory_migrate":0,"memory_spread_page":0,"memory_spread_slab":0,"memory_pressure":0,"sched_load_balance":0,"sched_relax_domain_level":0},"memory":{},"pids":{},"blkio":{},"hugetlb":{},"intel_rdt":{},"network_interfaces":null}}"#
         );
         let mut stats = Stats::default();
@@ -358,7 +355,7 @@ mod tests {
             operation: "Read".to_owned(),
             value: 3,
         }];
-        let text = line(&Event::stats("box", &stats));
+        let text = line(&Event::stats("box", &stats, &intel_rdt::Stats::default()));
         for part in [
             r#""cpu":{"usage":{"total":5,"kernel":0,"user":0}}"#,
             r#""memory":{"usage":{"limit":0,"usage":7,"failcnt":0},"psi":{}}"#,
