@@ -21,7 +21,7 @@ _wharf_runtime_flags() {
         update) echo '--resources --blkio-weight --cpu-burst --cpu-idle --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-share --cpuset-cpus --cpuset-mems --l3-cache-schema --mem-bw-schema --memory --memory-reservation --memory-swap --pids-limit --help' ;;
         events) echo '--interval --stats --help' ;;
         exec) echo '--console-socket --pidfd-socket --cwd --env --tty --user --additional-gids --process --detach --pid-file --process-label --apparmor --no-new-privs --cap --preserve-fds --cgroup --ignore-paused --help' ;;
-        kill) echo '--all --help' ;;
+        kill) echo '--help' ;;
         delete) echo '--force --help' ;;
         list) echo '--format --quiet --help' ;;
         ps) echo '--format --help' ;;
