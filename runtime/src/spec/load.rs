@@ -83,6 +83,15 @@ pub fn parse_process(document: &[u8]) -> Result<(oci::Process, Vec<String>), Err
     Ok((process, warnings))
 }
 
+/// Types a `resources` object, as `update` takes it.
+///
+/// # Errors
+///
+/// It is not JSON, or a field is not usable.
+pub fn parse_resources(document: &[u8]) -> Result<oci::LinuxResources, Error> {
+    typed(document, "linux.resources")
+}
+
 fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
     let io = |operation| {
         move |source| Error::Io {
