@@ -44,6 +44,8 @@ const FILE: &str = "state.json";
 const STAGING: &str = "staging";
 /// For a container that tells a service manager when it is ready.
 pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
+/// Where the container finds it.
+pub(crate) const NOTIFY_TARGET: &str = "/run/notify";
 /// The socket in it.
 pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
 const NEW_FILE: &str = ".state.json";
@@ -251,6 +253,11 @@ impl Directory {
     /// The directory itself.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Where it is, absolute.
+    pub(crate) fn path(&self) -> Result<PathBuf, Error> {
+        std::path::absolute(&self.path).map_err(|error| Error::io("find the state", error))
     }
 
     /// Makes the empty directory on which the container's process stages mounts, in its own mount namespace.

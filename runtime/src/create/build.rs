@@ -21,7 +21,7 @@ use crate::process::{Conversation, Early, Heard, Request, Streams, gate, spawn, 
 use crate::record::Record;
 use crate::source::Sources;
 use crate::spec::Spec;
-use crate::sys::process::{Child, raise_hard_limit};
+use crate::sys::process::raise_hard_limit;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, spec, user_namespace};
@@ -32,7 +32,7 @@ pub(super) struct Construction<'a> {
     pub(super) bundle: PathBuf,
     pub(super) spec: &'a Spec,
     pub(super) streams: &'a Streams,
-    pub(super) console: Option<ConsoleSocket>,
+    pub(crate) console: Option<ConsoleSocket>,
     pub(super) pidfd: Option<PidfdSocket>,
     pub(super) pid_file: Option<&'a Path>,
     pub(super) preserve_fds: u32,
@@ -40,10 +40,10 @@ pub(super) struct Construction<'a> {
 }
 
 /// What was built, besides what [`Undo`] holds.
-pub(super) struct Built {
-    pub(super) record: Record,
-    pub(super) console: Option<OwnedFd>,
-    pub(super) warnings: Vec<String>,
+pub(crate) struct Built {
+    pub(crate) record: Record,
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Construction<'_> {
@@ -150,7 +150,15 @@ impl Construction<'_> {
                 conversation.go()?;
             }
             // While the child half builds.
-            let record = self.record(child, cgroup, &plan, undo.intel_rdt.clone())?;
+            let record = record(
+                self.id,
+                &self.bundle,
+                self.spec,
+                child.pid,
+                cgroup,
+                &plan,
+                undo.intel_rdt.clone(),
+            )?;
             directory.write(&record)?;
             Ok(record)
         })();
@@ -243,38 +251,41 @@ impl Construction<'_> {
         hook::run("prestart", &hooks.prestart, &state)?;
         hook::run("createRuntime", &hooks.create_runtime, &state)
     }
+}
 
-    fn record(
-        &self,
-        child: &Child,
-        cgroup: &Cgroup,
-        plan: &Plan,
-        intel_rdt: Option<intel_rdt::Group>,
-    ) -> Result<Record, Error> {
-        let oci = self.spec.oci();
-        let root = oci.root.as_ref().map(|root| root.path.as_path());
-        let config: &RawValue = serde_json::from_slice(self.spec.original())
-            .map_err(|cause| Error::Spec(spec::Error::Syntax(cause)))?;
-        Ok(Record {
-            version: Record::VERSION,
-            id: self.id.to_string(),
-            oci_version: oci.oci_version.clone(),
-            rootfs: self.bundle.join(root.unwrap_or(Path::new("rootfs"))),
-            bundle: self.bundle.clone(),
-            pid: child.pid,
-            start_time: start_time(child.pid).ok_or(Error::Ended("being recorded"))?,
-            created: now(),
-            annotations: oci.annotations.clone(),
-            cgroups: cgroup.paths().clone(),
-            unit: cgroup.unit().cloned(),
-            resources: None,
-            namespaces: plan.namespaces.all(),
-            own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
-            denies_setgroups: plan.denies_setgroups,
-            intel_rdt,
-            config: config.to_owned(),
-        })
-    }
+/// What is recorded of a container whose first process is `pid`.
+pub(crate) fn record(
+    id: &ContainerId,
+    bundle: &Path,
+    spec: &Spec,
+    pid: i32,
+    cgroup: &Cgroup,
+    plan: &Plan,
+    intel_rdt: Option<intel_rdt::Group>,
+) -> Result<Record, Error> {
+    let oci = spec.oci();
+    let root = oci.root.as_ref().map(|root| root.path.as_path());
+    let config: &RawValue =
+        serde_json::from_slice(spec.original()).map_err(|cause| Error::Spec(spec::Error::Syntax(cause)))?;
+    Ok(Record {
+        version: Record::VERSION,
+        id: id.to_string(),
+        oci_version: oci.oci_version.clone(),
+        rootfs: bundle.join(root.unwrap_or(Path::new("rootfs"))),
+        bundle: bundle.to_owned(),
+        pid,
+        start_time: start_time(pid).ok_or(Error::Ended("being recorded"))?,
+        created: now(),
+        annotations: oci.annotations.clone(),
+        cgroups: cgroup.paths().clone(),
+        unit: cgroup.unit().cloned(),
+        resources: None,
+        namespaces: plan.namespaces.all(),
+        own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
+        denies_setgroups: plan.denies_setgroups,
+        intel_rdt,
+        config: config.to_owned(),
+    })
 }
 
 pub(super) fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {

@@ -12,6 +12,7 @@
 //!   itself at the gate, where it has no privileges and no descriptors of the host's any more.
 
 mod container;
+mod criu;
 mod gate;
 mod hook;
 mod identity;
@@ -27,6 +28,7 @@ use std::ffi::CString;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
+pub(crate) use criu::{Service, Trouble, become_criu, make_mountpoints};
 pub(crate) use hook::{Ending, run_beside};
 pub(crate) use step::{At, Failure, HookFailure, MESSAGE_BYTES, Message, STAGING, Stage, Step, error};
 

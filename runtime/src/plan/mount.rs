@@ -189,7 +189,7 @@ pub(super) fn compile(
 }
 
 /// Some callers name the target by its path on the host.
-fn in_container<'a>(destination: &'a Path, rootfs: &Path) -> &'a Path {
+pub(super) fn in_container<'a>(destination: &'a Path, rootfs: &Path) -> &'a Path {
     destination.strip_prefix(rootfs).unwrap_or(destination)
 }
 

@@ -111,7 +111,7 @@ impl Namespaces {
             || (self.makes(libc::CLONE_NEWUSER) && self.joins(libc::CLONE_NEWTIME))
     }
 
-    pub(super) fn compile(linux: &oci::Linux) -> Result<Self, Error> {
+    pub(crate) fn compile(linux: &oci::Linux) -> Result<Self, Error> {
         let mut namespaces = Self::default();
         for (index, namespace) in linux.namespaces.iter().enumerate() {
             let field = format!("linux.namespaces[{index}]");

@@ -53,6 +53,11 @@ impl Target {
             parent: parent.map(|parent| c_path(field, parent)).transpose()?,
         })
     }
+
+    /// Relative to the root.
+    pub(crate) fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.path.to_bytes()))
+    }
 }
 
 #[cfg(test)]
