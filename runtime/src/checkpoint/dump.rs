@@ -10,7 +10,9 @@ use super::images::{self, Directory};
 use super::message::{self, Common, Dumped, Feature, Kind, Mapped, dumped_mount};
 use super::place::Root;
 use super::service::{Circumstances, Criu, Unheard};
-use super::{CheckpointOptions, EXTERNAL_PID, Error as Refused, FREEZES_V2, OLDEST, configuration, namespace_key};
+use super::{
+    CheckpointOptions, EXTERNAL_PID, Error as Refused, FREEZES_V2, OLDEST, configuration, namespace_key,
+};
 use crate::cgroup::Layout;
 use crate::plan::{External, Host, Namespaces, external_devices, external_mounts, namespace_name};
 use crate::record::{NOTIFY_DIRECTORY, NOTIFY_TARGET};
@@ -51,7 +53,11 @@ impl Container {
         let work = work.map(|work| Directory::open(work, true)).transpose()?;
         let log = work.as_ref().unwrap_or(&images);
         log.check_work(LOG)?;
-        let kind = if options.pre_dump { Kind::PreDump } else { Kind::Dump };
+        let kind = if options.pre_dump {
+            Kind::PreDump
+        } else {
+            Kind::Dump
+        };
         if options.pre_dump {
             criu.need_feature(Feature::MemTrack)?;
         }
@@ -183,7 +189,13 @@ impl Container {
         };
         let mut external = external_mounts(spec, &host)?;
         external.extend(external_devices(spec)?);
-        if rustix::fs::statat(self.directory.fd(), NOTIFY_DIRECTORY, rustix::fs::AtFlags::empty()).is_ok() {
+        if rustix::fs::statat(
+            self.directory.fd(),
+            NOTIFY_DIRECTORY,
+            rustix::fs::AtFlags::empty(),
+        )
+        .is_ok()
+        {
             external.push(External {
                 place: NOTIFY_TARGET.into(),
                 source: NOTIFY_TARGET.into(),

@@ -106,7 +106,9 @@ impl Criu {
     fn ask(&self, question: &Message) -> Result<Answer, Error> {
         let running = self.start(&Circumstances::default())?;
         running.send(question)?;
-        let (answer, _) = running.hear().map_err(|Unheard(problem)| Error::Invalid(format!("criu {problem}")))?;
+        let (answer, _) = running
+            .hear()
+            .map_err(|Unheard(problem)| Error::Invalid(format!("criu {problem}")))?;
         Ok(answer)
     }
 
@@ -167,7 +169,9 @@ pub(super) fn read_trouble(heard: OwnedFd) -> Result<Option<Trouble>, Error> {
     read.map_err(|error| Error::io("hear a process", error))?;
     match bytes.is_empty() {
         true => Ok(None),
-        false => Trouble::decode(&bytes).map(Some).ok_or(Error::Ended("being executed")),
+        false => Trouble::decode(&bytes)
+            .map(Some)
+            .ok_or(Error::Ended("being executed")),
     }
 }
 
@@ -191,7 +195,8 @@ pub(super) fn clone(
 
 /// The file of the program.
 fn locate(named: &Path) -> Result<CString, Error> {
-    let missing = |problem: &str| Refused::Version(format!("exec: {:?}: {problem}", named.display().to_string()));
+    let missing =
+        |problem: &str| Refused::Version(format!("exec: {:?}: {problem}", named.display().to_string()));
     let found: PathBuf = match named.components().count() > 1 || named.is_absolute() {
         true if search_path::is_program(named) => named.to_owned(),
         true => return Err(missing("no such program").into()),
@@ -229,7 +234,10 @@ impl Circumstances<'_> {
                 [null.as_fd(); 3]
             }
         };
-        let all = streams.into_iter().chain([socket]).chain(self.more.iter().copied());
+        let all = streams
+            .into_iter()
+            .chain([socket])
+            .chain(self.more.iter().copied());
         all.map(|descriptor| {
             rustix::io::fcntl_dupfd_cloexec(descriptor, HIGH)
                 .map_err(|errno| Error::io("duplicate a descriptor", errno))
@@ -294,7 +302,11 @@ impl Running {
     fn wait(&self) -> rustix::io::Result<()> {
         loop {
             let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN)];
-            fds.extend(self.child.as_ref().map(|child| PollFd::new(&child.pidfd, PollFlags::IN)));
+            fds.extend(
+                self.child
+                    .as_ref()
+                    .map(|child| PollFd::new(&child.pidfd, PollFlags::IN)),
+            );
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno),
@@ -372,7 +384,11 @@ mod tests {
 
     #[test]
     fn a_criu_that_does_not_answer_is_no_criu() {
-        for text in ["#!/bin/sh\nexit 3\n", "#!/bin/sh\nexec sleep 0\n", "#!/nonexistent\n"] {
+        for text in [
+            "#!/bin/sh\nexit 3\n",
+            "#!/bin/sh\nexec sleep 0\n",
+            "#!/nonexistent\n",
+        ] {
             let (_home, path) = script(text);
             let error = Criu::find(Some(&path)).unwrap_err().to_string();
             assert!(error.starts_with("CRIU version check failed: "), "{error}");
@@ -381,7 +397,9 @@ mod tests {
 
     /// An answer as a shell can write it, to descriptor 3.
     fn answering(bytes: &str) -> Result<Criu, Error> {
-        let (_home, path) = script(&format!("#!/bin/sh\ntest \"$*\" = 'swrk 3' && printf '{bytes}' >&3\n"));
+        let (_home, path) = script(&format!(
+            "#!/bin/sh\ntest \"$*\" = 'swrk 3' && printf '{bytes}' >&3\n"
+        ));
         Criu::find(Some(&path))
     }
 
@@ -394,7 +412,11 @@ mod tests {
         assert_eq!(error.to_string(), "CRIU version 31701 must be 40000 or higher");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         // Without success, without a version, and what is no message.
-        for bytes in [r"\010\012\020\000\122\004\010\003\020\021", r"\010\012\020\001", r"\377"] {
+        for bytes in [
+            r"\010\012\020\000\122\004\010\003\020\021",
+            r"\010\012\020\001",
+            r"\377",
+        ] {
             answering(bytes).unwrap_err();
         }
     }
@@ -403,7 +425,10 @@ mod tests {
     fn an_answer_has_an_end() {
         let (_home, path) = script("#!/bin/sh\nhead -c 100000 /dev/zero >&3\n");
         let error = Criu::find(Some(&path)).unwrap_err().to_string();
-        assert!(error.ends_with("says more than an answer has room for"), "{error}");
+        assert!(
+            error.ends_with("says more than an answer has room for"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -424,21 +449,34 @@ mod tests {
         let error = answer(r"\010\011\020\001\102\002\020\000").unwrap_err();
         assert_eq!(error.to_string(), "criu is missing features: [LazyPages]");
         let error = answer(r"\010\011\020\000").unwrap_err().to_string();
-        assert_eq!(error, "CRIU feature check failed: criu failed: type FEATURE_CHECK errno 0");
+        assert_eq!(
+            error,
+            "CRIU feature check failed: criu failed: type FEATURE_CHECK errno 0"
+        );
     }
 
     #[test]
     fn criu_gets_its_descriptors_in_order_and_no_others() {
         let (home, path) = script("");
         let out = home.path().join("out");
-        let text = format!("#!/bin/sh\nls /proc/$$/fd > {}; readlink /proc/$$/fd/4 >> {}\n", out.display(), out.display());
+        let text = format!(
+            "#!/bin/sh\nls /proc/$$/fd > {}; readlink /proc/$$/fd/4 >> {}\n",
+            out.display(),
+            out.display()
+        );
         fs::write(&path, text).unwrap();
-        let criu = Criu { program: c_path(&path).unwrap(), version: 0 };
+        let criu = Criu {
+            program: c_path(&path).unwrap(),
+            version: 0,
+        };
         let given = fs::File::open("/proc/self/status").unwrap();
         let stray = rustix::io::fcntl_dupfd_cloexec(&given, 700).unwrap();
         rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
         let running = criu
-            .start(&Circumstances { more: vec![given.as_fd()], ..Circumstances::default() })
+            .start(&Circumstances {
+                more: vec![given.as_fd()],
+                ..Circumstances::default()
+            })
             .unwrap();
         assert_eq!(running.finish().unwrap(), Some(Ended::Exited(0)));
         let out = fs::read_to_string(&out).unwrap();
@@ -455,7 +493,10 @@ mod tests {
     #[test]
     fn what_is_dropped_does_not_run_on() {
         let (_home, path) = script("#!/bin/sh\nexec sleep 1000\n");
-        let criu = Criu { program: c_path(&path).unwrap(), version: 0 };
+        let criu = Criu {
+            program: c_path(&path).unwrap(),
+            version: 0,
+        };
         let running = criu.start(&Circumstances::default()).unwrap();
         let pid = running.pid();
         assert!(Path::new(&format!("/proc/{pid}")).exists());

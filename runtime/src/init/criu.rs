@@ -81,7 +81,11 @@ fn execute(service: &Service<'_>) -> Result<Infallible, Errno> {
     }
     let first_undeclared = service.descriptors.len() as u32;
     isolate::close_range(service.proc, first_undeclared, u32::MAX, Closing::OnExec)?;
-    Err(process::execve(service.program, service.arguments, service.environment))
+    Err(process::execve(
+        service.program,
+        service.arguments,
+        service.environment,
+    ))
 }
 
 /// Makes the targets of mounts in the root file system at `path`, and ends. For a mount namespace of its own.

@@ -78,7 +78,9 @@ impl Default for Shared {
         Self {
             streams: Streams::default(),
             locks: lock::Locks::default(),
-            applying: Arc::new(Semaphore::new(processors.clamp(*APPLYING.start(), *APPLYING.end()))),
+            applying: Arc::new(Semaphore::new(
+                processors.clamp(*APPLYING.start(), *APPLYING.end()),
+            )),
             downloading: Arc::new(Semaphore::new(DOWNLOADING)),
             importing: Arc::new(Semaphore::new(IMPORTING)),
         }

@@ -250,7 +250,11 @@ impl Got {
         };
         let (scope, layer) = (self.layer.fetcher.scope.clone(), self.layer.layer(plan)?);
         let size = self.layer.blob.size()?;
-        let progress = self.layer.fetcher.progress.blob(&self.layer.blob, &self.layer.parent);
+        let progress = self
+            .layer
+            .fetcher
+            .progress
+            .blob(&self.layer.blob, &self.layer.parent);
         let work = move |daemon: &Daemon| match ended {
             true => unpack::discard(daemon, &scope, &layer, &filled),
             false => {

@@ -12,10 +12,7 @@ use tar::EntryType;
 use super::{archive::Tar, host::Host};
 use crate::{
     digest::Digest,
-    layer::{
-        Limits, apply,
-        apply::Target,
-    },
+    layer::{Limits, apply, apply::Target},
 };
 
 #[test]
