@@ -68,8 +68,8 @@ pub fn remove_cgroups_named(name: &str) {
 /// Whether a directory where cgroups are is none: Podman makes plain directories and files on the tmpfs at
 /// `/sys/fs/cgroup` for the hierarchies that the machine lacks.
 fn is_plain(directory: &Path) -> bool {
-    const TMPFS: i64 = 0x0102_1994;
-    rustix::fs::statfs(directory).is_ok_and(|found| i64::from(found.f_type) == TMPFS)
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+    rustix::fs::statfs(directory).is_ok_and(|found| found.f_type == TMPFS)
 }
 
 /// The plain directories beside the cgroup hierarchies; when dropped, those are removed that came in between.
