@@ -127,7 +127,7 @@ fn a_configuration_that_is_too_much_is_refused() {
     refused("endless", "config.json");
     fs::remove_file(&path).expect("remove");
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
-        let deep = format!("{}1{}", open.repeat(1 << 18), close.repeat(1 << 18));
+        let deep = format!("{}1{}", open.repeat(1 << 16), close.repeat(1 << 16));
         fs::write(&path, &deep).expect("write");
         refused("deep", "");
         // Also where nobody knows the field, or takes what is there as it is.
@@ -140,16 +140,22 @@ fn a_configuration_that_is_too_much_is_refused() {
     }
     fs::write(&path, &whole).expect("write");
     attack.configure(&["/bin/true"], |spec| {
-        spec["process"]["env"] = (0..400_000).map(|number| format!("V{number}=")).collect();
+        spec["process"]["env"] = (0..100_000)
+            .map(|number| format!("V{number}=and so on, and so on"))
+            .collect();
     });
-    refused("400,000 variables", "argument list too long");
+    refused("100,000 variables", "argument list too long");
+    attack.configure(&["/bin/true"], |spec| {
+        spec["linux"]["maskedPaths"] = (0..40_000).map(|number| format!("/masked{number}")).collect();
+    });
+    attack.run().ok();
     let one = r#"{"destination":"/tmp","type":"tmpfs"}"#;
     let many = format!(r#""mounts": [{one}{}"#, format!(",{one}").repeat(999_999));
     fs::write(&path, whole.replace(r#""mounts": ["#, &format!("{many},"))).expect("write");
     refused("a million mounts", "larger than");
     attack.configure(&["/bin/true"], |spec| {
         let mounts = spec["mounts"].as_array_mut().expect("mounts");
-        mounts.extend((0..2000).map(|_| json!({"destination": "/tmp", "type": "tmpfs"})));
+        mounts.extend((0..500).map(|_| json!({"destination": "/tmp", "type": "tmpfs"})));
     });
     attack.run().ok();
 }
