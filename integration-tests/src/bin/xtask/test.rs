@@ -81,6 +81,6 @@ fn test_old_kernel() -> Result<()> {
     // What exhausts does so on any kernel.
     nextest.args(["-E", "not test(needs_5_12) and not test(/^exhaustion::/)"]);
     // The other pass has run the races at length.
-    nextest.env("WHARF_RACE_ROUNDS", "200");
+    nextest.env("WHARF_RACE_ROUNDS", "100");
     shell::run(nextest.env("WHARF_RUNTIME", runtime))
 }
