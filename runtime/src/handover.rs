@@ -14,9 +14,9 @@ use rustix::net::{
 };
 
 /// How long whoever listens may leave it waiting: for a place in its queue, and for room in its buffer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Connects to the stream socket at `path`, close-on-exec. Neither this nor what is sent waits for longer than ten seconds.
+/// Connects to the stream socket at `path`, close-on-exec. Neither this nor what is sent waits for longer than three seconds.
 pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::UNIX,

@@ -53,8 +53,9 @@ const CGROUPS_FILE: &str = "cgroups";
 const VERSION: u32 = 1;
 /// How long the process of a killed creation may take to close its descriptors.
 const CREATE_PATIENCE: Duration = Duration::from_millis(300);
-/// A configuration of 16 MiB and what is recorded beside it.
-const MAX_BYTES: u64 = 17 << 20;
+/// A configuration of the largest size, its annotations and its limits once more, and what else is recorded: what can be
+/// created can be read.
+const MAX_BYTES: u64 = 3 * crate::spec::MAX_CONFIG_BYTES + (1 << 20);
 
 /// One container, as recorded.
 #[derive(Debug, Deserialize, Serialize)]
