@@ -33,13 +33,15 @@ pub(crate) fn write(pid: i32, mappings: &Mappings, is_root: bool) -> Result<(), 
 fn put(pid: i32, file: &str, program: &str, ranges: &[IdRange], is_root: bool) -> Result<(), Error> {
     let path = format!("/proc/{pid}/{file}");
     match fs::write(&path, mapping_text(ranges)) {
-        Err(error) if !is_root && error.raw_os_error() == Some(libc::EPERM) => match search_path::find(Path::new(program)) {
-            Some(program) => run(&program, pid, ranges),
-            None => Err(Error::io(
-                format!("write {path} ({program} is not in $PATH)"),
-                error,
-            )),
-        },
+        Err(error) if !is_root && error.raw_os_error() == Some(libc::EPERM) => {
+            match search_path::find(Path::new(program)) {
+                Some(program) => run(&program, pid, ranges),
+                None => Err(Error::io(
+                    format!("write {path} ({program} is not in $PATH)"),
+                    error,
+                )),
+            }
+        }
         answer => answer.map_err(|error: io::Error| Error::io(format!("write {path}"), error)),
     }
 }

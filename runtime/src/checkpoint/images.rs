@@ -13,9 +13,10 @@
 //! but plain files, directories and sockets, and a `parent` that is not relative; the checkpoints before it are held to the same.
 //! What a directory was before somebody else changes it at the same time is not known: it has to be nobody else's.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -23,6 +24,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat};
 
 use super::Error as Refused;
+use super::service::c_path;
 use crate::Error;
 
 /// What the standard streams of the first process were.
@@ -61,9 +63,11 @@ impl Directory {
         })
     }
 
-    /// The descriptor's number, by which criu finds it.
-    pub(super) fn number(&self) -> i32 {
-        self.fd.as_raw_fd()
+    /// Where it is.
+    pub(super) fn path(&self) -> Result<CString, Error> {
+        let path = std::path::absolute(&self.path);
+        let path = path.map_err(|error| Error::io(format!("find {}", self.path.display()), error))?;
+        c_path(&path)
     }
 
     /// Refuses images that criu could not safely be let at.
@@ -85,7 +89,12 @@ impl Directory {
                 Err(rustix::io::Errno::NOENT) => {}
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {}
                 Ok(_) => return Err(self.refused(name, "is there, and is no plain file")),
-                Err(errno) => return Err(Error::io(format!("stat {}", self.path.join(name).display()), errno)),
+                Err(errno) => {
+                    return Err(Error::io(
+                        format!("stat {}", self.path.join(name).display()),
+                        errno,
+                    ));
+                }
             }
         }
         Ok(())
@@ -143,7 +152,8 @@ impl Directory {
     /// Writes down what the streams of the first process are.
     pub(super) fn write_descriptors(&self, descriptors: &[String]) -> Result<(), Error> {
         let what = || format!("write {}", self.path.join(DESCRIPTORS).display());
-        let text = serde_json::to_vec(descriptors).map_err(|error| Error::io(what(), io::Error::from(error)))?;
+        let text =
+            serde_json::to_vec(descriptors).map_err(|error| Error::io(what(), io::Error::from(error)))?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.fd, DESCRIPTORS, flags, Mode::RUSR | Mode::WUSR);
         let mut file = File::from(file.map_err(|errno| Error::io(what(), errno))?);
@@ -224,7 +234,9 @@ fn pipes(text: &[u8]) -> Result<Vec<(String, i32)>, String> {
             continue;
         }
         // It becomes a name that criu looks up among those of the images.
-        let inode = name.strip_prefix("pipe:[").and_then(|rest| rest.strip_suffix(']'));
+        let inode = name
+            .strip_prefix("pipe:[")
+            .and_then(|rest| rest.strip_suffix(']'));
         if inode.is_none_or(|inode| inode.is_empty() || !inode.bytes().all(|byte| byte.is_ascii_digit())) {
             return Err(format!("{name:?} is no pipe's name"));
         }
@@ -308,7 +320,10 @@ mod tests {
         let error = opened(&images).check_images().unwrap_err().to_string();
         assert_eq!(
             error,
-            format!("{}: is no plain file: a checkpoint has nothing else", log.display())
+            format!(
+                "{}: is no plain file: a checkpoint has nothing else",
+                log.display()
+            )
         );
         fs::remove_file(&log).unwrap();
         rustix::fs::mknodat(
@@ -367,7 +382,10 @@ mod tests {
         assert_eq!(of(home.path()), "--parent-path must be relative");
         assert_eq!(
             of(Path::new("./none")),
-            format!("invalid --parent-path: stat {}/none: no such file or directory", images.display())
+            format!(
+                "invalid --parent-path: stat {}/none: no such file or directory",
+                images.display()
+            )
         );
         fs::write(home.path().join("file"), "").unwrap();
         assert!(of(Path::new("../file")).ends_with("/file: not a directory"));
@@ -430,8 +448,20 @@ mod tests {
         assert_eq!(
             quoted,
             [
-                "4:line 4", "5:line 5", "6:line 6", "7:line 7", "8:line 8", "9:Error (9) [0m", "10:line 10",
-                "11:Error (11) [0m", "...", "20:line 20", "21:line 21", "22:line 22", "23:line 23", "24:line 24",
+                "4:line 4",
+                "5:line 5",
+                "6:line 6",
+                "7:line 7",
+                "8:line 8",
+                "9:Error (9) [0m",
+                "10:line 10",
+                "11:Error (11) [0m",
+                "...",
+                "20:line 20",
+                "21:line 21",
+                "22:line 22",
+                "23:line 23",
+                "24:line 24",
                 "25:Error (25) [0m",
             ]
         );

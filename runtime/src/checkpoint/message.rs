@@ -102,7 +102,7 @@ impl Mapped {
 /// What is known of the host and the container, for both ways.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Common<'a> {
-    /// Descriptors of this process.
+    /// Descriptors of criu's.
     pub(super) images: i32,
     pub(super) work: Option<i32>,
     pub(super) log: &'a str,
@@ -120,7 +120,7 @@ pub(super) struct Dumped<'a> {
     /// Namespaces that are somebody else's: `net[4026531840]:extRootNetNS`.
     pub(super) external: &'a [String],
     pub(super) freezer: Option<&'a [u8]>,
-    /// For criu before 3.15: a descriptor of this process.
+    /// For criu before 3.15: a descriptor of its own.
     pub(super) status: Option<i32>,
 }
 
@@ -327,7 +327,12 @@ fn version(message: &[u8]) -> Result<i32, Malformed> {
     let (mut major, mut minor, mut sublevel, mut git) = (0, 0, 0, false);
     for field in Fields::of(message) {
         let (number, value) = field?;
-        let part = |value: Value<'_>| value.int().filter(|part| (0..100).contains(part)).ok_or(Malformed);
+        let part = |value: Value<'_>| {
+            value
+                .int()
+                .filter(|part| (0..100).contains(part))
+                .ok_or(Malformed)
+        };
         match number {
             1 => major = part(value)?,
             2 => minor = part(value)?,
@@ -396,9 +401,26 @@ mod tests {
             },
         ));
         let expected = [
-            (1, "7"), (2, "42"), (3, "0"), (4, "0"), (5, "0"), (7, "0"), (8, "0"), (9, "4"), (10, "x.log"),
-            (12, "1"), (13, "/b/rootfs"), (16, "0"), (18, "0"), (24, "1"), (34, "6"), (38, "1073741824"),
-            (46, "0"), (48, "0"), (50, "1"), (51, "/etc/criu/runc.conf"),
+            (1, "7"),
+            (2, "42"),
+            (3, "0"),
+            (4, "0"),
+            (5, "0"),
+            (7, "0"),
+            (8, "0"),
+            (9, "4"),
+            (10, "x.log"),
+            (12, "1"),
+            (13, "/b/rootfs"),
+            (16, "0"),
+            (18, "0"),
+            (24, "1"),
+            (34, "6"),
+            (38, "1073741824"),
+            (46, "0"),
+            (48, "0"),
+            (50, "1"),
+            (51, "/etc/criu/runc.conf"),
         ];
         assert_eq!(plain, expected.map(|(number, value)| (number, value.to_owned())));
         let everything = CheckpointOptions {
@@ -416,10 +438,16 @@ mod tests {
             leave_running: true,
             tcp_skip_in_flight: true,
             link_remap: true,
-            page_server: Some(PageServer { address: "::1".into(), port: 7 }),
+            page_server: Some(PageServer {
+                address: "::1".into(),
+                port: 7,
+            }),
             ..CheckpointOptions::default()
         };
-        let mount = Mapped { key: b"/a".to_vec(), value: b"/a".to_vec() };
+        let mount = Mapped {
+            key: b"/a".to_vec(),
+            value: b"/a".to_vec(),
+        };
         let all = fields(&dump_options(&everything, &common(&[mount]), &dumped));
         for number in [3, 4, 5, 7, 8, 15, 16, 18, 46, 48] {
             assert_eq!(find(&all, number), ["1"], "{number}");
@@ -443,7 +471,11 @@ mod tests {
             inherited: &[("pipe:[5]".into(), 1)],
             join: &[("ipc", b"/n".to_vec())],
         };
-        let common = Common { work: Some(8), configuration: None, ..common(&[]) };
+        let common = Common {
+            work: Some(8),
+            configuration: None,
+            ..common(&[])
+        };
         let all = fields(&restore_options(&asked, &common, &restored));
         assert_eq!(find(&all, 6), ["1"]);
         assert_eq!(find(&all, 17), ["8"]);
@@ -462,7 +494,10 @@ mod tests {
         assert_eq!(request(Kind::Version, None).encoded(), [8, 10]);
         assert_eq!(acknowledgement(true).encoded(), [8, 6, 0x18, 1]);
         assert_eq!(acknowledgement(false).encoded(), [8, 6, 0x18, 0]);
-        assert_eq!(feature_check(Feature::LazyPages).encoded(), [8, 9, 0x2a, 2, 0x10, 1]);
+        assert_eq!(
+            feature_check(Feature::LazyPages).encoded(),
+            [8, 9, 0x2a, 2, 0x10, 1]
+        );
     }
 
     #[test]
@@ -485,7 +520,10 @@ mod tests {
         message.number(7, -52);
         message.bytes(9, b"no\nway");
         let read = answer(message.encoded()).unwrap();
-        assert_eq!((read.errno, read.said.as_str(), read.success), (-52, "no way", false));
+        assert_eq!(
+            (read.errno, read.said.as_str(), read.success),
+            (-52, "no way", false)
+        );
 
         let mut features = Message::default();
         features.boolean(1, false);
@@ -494,14 +532,19 @@ mod tests {
         message.number(1, 4711);
         message.message(8, &features);
         let read = answer(message.encoded()).unwrap();
-        assert_eq!((read.kind, read.mem_track, read.lazy_pages), (None, Some(false), Some(true)));
+        assert_eq!(
+            (read.kind, read.mem_track, read.lazy_pages),
+            (None, Some(false), Some(true))
+        );
     }
 
     #[test]
     fn a_version_is_one_number() {
         let of = |parts: &[(u32, i64)], git: bool| {
             let mut inner = Message::default();
-            parts.iter().for_each(|(field, value)| inner.number(*field, *value));
+            parts
+                .iter()
+                .for_each(|(field, value)| inner.number(*field, *value));
             if git {
                 inner.bytes(3, b"v4.2-22-g2cf8f13ca");
             }

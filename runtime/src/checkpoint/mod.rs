@@ -97,8 +97,10 @@ mod tests {
     #[test]
     fn an_annotation_names_criu_s_configuration() {
         let of = |value: Option<&str>| {
-            let annotations: BTreeMap<String, String> =
-                value.map(|value| ("org.criu.config".to_owned(), value.to_owned())).into_iter().collect();
+            let annotations: BTreeMap<String, String> = value
+                .map(|value| ("org.criu.config".to_owned(), value.to_owned()))
+                .into_iter()
+                .collect();
             configuration(&annotations).map(str::to_owned)
         };
         assert_eq!(of(None).as_deref(), Some("/etc/criu/runc.conf"));

@@ -11,7 +11,7 @@ use crate::lookup;
 use crate::plan::External;
 use crate::sys::fs::Resolve;
 use crate::sys::{Fd, fd};
-use crate::{Error, Errno};
+use crate::{Errno, Error};
 
 /// A root file system, in which links are resolved.
 #[derive(Debug)]
@@ -56,7 +56,10 @@ impl Root {
                 break;
             };
             let rest = path.strip_prefix(known).unwrap_or(Path::new(""));
-            return Ok([Path::new("/"), found, rest].iter().filter(|part| !part.as_os_str().is_empty()).collect());
+            return Ok([Path::new("/"), found, rest]
+                .iter()
+                .filter(|part| !part.as_os_str().is_empty())
+                .collect());
         }
         Ok(path.to_owned())
     }
@@ -71,7 +74,10 @@ impl Root {
         match lookup::open(Fd::of(&self.0), &c_path(beneath)?, libc::O_PATH, Resolve::InRoot) {
             Ok(found) => Ok(Some(fd::own(found))),
             Err(errno) if [libc::ENOENT, libc::ENOTDIR].contains(&errno.number()) => Ok(None),
-            Err(errno) => Err(Error::io(format!("open {} in the root file system", path.display()), errno)),
+            Err(errno) => Err(Error::io(
+                format!("open {} in the root file system", path.display()),
+                errno,
+            )),
         }
     }
 }
@@ -108,7 +114,10 @@ mod tests {
             ("/file/below", "/file/below"),
             ("/", "/"),
         ] {
-            let external = External { place: given.into(), source: "/s".into() };
+            let external = External {
+                place: given.into(),
+                source: "/s".into(),
+            };
             let resolved = root.resolve(external).unwrap();
             assert_eq!(resolved.place, Path::new(real), "{given}");
             assert_eq!(resolved.source, Path::new("/s"));

@@ -16,13 +16,15 @@ use super::images::Directory;
 use super::message::{self, Answer, Common, Feature, Kind, Mapped, Notice, Restored, restored_mount};
 use super::options::RestoreOptions;
 use super::place::Root;
-use super::service::{self, Circumstances, Criu, FIRST_MORE, Running, Unheard, c_path};
+use super::service::{self, Circumstances, Criu, FIRST, Running, Unheard, c_path};
 use super::{Error as Refused, LSM, OLDEST, configuration, namespace_key, verify};
 use crate::cgroup::{CgroupPlan, Layout};
 use crate::create::{self, Built, Undo};
 use crate::init::make_mountpoints;
 use crate::intel_rdt::Resctrl;
-use crate::plan::{External, Host, Opened, Plan, external_devices, external_mounts, mountpoints, namespace_name};
+use crate::plan::{
+    External, Host, Opened, Plan, external_devices, external_mounts, mountpoints, namespace_name,
+};
 use crate::process::{Streams, open_joins};
 use crate::record::{NOTIFY_DIRECTORY, NOTIFY_TARGET, Record};
 use crate::spec::{self, Spec};
@@ -62,7 +64,10 @@ impl Runtime {
         created.rootless = options.rootless;
         let (mut plan, cgroups) = create::compile(spec.oci(), &bundle, &created, &self.filters)?;
         let resctrl = create::resctrl(&plan)?;
-        let streams = Streams::new(std::mem::take(&mut options.stdio), plan.process.terminal.is_some())?;
+        let streams = Streams::new(
+            std::mem::take(&mut options.stdio),
+            plan.process.terminal.is_some(),
+        )?;
         let console = create::console_socket(options.console_socket.as_deref(), &plan)?;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let warnings = create::check_joined(spec, &mut plan, &namespaces)?;
@@ -165,14 +170,18 @@ impl Restoration<'_> {
         let reporter = Fd::of(&report);
         let path = &self.plan.rootfs.path;
         let namespaces = libc::CLONE_NEWNS as u64;
-        let child = service::clone(namespaces, Told::Nothing, || make_mountpoints(path, points, reporter))?;
+        let child = service::clone(namespaces, Told::Nothing, || {
+            make_mountpoints(path, points, reporter)
+        })?;
         drop(report);
         let trouble = service::read_trouble(heard);
         wait(Fd::of(&child.pidfd)).map_err(|errno| Error::io("wait for a process", errno))?;
         let Some(trouble) = trouble? else {
             return Ok(());
         };
-        let place = points.get(trouble.index as usize).map(|point| point.place.to_string_lossy());
+        let place = points
+            .get(trouble.index as usize)
+            .map(|point| point.place.to_string_lossy());
         let what = match place {
             Some(place) => format!("create criu restore mountpoint for /{place} mount"),
             None => format!("open the root file system {}", path.to_string_lossy()),
@@ -209,7 +218,11 @@ impl Restoration<'_> {
         let own_mounts = self.plan.namespaces.has(libc::CLONE_NEWNS);
         let circumstances = Circumstances {
             streams: given_streams(streams, self.plan.process.terminal.is_some())?,
-            more: self.inherited_namespaces().map(|namespace| namespace.fd.as_fd()).collect(),
+            directories: [self.images].into_iter().chain(self.work).collect(),
+            more: self
+                .inherited_namespaces()
+                .map(|namespace| namespace.fd.as_fd())
+                .collect(),
             root: own_mounts.then_some((self.plan.rootfs.path.as_c_str(), place.as_c_str())),
         };
         let running = self.criu.start(&circumstances)?;
@@ -255,6 +268,9 @@ impl Restoration<'_> {
         }
         let mut warnings = self.plan.process.warnings.clone();
         warnings.extend(self.plan.rootfs.warnings.iter().cloned());
+        if verify::left_out(self.plan, self.options.settings.manage_cgroups) != 0 {
+            warnings.push("criu makes no cgroup namespace while it ignores control groups".to_owned());
+        }
         Ok(Built {
             record,
             console: self.master.take(),
@@ -280,7 +296,8 @@ impl Restoration<'_> {
             value: b"/dev/null".to_vec(),
         });
         let mut inherited = Vec::new();
-        for (number, namespace) in (FIRST_MORE..).zip(self.inherited_namespaces()) {
+        let first = FIRST + 1 + i32::from(self.work.is_some());
+        for (number, namespace) in (first..).zip(self.inherited_namespaces()) {
             let Some((key, since)) = namespace_key(namespace.kind) else {
                 continue;
             };
@@ -299,7 +316,9 @@ impl Restoration<'_> {
             match joined.kind as libc::c_int {
                 libc::CLONE_NEWNET | libc::CLONE_NEWPID => {}
                 libc::CLONE_NEWCGROUP => {
-                    return Err(Error::Unsupported("restoring into a cgroup namespace that exists".into()));
+                    return Err(Error::Unsupported(
+                        "restoring into a cgroup namespace that exists".into(),
+                    ));
                 }
                 _ => join.push((
                     namespace_name(joined.kind),
@@ -308,8 +327,8 @@ impl Restoration<'_> {
             }
         }
         let common = Common {
-            images: self.images.number(),
-            work: self.work.map(Directory::number),
+            images: FIRST,
+            work: self.work.map(|_| FIRST + 1),
             log: LOG,
             configuration: configuration(&self.spec.oci().annotations),
             root,
@@ -351,7 +370,10 @@ impl Restoration<'_> {
                         self.kill(undo);
                         refused = Some(error);
                     }
-                    match (running.send(&message::acknowledgement(refused.is_none())), &refused) {
+                    match (
+                        running.send(&message::acknowledgement(refused.is_none())),
+                        &refused,
+                    ) {
                         (Err(error), None) => return Err(error),
                         // It has noticed what became of its processes.
                         (Err(_), Some(_)) | (Ok(()), _) => {}
@@ -392,14 +414,19 @@ impl Restoration<'_> {
             }
             // Credentials and filters are there by now, and nothing has run.
             "pre-resume" => match &self.first {
-                Some(first) => verify::check(first.pid, self.plan, self.namespaces, &self.cgroups),
+                Some(first) => {
+                    let mode = self.options.settings.manage_cgroups;
+                    verify::check(first.pid, self.plan, mode, self.namespaces, &self.cgroups)
+                }
                 None => Err(self.broken("does not tell which process it made".into())),
             },
             "orphan-pts-master" => match (passed, self.console.take()) {
                 (None, _) => Err(self.broken("hands over no terminal".into())),
                 (Some(master), Some(console)) => console.send(master),
                 (Some(master), None) => {
-                    self.master = Some(fd::above_streams(master).map_err(|errno| Error::io("take the terminal", errno))?);
+                    self.master = Some(
+                        fd::above_streams(master).map_err(|errno| Error::io("take the terminal", errno))?,
+                    );
                     Ok(())
                 }
             },
@@ -410,7 +437,11 @@ impl Restoration<'_> {
     /// Takes hold of the first process, a child of this one; once.
     fn hold(&mut self, notice: &Notice) -> Result<i32, Error> {
         let wrong = || self.broken(format!("tells a wrong process at {}", notice.script));
-        let pid = notice.pid.and_then(Pid::from_raw).filter(|pid| pid.as_raw_pid() > 0).ok_or_else(wrong)?;
+        let pid = notice
+            .pid
+            .and_then(Pid::from_raw)
+            .filter(|pid| pid.as_raw_pid() > 0)
+            .ok_or_else(wrong)?;
         let number = pid.as_raw_pid();
         if let Some(first) = &self.first {
             return match first.pid == number {
@@ -438,7 +469,15 @@ impl Restoration<'_> {
         let Some(cgroup) = &undo.cgroup else {
             return Err(Error::Invalid("the control group is gone".into()));
         };
-        let record = create::record(&self.options.id, self.bundle, self.spec, pid, cgroup, self.plan, None)?;
+        let record = create::record(
+            &self.options.id,
+            self.bundle,
+            self.spec,
+            pid,
+            cgroup,
+            self.plan,
+            None,
+        )?;
         let state = record.state(pid, Status::Creating);
         hook::run("prestart", &hooks.prestart, &state)?;
         hook::run("createRuntime", &hooks.create_runtime, &state)
@@ -449,8 +488,15 @@ impl Restoration<'_> {
             return Err(Error::Invalid("the control group is gone".into()));
         };
         let intel_rdt = undo.intel_rdt.clone();
-        let mut record =
-            create::record(&self.options.id, self.bundle, self.spec, pid, cgroup, self.plan, intel_rdt)?;
+        let mut record = create::record(
+            &self.options.id,
+            self.bundle,
+            self.spec,
+            pid,
+            cgroup,
+            self.plan,
+            intel_rdt,
+        )?;
         if verify::has_own_time(pid)? {
             record.namespaces |= libc::CLONE_NEWTIME as u64;
             record.own_namespaces |= libc::CLONE_NEWTIME as u64;
@@ -461,7 +507,10 @@ impl Restoration<'_> {
 
     /// Kills what was made: it is not to run.
     fn kill(&self, undo: &Undo) {
-        let signalled = self.first.as_ref().map(|first| pidfd_signal(Fd::of(&first.pidfd), libc::SIGKILL));
+        let signalled = self
+            .first
+            .as_ref()
+            .map(|first| pidfd_signal(Fd::of(&first.pidfd), libc::SIGKILL));
         // Without a pid namespace the end of the first process is not that of the others. When this fails criu is told, and the
         // undoing of the restore kills once more, and tells.
         let killed = undo.cgroup.as_ref().map(|cgroup| cgroup.kill(libc::SIGKILL));
@@ -499,7 +548,7 @@ fn given_streams(streams: &Streams, terminal: bool) -> Result<Option<[OwnedFd; 3
         return Ok(None);
     }
     let copies = match streams {
-        Streams::Given(given) => given.each_ref().map(|stream| stream.try_clone()),
+        Streams::Given(given) => given.each_ref().map(OwnedFd::try_clone),
         Streams::Callers => [
             rustix::stdio::stdin(),
             rustix::stdio::stdout(),
@@ -507,15 +556,21 @@ fn given_streams(streams: &Streams, terminal: bool) -> Result<Option<[OwnedFd; 3
         ]
         .map(|stream| match stream.try_clone_to_owned() {
             // One that is closed is the null device.
-            Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
-                fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from)
-            }
+            Err(error) if error.raw_os_error() == Some(libc::EBADF) => fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map(OwnedFd::from),
             copied => copied,
         }),
     };
     let [stdin, stdout, stderr] = copies;
     let failed = |error| Error::io("duplicate a stream", error);
-    let given = [stdin.map_err(failed)?, stdout.map_err(failed)?, stderr.map_err(failed)?];
+    let given = [
+        stdin.map_err(failed)?,
+        stdout.map_err(failed)?,
+        stderr.map_err(failed)?,
+    ];
     debug_assert!(given.iter().all(|stream| stream.as_raw_fd() >= 0));
     Ok(Some(given))
 }

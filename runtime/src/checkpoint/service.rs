@@ -18,19 +18,19 @@ use rustix::net::{
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Error as Refused;
+use super::images::Directory;
 use super::message::{self, Answer, Feature, Kind};
 use super::wire::Message;
 use crate::init::{Service, Trouble, become_criu};
 use crate::sys::process::{Child, Ended, Notice, clone_child, clone_child_old, pidfd_signal, wait};
+use crate::sys::socket::receive_fd;
 use crate::sys::strings::Strings;
-use crate::sys::{Errno, Fd};
+use crate::sys::{Errno, Fd, fd};
 use crate::trace::trace;
 use crate::{Error, hook, kernel, search_path};
 
 /// The longest packet. criu's own limit is the same order.
 const MAX_PACKET_BYTES: usize = 64 << 10;
-/// criu's end of the socket, and the first of the descriptors that it gets besides.
-const SOCKET: i32 = 3;
 /// Above what criu gets as its own descriptors: it needs none of these numbers itself before it is executed.
 const HIGH: i32 = 64;
 /// How many descriptors it gets besides: a container has fewer namespaces.
@@ -106,18 +106,22 @@ impl Criu {
     fn ask(&self, question: &Message) -> Result<Answer, Error> {
         let running = self.start(&Circumstances::default())?;
         running.send(question)?;
-        let (answer, _) = running.hear().map_err(|Unheard(problem)| Error::Invalid(format!("criu {problem}")))?;
+        let (answer, _) = running
+            .hear()
+            .map_err(|Unheard(problem)| Error::Invalid(format!("criu {problem}")))?;
         Ok(answer)
     }
 
     /// Starts a process that waits for its request.
     pub(super) fn start(&self, circumstances: &Circumstances<'_>) -> Result<Running, Error> {
         let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        let (ours, starter) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(|errno| Error::io("make a socket pair", errno))?;
-        let descriptors = circumstances.descriptors(theirs.as_fd())?;
-        drop(theirs);
+        let starter = high(starter.as_fd())?;
+        let descriptors = circumstances.descriptors()?;
         let numbers: Vec<Fd> = descriptors.iter().map(Fd::of).collect();
+        let directories = circumstances.directories.iter().map(|directory| directory.path());
+        let directories: Vec<CString> = directories.collect::<Result<_, _>>()?;
         let (heard, report) = report_pipe()?;
         let proc = kernel::is_old().then(kernel::open_proc).transpose()?;
         let arguments = [c"criu", c"swrk", c"3"].map(ToOwned::to_owned);
@@ -126,8 +130,10 @@ impl Criu {
             arguments: &Strings::new(arguments.to_vec()),
             environment: &Strings::new(hook::environment_of_this_process()),
             descriptors: &numbers,
+            directories: &directories,
             root: circumstances.root,
             proc: proc.as_ref().map(Fd::of),
+            starter: Fd::of(&starter),
             reporter: Fd::of(&report),
         };
         let namespaces = match circumstances.root {
@@ -135,12 +141,15 @@ impl Criu {
             None => 0,
         };
         let child = clone(namespaces, Notice::Child, || become_criu(&service))?;
-        drop((report, descriptors));
+        drop((report, starter, descriptors));
+        // Without one it has something else to say.
+        let socket = receive_fd(Fd::of(&ours)).map(fd::own);
+        let trouble = read_trouble(heard);
         let running = Running {
             child: Some(child),
-            socket: ours,
+            socket: socket.unwrap_or(ours),
         };
-        match read_trouble(heard)? {
+        match trouble? {
             None => Ok(running),
             Some(trouble) => Err(Error::io(
                 format!("execute {}", self.program.to_string_lossy()),
@@ -154,8 +163,13 @@ impl Criu {
 pub(super) fn report_pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: rustix::io::Errno| Error::io("make a pipe", errno);
     let (heard, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    let report = rustix::io::fcntl_dupfd_cloexec(&report, HIGH).map_err(failed)?;
-    Ok((heard, report))
+    Ok((heard, high(report.as_fd())?))
+}
+
+/// A copy with a number that is out of the way.
+fn high(descriptor: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    rustix::io::fcntl_dupfd_cloexec(descriptor, HIGH)
+        .map_err(|errno| Error::io("duplicate a descriptor", errno))
 }
 
 /// Waits until a child half has succeeded, or says why not.
@@ -167,7 +181,9 @@ pub(super) fn read_trouble(heard: OwnedFd) -> Result<Option<Trouble>, Error> {
     read.map_err(|error| Error::io("hear a process", error))?;
     match bytes.is_empty() {
         true => Ok(None),
-        false => Trouble::decode(&bytes).map(Some).ok_or(Error::Ended("being executed")),
+        false => Trouble::decode(&bytes)
+            .map(Some)
+            .ok_or(Error::Ended("being executed")),
     }
 }
 
@@ -191,7 +207,8 @@ pub(super) fn clone(
 
 /// The file of the program.
 fn locate(named: &Path) -> Result<CString, Error> {
-    let missing = |problem: &str| Refused::Version(format!("exec: {:?}: {problem}", named.display().to_string()));
+    let missing =
+        |problem: &str| Refused::Version(format!("exec: {:?}: {problem}", named.display().to_string()));
     let found: PathBuf = match named.components().count() > 1 || named.is_absolute() {
         true if search_path::is_program(named) => named.to_owned(),
         true => return Err(missing("no such program").into()),
@@ -205,18 +222,20 @@ fn locate(named: &Path) -> Result<CString, Error> {
 pub(super) struct Circumstances<'a> {
     /// Its streams; the null device where there are none.
     pub(super) streams: Option<[OwnedFd; 3]>,
-    /// What it finds from [`FIRST_MORE`] on.
+    /// What it finds from [`FIRST`] on.
+    pub(super) directories: Vec<&'a Directory>,
+    /// What it finds after them.
     pub(super) more: Vec<BorrowedFd<'a>>,
     /// A directory, and where it becomes a mount of its own, in a mount namespace of its own.
     pub(super) root: Option<(&'a std::ffi::CStr, &'a std::ffi::CStr)>,
 }
 
-/// The number of the first of [`Circumstances::more`].
-pub(super) const FIRST_MORE: i32 = SOCKET + 1;
+/// The number of the first descriptor besides the streams and the socket.
+pub(super) const FIRST: i32 = Service::FIRST;
 
 impl Circumstances<'_> {
-    /// What becomes 0 and so on, with numbers that are out of the way.
-    fn descriptors(&self, socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Error> {
+    /// All but the socket, with numbers that are out of the way.
+    fn descriptors(&self) -> Result<Vec<OwnedFd>, Error> {
         if self.more.len() > MAX_MORE {
             return Err(Error::Invalid("criu is to get too many descriptors".into()));
         }
@@ -229,12 +248,12 @@ impl Circumstances<'_> {
                 [null.as_fd(); 3]
             }
         };
-        let all = streams.into_iter().chain([socket]).chain(self.more.iter().copied());
-        all.map(|descriptor| {
-            rustix::io::fcntl_dupfd_cloexec(descriptor, HIGH)
-                .map_err(|errno| Error::io("duplicate a descriptor", errno))
-        })
-        .collect()
+        let directories = self.directories.iter().map(|directory| directory.fd.as_fd());
+        let all = streams
+            .into_iter()
+            .chain(directories)
+            .chain(self.more.iter().copied());
+        all.map(high).collect()
     }
 }
 
@@ -294,7 +313,11 @@ impl Running {
     fn wait(&self) -> rustix::io::Result<()> {
         loop {
             let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN)];
-            fds.extend(self.child.as_ref().map(|child| PollFd::new(&child.pidfd, PollFlags::IN)));
+            fds.extend(
+                self.child
+                    .as_ref()
+                    .map(|child| PollFd::new(&child.pidfd, PollFlags::IN)),
+            );
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno),
@@ -372,7 +395,11 @@ mod tests {
 
     #[test]
     fn a_criu_that_does_not_answer_is_no_criu() {
-        for text in ["#!/bin/sh\nexit 3\n", "#!/bin/sh\nexec sleep 0\n", "#!/nonexistent\n"] {
+        for text in [
+            "#!/bin/sh\nexit 3\n",
+            "#!/bin/sh\nexec sleep 0\n",
+            "#!/nonexistent\n",
+        ] {
             let (_home, path) = script(text);
             let error = Criu::find(Some(&path)).unwrap_err().to_string();
             assert!(error.starts_with("CRIU version check failed: "), "{error}");
@@ -381,7 +408,9 @@ mod tests {
 
     /// An answer as a shell can write it, to descriptor 3.
     fn answering(bytes: &str) -> Result<Criu, Error> {
-        let (_home, path) = script(&format!("#!/bin/sh\ntest \"$*\" = 'swrk 3' && printf '{bytes}' >&3\n"));
+        let (_home, path) = script(&format!(
+            "#!/bin/sh\ntest \"$*\" = 'swrk 3' && printf '{bytes}' >&3\n"
+        ));
         Criu::find(Some(&path))
     }
 
@@ -394,7 +423,11 @@ mod tests {
         assert_eq!(error.to_string(), "CRIU version 31701 must be 40000 or higher");
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         // Without success, without a version, and what is no message.
-        for bytes in [r"\010\012\020\000\122\004\010\003\020\021", r"\010\012\020\001", r"\377"] {
+        for bytes in [
+            r"\010\012\020\000\122\004\010\003\020\021",
+            r"\010\012\020\001",
+            r"\377",
+        ] {
             answering(bytes).unwrap_err();
         }
     }
@@ -403,7 +436,10 @@ mod tests {
     fn an_answer_has_an_end() {
         let (_home, path) = script("#!/bin/sh\nhead -c 100000 /dev/zero >&3\n");
         let error = Criu::find(Some(&path)).unwrap_err().to_string();
-        assert!(error.ends_with("says more than an answer has room for"), "{error}");
+        assert!(
+            error.ends_with("says more than an answer has room for"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -424,21 +460,34 @@ mod tests {
         let error = answer(r"\010\011\020\001\102\002\020\000").unwrap_err();
         assert_eq!(error.to_string(), "criu is missing features: [LazyPages]");
         let error = answer(r"\010\011\020\000").unwrap_err().to_string();
-        assert_eq!(error, "CRIU feature check failed: criu failed: type FEATURE_CHECK errno 0");
+        assert_eq!(
+            error,
+            "CRIU feature check failed: criu failed: type FEATURE_CHECK errno 0"
+        );
     }
 
     #[test]
     fn criu_gets_its_descriptors_in_order_and_no_others() {
         let (home, path) = script("");
         let out = home.path().join("out");
-        let text = format!("#!/bin/sh\nls /proc/$$/fd > {}; readlink /proc/$$/fd/4 >> {}\n", out.display(), out.display());
+        let text = format!(
+            "#!/bin/sh\nls /proc/$$/fd > {}; readlink /proc/$$/fd/4 >> {}\n",
+            out.display(),
+            out.display()
+        );
         fs::write(&path, text).unwrap();
-        let criu = Criu { program: c_path(&path).unwrap(), version: 0 };
+        let criu = Criu {
+            program: c_path(&path).unwrap(),
+            version: 0,
+        };
         let given = fs::File::open("/proc/self/status").unwrap();
         let stray = rustix::io::fcntl_dupfd_cloexec(&given, 700).unwrap();
         rustix::io::fcntl_setfd(&stray, rustix::io::FdFlags::empty()).unwrap();
         let running = criu
-            .start(&Circumstances { more: vec![given.as_fd()], ..Circumstances::default() })
+            .start(&Circumstances {
+                more: vec![given.as_fd()],
+                ..Circumstances::default()
+            })
             .unwrap();
         assert_eq!(running.finish().unwrap(), Some(Ended::Exited(0)));
         let out = fs::read_to_string(&out).unwrap();
@@ -455,7 +504,10 @@ mod tests {
     #[test]
     fn what_is_dropped_does_not_run_on() {
         let (_home, path) = script("#!/bin/sh\nexec sleep 1000\n");
-        let criu = Criu { program: c_path(&path).unwrap(), version: 0 };
+        let criu = Criu {
+            program: c_path(&path).unwrap(),
+            version: 0,
+        };
         let running = criu.start(&Circumstances::default()).unwrap();
         let pid = running.pid();
         assert!(Path::new(&format!("/proc/{pid}")).exists());

@@ -9,12 +9,21 @@ use std::os::fd::AsFd;
 use crate::Error;
 use crate::plan::{Opened, Plan, namespace_name};
 
-use super::Error as Refused;
+use super::{Error as Refused, ManageCgroups};
+
+/// The namespaces that the plan makes and criu does not, if it is told to leave control groups alone: that of control groups.
+pub(super) fn left_out(plan: &Plan, mode: ManageCgroups) -> u64 {
+    match mode {
+        ManageCgroups::Ignore => plan.namespaces.unshare & libc::CLONE_NEWCGROUP as u64,
+        _ => 0,
+    }
+}
 
 /// Refuses process `pid`, which is stopped, unless it is in the groups and namespaces of the plan and has no more privileges.
 pub(super) fn check(
     pid: i32,
     plan: &Plan,
+    mode: ManageCgroups,
     joined: &[Opened],
     cgroups: &[(String, String)],
 ) -> Result<(), Error> {
@@ -32,7 +41,8 @@ pub(super) fn check(
         filter: plan.process.seccomp.is_some(),
     };
     asked.check(&read("status")?).map_err(differs)?;
-    for kind in kinds(plan.namespaces.create | plan.namespaces.unshare) {
+    let made = plan.namespaces.create | plan.namespaces.unshare;
+    for kind in kinds(made & !left_out(plan, mode)) {
         let name = namespace_name(kind);
         let (own, its) = (inode("self", name)?, inode(&pid.to_string(), name)?);
         if own == its {
@@ -76,7 +86,11 @@ pub(super) fn parse_cgroups(text: &str) -> Vec<(String, String)> {
     for line in text.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         if let (Some(controllers), Some(path)) = (fields.next(), fields.next()) {
-            groups.extend(controllers.split(',').map(|name| (name.to_owned(), path.to_owned())));
+            groups.extend(
+                controllers
+                    .split(',')
+                    .map(|name| (name.to_owned(), path.to_owned())),
+            );
         }
     }
     groups
@@ -89,7 +103,9 @@ fn outside<'a>(its: &'a [(String, String)], expected: &[(String, String)]) -> Op
         group.is_some_and(|(_, group)| {
             path == group
                 || group == "/"
-                || path.strip_prefix(group.as_str()).is_some_and(|rest| rest.starts_with('/'))
+                || path
+                    .strip_prefix(group.as_str())
+                    .is_some_and(|rest| rest.starts_with('/'))
         })
     };
     let found = its.iter().find(|group| !fits(group));
@@ -109,13 +125,19 @@ impl Asked {
     fn check(self, status: &str) -> Result<(), String> {
         let field = |name: &str| {
             let mut lines = status.lines();
-            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+            lines
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(str::trim)
         };
         for set in ["CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb"] {
             let has = field(set).and_then(|text| u64::from_str_radix(text, 16).ok());
             match has.map(|has| has & !self.bounding) {
                 Some(0) => {}
-                Some(more) => return Err(format!("it has capabilities beyond process.capabilities.bounding: {more:x}")),
+                Some(more) => {
+                    return Err(format!(
+                        "it has capabilities beyond process.capabilities.bounding: {more:x}"
+                    ));
+                }
                 None => return Err(format!("{set} cannot be read")),
             }
         }
@@ -140,8 +162,19 @@ mod tests {
     #[test]
     fn every_controller_has_its_group() {
         let parsed = groups("12:cpu,cpuacct:/a:b\n1:name=systemd:/s\n0::/u\nnonsense\n");
-        let pairs: Vec<_> = parsed.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect();
-        assert_eq!(pairs, [("cpu", "/a:b"), ("cpuacct", "/a:b"), ("name=systemd", "/s"), ("", "/u")]);
+        let pairs: Vec<_> = parsed
+            .iter()
+            .map(|(name, path)| (name.as_str(), path.as_str()))
+            .collect();
+        assert_eq!(
+            pairs,
+            [
+                ("cpu", "/a:b"),
+                ("cpuacct", "/a:b"),
+                ("name=systemd", "/s"),
+                ("", "/u")
+            ]
+        );
     }
 
     #[test]
@@ -150,7 +183,12 @@ mod tests {
         for good in ["2:pids:/c\n", "2:pids:/c/sub\n0::/u/c\n", "1:misc:/any\n"] {
             assert_eq!(outside(&groups(good), &expected), None, "{good}");
         }
-        for (bad, path) in [("2:pids:/\n", "/"), ("2:pids:/cc\n", "/cc"), ("0::/u\n", "/u"), ("3:cpu:/c\n", "/c")] {
+        for (bad, path) in [
+            ("2:pids:/\n", "/"),
+            ("2:pids:/cc\n", "/cc"),
+            ("0::/u\n", "/u"),
+            ("3:cpu:/c\n", "/c"),
+        ] {
             assert_eq!(outside(&groups(bad), &expected), Some(path), "{bad}");
         }
     }
@@ -163,7 +201,11 @@ mod tests {
                  NoNewPrivs:\t{privileges}\nSeccomp:\t{filter}\nSeccomp_filters:\t1\n"
             )
         };
-        let asked = Asked { bounding: 0x3, no_new_privileges: true, filter: true };
+        let asked = Asked {
+            bounding: 0x3,
+            no_new_privileges: true,
+            filter: true,
+        };
         asked.check(&status("3", "1", "1", "2")).unwrap();
         asked.check(&status("0", "0", "1", "2")).unwrap();
         for (bad, what) in [
@@ -177,8 +219,14 @@ mod tests {
             let error = asked.check(&bad).unwrap_err();
             assert!(error.contains(what), "{error}");
         }
-        let little = Asked { bounding: u64::MAX, no_new_privileges: false, filter: false };
-        little.check(&status("1ffffffffff", "1ffffffffff", "0", "0")).unwrap();
+        let little = Asked {
+            bounding: u64::MAX,
+            no_new_privileges: false,
+            filter: false,
+        };
+        little
+            .check(&status("1ffffffffff", "1ffffffffff", "0", "0"))
+            .unwrap();
     }
 
     #[test]

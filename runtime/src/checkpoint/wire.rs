@@ -178,7 +178,10 @@ mod tests {
         assert_eq!(fields[0], (1, Value::Number(150)));
         assert_eq!(fields[1].1.text().as_deref(), Some("testing"));
         assert_eq!(fields[2].1.boolean(), Some(true));
-        let inner = Fields::of(fields[3].1.message().unwrap()).next().unwrap().unwrap();
+        let inner = Fields::of(fields[3].1.message().unwrap())
+            .next()
+            .unwrap()
+            .unwrap();
         assert_eq!((inner.0, inner.1.int()), (1, Some(-1)));
         assert_eq!(fields.len(), 4);
     }
@@ -187,7 +190,10 @@ mod tests {
     fn fields_of_kinds_that_are_not_used_are_passed_over() {
         let bytes = [0x09, 1, 2, 3, 4, 5, 6, 7, 8, 0x15, 1, 2, 3, 4, 0x18, 7];
         let fields: Vec<_> = Fields::of(&bytes).map(Result::unwrap).collect();
-        assert_eq!(fields, [(1, Value::Other), (2, Value::Other), (3, Value::Number(7))]);
+        assert_eq!(
+            fields,
+            [(1, Value::Other), (2, Value::Other), (3, Value::Number(7))]
+        );
         assert_eq!(Value::Other.int(), None);
         assert_eq!(Value::Number(3).text(), None);
         assert_eq!(Value::Bytes(b"a\nb\xff").text().as_deref(), Some("a b\u{fffd}"));

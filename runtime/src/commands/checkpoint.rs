@@ -34,7 +34,12 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FD", default_value_t = -1, hide_default_value = true, allow_hyphen_values = true)]
     status_fd: i32,
     /// Send memory to the page server at ADDRESS:PORT
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        default_value = "",
+        hide_default_value = true
+    )]
     page_server: String,
     /// Save the memory only, and let the container run on
     #[arg(long)]
@@ -121,7 +126,12 @@ mod tests {
     #[test]
     fn a_page_server_has_an_address_and_a_port() {
         let of = |text| page_server(text).map_err(|error| error.to_string());
-        let server = |address: &str, port| Ok(Some(PageServer { address: address.to_owned(), port }));
+        let server = |address: &str, port| {
+            Ok(Some(PageServer {
+                address: address.to_owned(),
+                port,
+            }))
+        };
         assert_eq!(of(""), Ok(None));
         assert_eq!(of("0.0.0.0:27277"), server("0.0.0.0", 27277));
         assert_eq!(of("[::1]:1"), server("::1", 1));
@@ -138,11 +148,17 @@ mod tests {
     fn a_status_descriptor_is_open_for_writing() {
         assert!(status_fd(-1).unwrap().is_none());
         let error = format!("{:#}", status_fd(9_999).unwrap_err());
-        assert!(error.starts_with("invalid --status-fd argument 9999: "), "{error}");
+        assert!(
+            error.starts_with("invalid --status-fd argument 9999: "),
+            "{error}"
+        );
         let (read, write) = rustix::pipe::pipe().unwrap();
         let number = read.as_raw_fd();
         let error = status_fd(number).unwrap_err().to_string();
-        assert_eq!(error, format!("invalid --status-fd argument {number}: not writable"));
+        assert_eq!(
+            error,
+            format!("invalid --status-fd argument {number}: not writable")
+        );
         let copy = status_fd(write.as_raw_fd()).unwrap().unwrap();
         drop(write);
         assert_eq!(rustix::io::write(&copy, &[0]), Ok(1));

@@ -92,7 +92,9 @@ fn restore(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
         Ok(process) => process,
         Err(error) => {
             if let Err(second) = container.delete(true) {
-                environment.log.warning(&format!("removing the container: {second}"));
+                environment
+                    .log
+                    .warning(&format!("removing the container: {second}"));
             }
             return Err(error);
         }

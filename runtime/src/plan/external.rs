@@ -71,7 +71,9 @@ pub(crate) fn external_mounts(spec: &oci::Spec, host: &Host<'_>) -> Result<Vec<E
 pub(crate) fn external_devices(spec: &oci::Spec) -> Result<Vec<External>, Error> {
     let devices = spec.linux.as_ref().map(|linux| linux.devices.as_slice());
     let nodes = device::compile(devices.unwrap_or_default())?;
-    let paths = nodes.iter().map(|node| Path::new("/").join(node.target.as_path()));
+    let paths = nodes
+        .iter()
+        .map(|node| Path::new("/").join(node.target.as_path()));
     Ok(paths
         .map(|path| External {
             source: path.clone(),
@@ -143,7 +145,11 @@ mod tests {
 
     use super::*;
 
-    fn with<T>(version: Version, cgroup_namespace: bool, check: impl FnOnce(&oci::Spec, &Host<'_>) -> T) -> T {
+    fn with<T>(
+        version: Version,
+        cgroup_namespace: bool,
+        check: impl FnOnce(&oci::Spec, &Host<'_>) -> T,
+    ) -> T {
         let spec = serde_json::from_value(json!({
             "ociVersion": "1.2.0",
             "root": {"path": "rootfs"},
@@ -178,7 +184,12 @@ mod tests {
     fn pairs(external: &[External]) -> Vec<(&str, &str)> {
         external
             .iter()
-            .map(|external| (external.place.to_str().unwrap(), external.source.to_str().unwrap()))
+            .map(|external| {
+                (
+                    external.place.to_str().unwrap(),
+                    external.source.to_str().unwrap(),
+                )
+            })
             .collect()
     }
 
@@ -209,7 +220,13 @@ mod tests {
             let needed = mountpoints(spec, host).unwrap();
             let needed: Vec<_> = needed
                 .iter()
-                .map(|point| (point.place.to_str().unwrap(), point.follow_links, point.bind.is_some()))
+                .map(|point| {
+                    (
+                        point.place.to_str().unwrap(),
+                        point.follow_links,
+                        point.bind.is_some(),
+                    )
+                })
                 .collect();
             assert_eq!(
                 needed,

@@ -19,7 +19,10 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
 
 /// The process whose child it is (field 4); nothing when it is gone.
 pub(crate) fn parent(pid: i32) -> Option<i32> {
-    fields(&fs::read(format!("/proc/{pid}/stat")).ok()?)?.nth(1)?.parse().ok()
+    fields(&fs::read(format!("/proc/{pid}/stat")).ok()?)?
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
 /// From the third on.
