@@ -23,7 +23,7 @@ _wharf_runtime_flags() {
         restore) echo '--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --console-socket --bundle --detach --pid-file --no-subreaper --no-pivot --lsm-profile --lsm-mount-context --help' ;;
         events) echo '--interval --stats --help' ;;
         exec) echo '--console-socket --pidfd-socket --cwd --env --tty --user --additional-gids --process --detach --pid-file --process-label --apparmor --no-new-privs --cap --preserve-fds --cgroup --ignore-paused --help' ;;
-        kill) echo '--all --help' ;;
+        kill) echo '--help' ;;
         delete) echo '--force --help' ;;
         list) echo '--format --quiet --help' ;;
         ps) echo '--format --help' ;;

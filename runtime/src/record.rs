@@ -168,7 +168,7 @@ impl Directory {
     /// Keeps everybody else from removing the container until the answer is dropped; nothing when somebody has. From then
     /// on the name and the groups may be another container's.
     pub(crate) fn lock_removal(&self) -> Result<Option<Removal>, Error> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.fd, FILE, flags, Mode::empty()) {
             Ok(file) => Some(file),
             // The creator itself holds the lock that matters, or it is gone already.
@@ -328,7 +328,8 @@ impl Directory {
     /// Reads a file of the directory; nothing when it is not there.
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.path.join(name);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What is no file is no reason to wait.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.fd, name, flags, Mode::empty()) {
             Ok(file) => fs::File::from(file),
             Err(rustix::io::Errno::NOENT) => return Ok(None),

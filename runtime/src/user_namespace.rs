@@ -16,6 +16,7 @@ use crate::plan::{IdRange, Mappings, mapping_text, parse_mappings};
 use crate::process::{reap, wait_exit};
 use crate::search_path;
 use crate::sys::Fd;
+use crate::sys::credentials::set_dumpable;
 use crate::sys::process::{Notice, clone_child, exit, setns};
 use crate::sys::socket;
 
@@ -81,7 +82,8 @@ pub(crate) fn inspect(namespace: BorrowedFd<'_>) -> Result<Mappings, Error> {
     let (from, to, other) = (Fd::of(&namespace), Fd::of(&theirs), Fd::of(&ours));
     let body = move || {
         other.close();
-        let joined = setns(from, libc::CLONE_NEWUSER as u64);
+        // Root there could trace it otherwise, wherever it can see it, and it still has all that this process has.
+        let joined = set_dumpable(false).and_then(|()| setns(from, libc::CLONE_NEWUSER as u64));
         let number = joined.err().map_or(0, crate::Errno::number);
         let told = socket::send(to, &number.to_ne_bytes(), None);
         // Until the other end is closed.

@@ -2,7 +2,7 @@
 //!
 //! Stores block; services reach them through [`Daemon::blocking`].
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{collections::BTreeMap, fs, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
 
 use crate::{
     Config, content,
@@ -29,6 +29,8 @@ pub struct Daemon {
     pub tasks: Arc<task::Tasks>,
     /// What transfers share.
     pub transfer: transfer::Shared,
+    /// An empty directory for mounts in threads' own namespaces.
+    pub mount_place: PathBuf,
     /// Told when something may have become garbage.
     pub garbage: tokio::sync::Notify,
 }
@@ -53,6 +55,12 @@ impl Daemon {
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), snapshotters)?;
         let tasks = task::Tasks::new(config, Arc::clone(&events))?;
         let uuid = uuid(&metadata)?;
+        let mount_place = config.state.join("mount");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&mount_place)
+            .map_err(|source| Error::io(format!("create {}", mount_place.display()), source))?;
         Ok(Self {
             uuid,
             metadata,
@@ -61,6 +69,7 @@ impl Daemon {
             events,
             tasks,
             transfer: transfer::Shared::default(),
+            mount_place,
             garbage: tokio::sync::Notify::new(),
         })
     }

@@ -44,6 +44,7 @@ mod namespace;
 mod registry;
 mod server;
 mod snapshot;
+mod sys;
 mod task;
 mod time;
 mod transfer;

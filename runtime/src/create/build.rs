@@ -343,7 +343,8 @@ pub(crate) fn write_oom_score(pid: i32, score: i32) -> Result<(), Error> {
     fs::write(&path, score.to_string()).map_err(|error| Error::io(format!("write {score} to {path}"), error))
 }
 
-/// Writes a pid file: it is there with its content, or not.
+/// Writes a pid file: it is there with its content, or not. What is there under its name, or under that of its making, is
+/// replaced, and neither followed nor written to.
 pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let what = || format!("write pid file {}", path.display());
     let invalid = || Error::Invalid(format!("{} is no file name for a pid", path.display()));
@@ -351,15 +352,22 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     let new = path.with_file_name(hidden);
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o666)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&new)
-        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .and_then(|()| fs::rename(&new, path));
+    let make = || {
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o666)
+            .open(&new)
+    };
+    let written = match make() {
+        // Of a runtime that was killed; or somebody else's.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&new).and_then(|()| make())
+        }
+        made => made,
+    }
+    .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+    .and_then(|()| fs::rename(&new, path));
     written.map_err(|error| Error::io(what(), error))
 }
 
@@ -376,5 +384,18 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "42");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         assert!(write_pid_file(Path::new("/"), 1).is_err());
+        // Neither is written through what somebody has put there.
+        let other = directory.path().join("other");
+        fs::write(&other, "not a pid").unwrap();
+        let hidden = directory.path().join(".pid");
+        fs::hard_link(&other, &hidden).unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        write_pid_file(&path, 43).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "not a pid");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "43");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &hidden, 0o600.into()).unwrap();
+        write_pid_file(&path, 44).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "44");
     }
 }

@@ -20,9 +20,11 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     if plan.mappings.is_none() {
         isolate::hide()?;
     }
-    isolate::enter_cgroups(wires)?;
+    if wires.usher.is_none() {
+        isolate::enter_cgroups(wires)?;
+        isolate::leave_caller(wires)?;
+    }
     isolate::set_affinity(&plan.process)?;
-    isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
     process::unshare(plan.namespaces.unshare).at(Step::Unshare)?;

@@ -73,6 +73,14 @@ impl Wires {
     fn joins(&self, kind: libc::c_int) -> bool {
         self.join.iter().any(|namespace| namespace.kind == kind as u64)
     }
+
+    /// Whether a user namespace is joined, in whatever way.
+    fn joins_user_namespace(&self) -> bool {
+        let of_process = self
+            .join_process
+            .is_some_and(|(_, kinds)| kinds & libc::CLONE_NEWUSER as u64 != 0);
+        of_process || self.joins(libc::CLONE_NEWUSER)
+    }
 }
 
 /// What the child half is to become.
@@ -117,9 +125,11 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
     }
     // It may have been born in the container's pid namespace, before everybody's eyes.
     isolate::hide()?;
-    isolate::enter_cgroups(wires)?;
+    if wires.usher.is_none() {
+        isolate::enter_cgroups(wires)?;
+        isolate::leave_caller(wires)?;
+    }
     isolate::set_affinity(plan)?;
-    isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
     if wires.joins(libc::CLONE_NEWUSER) {

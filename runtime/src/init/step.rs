@@ -409,6 +409,9 @@ fn operation(operation: &Operation) -> String {
 
 /// Why a mount failed, where the errno alone does not tell.
 fn why(step: Step, index: usize, errno: Errno, plan: Option<&Plan>) -> Option<String> {
+    if step == Step::Root && errno.number() == libc::ELOOP {
+        return Some("invalid rootfs: not an absolute path, or a symlink".into());
+    }
     let Some(Operation::Mount(mount)) = plan
         .filter(|_| step == Step::Operation)
         .and_then(|plan| plan.rootfs.operations.get(index))

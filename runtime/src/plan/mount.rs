@@ -271,7 +271,7 @@ impl One<'_> {
             parameters.push((c"context".to_owned(), Some(c_string("linux.mountLabel", label)?)));
         }
         let source = Source::New {
-            kind: c_string(&format!("{}.type", self.field), kind)?,
+            kind: c_path(&format!("{}.type", self.field), Path::new(kind))?,
             parameters,
             legacy,
             instead: None,

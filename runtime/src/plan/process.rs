@@ -7,7 +7,7 @@ use super::Error;
 use super::limit::{Affinity, MemoryPolicy};
 use super::text::{c_path, c_string};
 use crate::seccomp;
-use crate::spec::oci;
+use crate::spec::{check_path, oci};
 use crate::sys::credentials::CapabilitySets;
 use crate::sys::process::Scheduling;
 use crate::sys::strings::Strings;
@@ -195,7 +195,7 @@ fn candidates(program: &str, environment: &[String]) -> Result<Vec<CString>, Err
         .split(':')
         .filter(|directory| directory.starts_with('/'))
         .map(|directory| Path::new(directory).join(program))
-        .filter(|candidate| candidate.as_os_str().len() < libc::PATH_MAX as usize)
+        .filter(|candidate| check_path(candidate).is_ok())
         .map(|candidate| c_path("process.args[0]", &candidate))
         .collect()
 }

@@ -154,12 +154,12 @@ pub(super) fn compile(
 /// Paths in the container, each once.
 fn paths(field: &str, paths: &[String]) -> Result<Vec<CString>, Error> {
     let mut clean = Vec::with_capacity(paths.len());
-    for path in paths {
+    for (index, path) in paths.iter().enumerate() {
         let path = beneath_root(Path::new(path));
         if path.as_os_str().is_empty() {
             continue;
         }
-        let path = c_path(field, &path)?;
+        let path = c_path(&format!("{field}[{index}]"), &path)?;
         if !clean.contains(&path) {
             clean.push(path);
         }

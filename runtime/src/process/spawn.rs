@@ -94,6 +94,8 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     let mut keep: Vec<u32> = [Fd::of(&theirs)]
         .into_iter()
         .chain(request.gate.as_ref().map(Fd::of))
+        // The usher's, closed by the process that it makes.
+        .chain(usher.as_ref().map(|(_, theirs)| Fd::of(theirs)))
         .chain(late.iter().map(|namespace| Fd::of(&namespace.fd)))
         .chain(proc.as_ref().map(Fd::of))
         .chain(request.join_process.as_ref().map(|(pidfd, _)| Fd::of(pidfd)))

@@ -252,6 +252,44 @@ impl Store {
         })
     }
 
+    /// Whether snapshots of `snapshotter` may be filled before their parents are there, and put on them by
+    /// [`Store::rebase`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for an unknown snapshotter.
+    pub fn keeps_layers_apart(&self, snapshotter: &str) -> Result<bool> {
+        Ok(self.driver(named(snapshotter))?.keeps_layers_apart())
+    }
+
+    /// Puts the active snapshot `key`, which was made without a parent, on the committed `parent`. Waits for no disk flush.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for either; `FailedPrecondition` when `key` is not active or has a parent, or when the snapshotter's
+    /// snapshots hold more than their own layer.
+    pub fn rebase(&self, scope: &Scope, snapshotter: &str, key: &str, parent: &str) -> Result<()> {
+        let place = self.place(scope, snapshotter)?;
+        if !place.driver.keeps_layers_apart() {
+            return Err(Error::precondition(format!(
+                "snapshots of {} cannot change their parent",
+                place.name
+            )));
+        }
+        self.metadata.write(Commit::Lazy, |txn| {
+            let mut row = place.row(txn, key)?;
+            if row.kind() != Kind::Active || !row.parent.is_empty() {
+                return Err(Error::precondition(format!(
+                    "snapshot {key} is not an active one without parent"
+                )));
+            }
+            place.require_committed(txn, parent)?;
+            place.chain(txn, parent)?;
+            row.parent = parent.to_owned();
+            place.put(txn, key, &row)
+        })
+    }
+
     /// Turns the active snapshot `key` into the committed `name` with `labels`, durably, its files included.
     ///
     /// # Errors
