@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::images::{self, Directory};
 use super::message::{self, Common, Dumped, Feature, Kind, Mapped, dumped_mount};
 use super::place::Root;
-use super::service::{Circumstances, Criu, Unheard};
+use super::service::{Circumstances, Criu, FIRST, Unheard};
 use super::{
     CheckpointOptions, EXTERNAL_PID, Error as Refused, FREEZES_V2, OLDEST, configuration, namespace_key,
 };
@@ -76,8 +76,8 @@ impl Container {
         };
         let root = self.record.rootfs.as_os_str().as_encoded_bytes();
         let common = Common {
-            images: images.number(),
-            work: work.as_ref().map(Directory::number),
+            images: FIRST,
+            work: work.as_ref().map(|_| FIRST + 1),
             log: LOG,
             configuration: configuration(&self.record.annotations),
             root,
@@ -92,13 +92,21 @@ impl Container {
             status: status
                 .as_ref()
                 .filter(|_| !criu.is_at_least(EXTERNAL_PID))
-                .map(OwnedFd::as_raw_fd),
+                .map(|_| FIRST + 1 + i32::from(work.is_some())),
         };
         let request = message::request(kind, Some(&message::dump_options(&options, &common, &dumped)));
         let by_number = dumped.status.is_some();
         trace!("Using CRIU in {} mode", kind.name());
-        let running = criu.start(&Circumstances::default())?;
+        let running = criu.start(&Circumstances {
+            directories: [&images].into_iter().chain(&work).collect(),
+            more: status.iter().filter(|_| by_number).map(AsFd::as_fd).collect(),
+            ..Circumstances::default()
+        })?;
         running.send(&request)?;
+        if by_number {
+            // criu has its own: whoever waits at the other end must not wait for this one.
+            drop(status.take());
+        }
         let broken = |problem: String| Refused::Broken {
             problem,
             log: log.log(LOG),
@@ -106,10 +114,6 @@ impl Container {
         };
         loop {
             let (answer, _) = running.hear().map_err(|Unheard(problem)| broken(problem))?;
-            if by_number {
-                // criu has its own by now: whoever waits at the other end must not wait for this one.
-                drop(status.take());
-            }
             if !answer.success {
                 return Err(Refused::Failed {
                     what: kind.name(),

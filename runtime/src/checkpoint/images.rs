@@ -13,9 +13,10 @@
 //! but plain files, directories and sockets, and a `parent` that is not relative; the checkpoints before it are held to the same.
 //! What a directory was before somebody else changes it at the same time is not known: it has to be nobody else's.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -23,6 +24,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat};
 
 use super::Error as Refused;
+use super::service::c_path;
 use crate::Error;
 
 /// What the standard streams of the first process were.
@@ -61,9 +63,11 @@ impl Directory {
         })
     }
 
-    /// The descriptor's number, by which criu finds it.
-    pub(super) fn number(&self) -> i32 {
-        self.fd.as_raw_fd()
+    /// Where it is.
+    pub(super) fn path(&self) -> Result<CString, Error> {
+        let path = std::path::absolute(&self.path);
+        let path = path.map_err(|error| Error::io(format!("find {}", self.path.display()), error))?;
+        c_path(&path)
     }
 
     /// Refuses images that criu could not safely be let at.

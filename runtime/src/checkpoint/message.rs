@@ -102,7 +102,7 @@ impl Mapped {
 /// What is known of the host and the container, for both ways.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Common<'a> {
-    /// Descriptors of this process.
+    /// Descriptors of criu's.
     pub(super) images: i32,
     pub(super) work: Option<i32>,
     pub(super) log: &'a str,
@@ -120,7 +120,7 @@ pub(super) struct Dumped<'a> {
     /// Namespaces that are somebody else's: `net[4026531840]:extRootNetNS`.
     pub(super) external: &'a [String],
     pub(super) freezer: Option<&'a [u8]>,
-    /// For criu before 3.15: a descriptor of this process.
+    /// For criu before 3.15: a descriptor of its own.
     pub(super) status: Option<i32>,
 }
 

@@ -16,7 +16,7 @@ use super::images::Directory;
 use super::message::{self, Answer, Common, Feature, Kind, Mapped, Notice, Restored, restored_mount};
 use super::options::RestoreOptions;
 use super::place::Root;
-use super::service::{self, Circumstances, Criu, FIRST_MORE, Running, Unheard, c_path};
+use super::service::{self, Circumstances, Criu, FIRST, Running, Unheard, c_path};
 use super::{Error as Refused, LSM, OLDEST, configuration, namespace_key, verify};
 use crate::cgroup::{CgroupPlan, Layout};
 use crate::create::{self, Built, Undo};
@@ -218,6 +218,7 @@ impl Restoration<'_> {
         let own_mounts = self.plan.namespaces.has(libc::CLONE_NEWNS);
         let circumstances = Circumstances {
             streams: given_streams(streams, self.plan.process.terminal.is_some())?,
+            directories: [self.images].into_iter().chain(self.work).collect(),
             more: self
                 .inherited_namespaces()
                 .map(|namespace| namespace.fd.as_fd())
@@ -267,6 +268,9 @@ impl Restoration<'_> {
         }
         let mut warnings = self.plan.process.warnings.clone();
         warnings.extend(self.plan.rootfs.warnings.iter().cloned());
+        if verify::left_out(self.plan, self.options.settings.manage_cgroups) != 0 {
+            warnings.push("criu makes no cgroup namespace while it ignores control groups".to_owned());
+        }
         Ok(Built {
             record,
             console: self.master.take(),
@@ -292,7 +296,8 @@ impl Restoration<'_> {
             value: b"/dev/null".to_vec(),
         });
         let mut inherited = Vec::new();
-        for (number, namespace) in (FIRST_MORE..).zip(self.inherited_namespaces()) {
+        let first = FIRST + 1 + i32::from(self.work.is_some());
+        for (number, namespace) in (first..).zip(self.inherited_namespaces()) {
             let Some((key, since)) = namespace_key(namespace.kind) else {
                 continue;
             };
@@ -322,8 +327,8 @@ impl Restoration<'_> {
             }
         }
         let common = Common {
-            images: self.images.number(),
-            work: self.work.map(Directory::number),
+            images: FIRST,
+            work: self.work.map(|_| FIRST + 1),
             log: LOG,
             configuration: configuration(&self.spec.oci().annotations),
             root,
@@ -409,7 +414,10 @@ impl Restoration<'_> {
             }
             // Credentials and filters are there by now, and nothing has run.
             "pre-resume" => match &self.first {
-                Some(first) => verify::check(first.pid, self.plan, self.namespaces, &self.cgroups),
+                Some(first) => {
+                    let mode = self.options.settings.manage_cgroups;
+                    verify::check(first.pid, self.plan, mode, self.namespaces, &self.cgroups)
+                }
                 None => Err(self.broken("does not tell which process it made".into())),
             },
             "orphan-pts-master" => match (passed, self.console.take()) {

@@ -18,19 +18,19 @@ use rustix::net::{
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Error as Refused;
+use super::images::Directory;
 use super::message::{self, Answer, Feature, Kind};
 use super::wire::Message;
 use crate::init::{Service, Trouble, become_criu};
 use crate::sys::process::{Child, Ended, Notice, clone_child, clone_child_old, pidfd_signal, wait};
+use crate::sys::socket::receive_fd;
 use crate::sys::strings::Strings;
-use crate::sys::{Errno, Fd};
+use crate::sys::{Errno, Fd, fd};
 use crate::trace::trace;
 use crate::{Error, hook, kernel, search_path};
 
 /// The longest packet. criu's own limit is the same order.
 const MAX_PACKET_BYTES: usize = 64 << 10;
-/// criu's end of the socket, and the first of the descriptors that it gets besides.
-const SOCKET: i32 = 3;
 /// Above what criu gets as its own descriptors: it needs none of these numbers itself before it is executed.
 const HIGH: i32 = 64;
 /// How many descriptors it gets besides: a container has fewer namespaces.
@@ -115,11 +115,13 @@ impl Criu {
     /// Starts a process that waits for its request.
     pub(super) fn start(&self, circumstances: &Circumstances<'_>) -> Result<Running, Error> {
         let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        let (ours, starter) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
             .map_err(|errno| Error::io("make a socket pair", errno))?;
-        let descriptors = circumstances.descriptors(theirs.as_fd())?;
-        drop(theirs);
+        let starter = high(starter.as_fd())?;
+        let descriptors = circumstances.descriptors()?;
         let numbers: Vec<Fd> = descriptors.iter().map(Fd::of).collect();
+        let directories = circumstances.directories.iter().map(|directory| directory.path());
+        let directories: Vec<CString> = directories.collect::<Result<_, _>>()?;
         let (heard, report) = report_pipe()?;
         let proc = kernel::is_old().then(kernel::open_proc).transpose()?;
         let arguments = [c"criu", c"swrk", c"3"].map(ToOwned::to_owned);
@@ -128,8 +130,10 @@ impl Criu {
             arguments: &Strings::new(arguments.to_vec()),
             environment: &Strings::new(hook::environment_of_this_process()),
             descriptors: &numbers,
+            directories: &directories,
             root: circumstances.root,
             proc: proc.as_ref().map(Fd::of),
+            starter: Fd::of(&starter),
             reporter: Fd::of(&report),
         };
         let namespaces = match circumstances.root {
@@ -137,12 +141,15 @@ impl Criu {
             None => 0,
         };
         let child = clone(namespaces, Notice::Child, || become_criu(&service))?;
-        drop((report, descriptors));
+        drop((report, starter, descriptors));
+        // Without one it has something else to say.
+        let socket = receive_fd(Fd::of(&ours)).map(fd::own);
+        let trouble = read_trouble(heard);
         let running = Running {
             child: Some(child),
-            socket: ours,
+            socket: socket.unwrap_or(ours),
         };
-        match read_trouble(heard)? {
+        match trouble? {
             None => Ok(running),
             Some(trouble) => Err(Error::io(
                 format!("execute {}", self.program.to_string_lossy()),
@@ -156,8 +163,13 @@ impl Criu {
 pub(super) fn report_pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: rustix::io::Errno| Error::io("make a pipe", errno);
     let (heard, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    let report = rustix::io::fcntl_dupfd_cloexec(&report, HIGH).map_err(failed)?;
-    Ok((heard, report))
+    Ok((heard, high(report.as_fd())?))
+}
+
+/// A copy with a number that is out of the way.
+fn high(descriptor: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    rustix::io::fcntl_dupfd_cloexec(descriptor, HIGH)
+        .map_err(|errno| Error::io("duplicate a descriptor", errno))
 }
 
 /// Waits until a child half has succeeded, or says why not.
@@ -210,18 +222,20 @@ fn locate(named: &Path) -> Result<CString, Error> {
 pub(super) struct Circumstances<'a> {
     /// Its streams; the null device where there are none.
     pub(super) streams: Option<[OwnedFd; 3]>,
-    /// What it finds from [`FIRST_MORE`] on.
+    /// What it finds from [`FIRST`] on.
+    pub(super) directories: Vec<&'a Directory>,
+    /// What it finds after them.
     pub(super) more: Vec<BorrowedFd<'a>>,
     /// A directory, and where it becomes a mount of its own, in a mount namespace of its own.
     pub(super) root: Option<(&'a std::ffi::CStr, &'a std::ffi::CStr)>,
 }
 
-/// The number of the first of [`Circumstances::more`].
-pub(super) const FIRST_MORE: i32 = SOCKET + 1;
+/// The number of the first descriptor besides the streams and the socket.
+pub(super) const FIRST: i32 = Service::FIRST;
 
 impl Circumstances<'_> {
-    /// What becomes 0 and so on, with numbers that are out of the way.
-    fn descriptors(&self, socket: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Error> {
+    /// All but the socket, with numbers that are out of the way.
+    fn descriptors(&self) -> Result<Vec<OwnedFd>, Error> {
         if self.more.len() > MAX_MORE {
             return Err(Error::Invalid("criu is to get too many descriptors".into()));
         }
@@ -234,15 +248,12 @@ impl Circumstances<'_> {
                 [null.as_fd(); 3]
             }
         };
+        let directories = self.directories.iter().map(|directory| directory.fd.as_fd());
         let all = streams
             .into_iter()
-            .chain([socket])
+            .chain(directories)
             .chain(self.more.iter().copied());
-        all.map(|descriptor| {
-            rustix::io::fcntl_dupfd_cloexec(descriptor, HIGH)
-                .map_err(|errno| Error::io("duplicate a descriptor", errno))
-        })
-        .collect()
+        all.map(high).collect()
     }
 }
 

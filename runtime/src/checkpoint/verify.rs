@@ -9,12 +9,21 @@ use std::os::fd::AsFd;
 use crate::Error;
 use crate::plan::{Opened, Plan, namespace_name};
 
-use super::Error as Refused;
+use super::{Error as Refused, ManageCgroups};
+
+/// The namespaces that the plan makes and criu does not, if it is told to leave control groups alone: that of control groups.
+pub(super) fn left_out(plan: &Plan, mode: ManageCgroups) -> u64 {
+    match mode {
+        ManageCgroups::Ignore => plan.namespaces.unshare & libc::CLONE_NEWCGROUP as u64,
+        _ => 0,
+    }
+}
 
 /// Refuses process `pid`, which is stopped, unless it is in the groups and namespaces of the plan and has no more privileges.
 pub(super) fn check(
     pid: i32,
     plan: &Plan,
+    mode: ManageCgroups,
     joined: &[Opened],
     cgroups: &[(String, String)],
 ) -> Result<(), Error> {
@@ -32,7 +41,8 @@ pub(super) fn check(
         filter: plan.process.seccomp.is_some(),
     };
     asked.check(&read("status")?).map_err(differs)?;
-    for kind in kinds(plan.namespaces.create | plan.namespaces.unshare) {
+    let made = plan.namespaces.create | plan.namespaces.unshare;
+    for kind in kinds(made & !left_out(plan, mode)) {
         let name = namespace_name(kind);
         let (own, its) = (inode("self", name)?, inode(&pid.to_string(), name)?);
         if own == its {

@@ -4,7 +4,7 @@
 //! is closed without a word by success, in criu's case by `execve`.
 
 use std::convert::Infallible;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use super::isolate;
 use crate::lookup;
@@ -13,7 +13,7 @@ use crate::rootfs::make_mountpoint;
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::strings::Strings;
-use crate::sys::{Errno, Fd, mount, process};
+use crate::sys::{Errno, Fd, mount, process, socket};
 
 /// What went wrong in one of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,14 +51,26 @@ pub(crate) struct Service<'a> {
     pub(crate) program: &'a CStr,
     pub(crate) arguments: &'a Strings,
     pub(crate) environment: &'a Strings,
-    /// What becomes 0, 1, 2 and so on. None of them has such a number now.
+    /// What becomes 0, 1 and 2, and then [`Self::FIRST`] and so on. None of them has such a number now.
     pub(crate) descriptors: &'a [Fd],
+    /// The paths of those that become [`Self::FIRST`] and so on, as far as they are directories: criu mounts in them, so they
+    /// have to be open in its mount namespace.
+    pub(crate) directories: &'a [CString],
     /// A directory, and where it becomes a mount of its own, in this process's new mount namespace.
     pub(crate) root: Option<(&'a CStr, &'a CStr)>,
     /// The host's procfs, on a kernel that lacks what [`crate::kernel`] tells of.
     pub(crate) proc: Option<Fd>,
+    /// Where the other end of criu's socket is sent, with one byte.
+    pub(crate) starter: Fd,
     /// The pipe.
     pub(crate) reporter: Fd,
+}
+
+impl Service<'_> {
+    /// criu's socket.
+    pub(crate) const SOCKET: i32 = 3;
+    /// The first descriptor after the streams and the socket.
+    pub(crate) const FIRST: i32 = Self::SOCKET + 1;
 }
 
 /// Becomes criu.
@@ -76,16 +88,38 @@ fn execute(service: &Service<'_>) -> Result<Infallible, Errno> {
         mount::set_propagation(c"/", libc::MS_SLAVE | libc::MS_REC)?;
         mount::mount(Some(root), place, None, libc::MS_BIND | libc::MS_REC, None)?;
     }
-    for (number, descriptor) in (0..).zip(service.descriptors) {
-        fd::duplicate_to(*descriptor, Fd::at(number))?;
+    let numbers = (0..Service::SOCKET).chain(Service::FIRST..);
+    for (number, descriptor) in numbers.zip(service.descriptors) {
+        let path = usize::try_from(number - Service::FIRST).ok();
+        match path.and_then(|index| service.directories.get(index)) {
+            Some(path) if service.root.is_some() => reopen(path, *descriptor, Fd::at(number))?,
+            _ => fd::duplicate_to(*descriptor, Fd::at(number))?,
+        }
     }
-    let first_undeclared = service.descriptors.len() as u32;
+    // criu finds descriptors that it is told of where the maker of its socket has them: that is itself, so they are its own.
+    let (own, other) = socket::packet_pair()?;
+    socket::send(service.starter, &[0], Some(other))?;
+    fd::duplicate_to(own, Fd::at(Service::SOCKET))?;
+    let first_undeclared = service.descriptors.len() as u32 + 1;
     isolate::close_range(service.proc, first_undeclared, u32::MAX, Closing::OnExec)?;
     Err(process::execve(
         service.program,
         service.arguments,
         service.environment,
     ))
+}
+
+/// Opens the directory that `known` is once more, in this mount namespace, as `number`.
+fn reopen(path: &CStr, known: Fd, number: Fd) -> Result<(), Errno> {
+    let opened = lookup::open(Fd::CWD, path, libc::O_RDONLY | libc::O_DIRECTORY, Resolve::Host)?;
+    if fs::stat(opened, c"")?.identity != fs::stat(known, c"")?.identity {
+        return Err(Errno::new(libc::ESTALE));
+    }
+    fd::duplicate_to(opened, number)?;
+    if opened != number {
+        opened.close();
+    }
+    Ok(())
 }
 
 /// Makes the targets of mounts in the root file system at `path`, and ends. For a mount namespace of its own.

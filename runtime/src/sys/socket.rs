@@ -5,6 +5,24 @@ use std::ptr;
 
 use super::{Errno, Fd, raw};
 
+/// A pair of packet sockets, close-on-exec. Each says of the other side that it is this process, whoever has it.
+pub(crate) fn packet_pair() -> Result<(Fd, Fd), Errno> {
+    let mut pair = [0i32; 2];
+    // SAFETY: the kernel writes two numbers into the array, which outlives the call.
+    unsafe {
+        raw(
+            libc::SYS_socketpair,
+            [
+                libc::AF_UNIX as usize,
+                (libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as usize,
+                0,
+                pair.as_mut_ptr() as usize,
+            ],
+        )?;
+    }
+    Ok((Fd::at(pair[0]), Fd::at(pair[1])))
+}
+
 /// Sends one packet, with a descriptor beside it if there is one.
 pub(crate) fn send(socket: Fd, bytes: &[u8], passed: Option<Fd>) -> Result<(), Errno> {
     /// A control message with one descriptor.
