@@ -75,7 +75,7 @@ pub fn layer(
         .and_then(|()| {
             daemon
                 .snapshots
-                .commit(scope, snapshotter, chain_id, &key, labels)
+                .commit(scope, snapshotter, chain_id, &key, "", labels)
         });
     let made = match committed {
         Ok(()) => true,
