@@ -34,6 +34,7 @@ mod digest;
 mod error;
 mod event;
 mod filter;
+mod fsck;
 mod gc;
 mod identifier;
 mod image;
@@ -51,4 +52,6 @@ mod transfer;
 
 pub use config::{Config, File as ConfigFile};
 pub use error::{Error, Kind};
+pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
 pub use server::Supervisor;
+pub use snapshot::{Proxy as ProxySnapshotter, Settings as SnapshotSettings};

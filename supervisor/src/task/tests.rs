@@ -57,6 +57,7 @@ impl Machine {
             state: at("state"),
             address: at("d.sock"),
             shim: Some(at("shim")),
+            ..Config::default()
         };
         let shim = Arc::new(FakeShim {
             path: at("shim.sock"),
