@@ -10,7 +10,7 @@ use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
 use crate::init::{self, Failure, Message, Work};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Caller, Facts, Opened, ProcessPlan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, spawn};
+use crate::process::{Conversation, Early, Groups, Heard, Request, Streams, join_list, spawn};
 use crate::spec::oci;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
@@ -159,7 +159,7 @@ impl Container {
                 create: 0,
                 early,
                 cgroup,
-                entrances: &entrances,
+                groups: Groups::Made(&entrances),
                 streams: &streams,
                 preserve_fds: options.preserve_fds,
                 gate: None,

@@ -62,6 +62,13 @@ pub(super) struct Directory {
     pub filter: Option<DeviceRules>,
 }
 
+impl Directory {
+    /// Whether it is in the v2 hierarchy.
+    pub fn is_v2(&self) -> bool {
+        self.keys.iter().any(String::is_empty)
+    }
+}
+
 /// What is to be made: directories, and the values written into their files, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CgroupPlan {
@@ -180,6 +187,14 @@ impl CgroupPlan {
     #[must_use]
     pub fn needs_process(&self) -> bool {
         self.unit.is_some()
+    }
+
+    /// How many groups there are that a process cannot be born in.
+    pub(crate) fn v1_count(&self) -> usize {
+        self.directories
+            .iter()
+            .filter(|directory| !directory.is_v2())
+            .count()
     }
 
     /// Controller name (empty for v2) to directory, as [`Cgroup::paths`](super::Cgroup::paths) will say; directories that the

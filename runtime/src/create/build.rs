@@ -17,11 +17,12 @@ use crate::init::{self, Failure, HookFailure, Message, Work};
 use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{Opened, Plan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, gate, spawn, start_time};
+use crate::process::{Conversation, Early, Groups, Heard, Request, Streams, gate, spawn, start_time};
 use crate::record::Record;
 use crate::source::Sources;
 use crate::spec::Spec;
 use crate::sys::process::raise_hard_limit;
+use crate::sys::socket::MAX_PASSED;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, spec, user_namespace};
@@ -60,27 +61,33 @@ impl Construction<'_> {
         trace!("state directory of {} is made", self.id);
         directory.note_cgroups(&cgroup_plan.paths())?;
         let by_unit = cgroup_plan.needs_process();
+        let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
+        let usher = plan.namespaces.need_usher();
+        let may_be_awaited = !wait_for_parent && !usher && !kernel::is_old();
+        let meanwhile = match may_be_awaited && (1..=MAX_PASSED).contains(&cgroup_plan.v1_count()) {
+            true => plan.namespaces.create & libc::CLONE_NEWNET as u64,
+            false => 0,
+        };
         if !by_unit {
-            undo.cgroup = Some(cgroup_plan.create()?);
+            undo.cgroup = Some(match meanwhile {
+                0 => cgroup_plan.create()?,
+                _ => cgroup_plan.create_v2()?,
+            });
         }
         let gate = gate::make(directory.fd())?;
         let staging = match plan.rootfs.staging {
             true => Some(directory.make_staging()?),
             false => None,
         };
-        let entrances = undo
-            .cgroup
-            .as_ref()
-            .map(Cgroup::entrances)
-            .transpose()?
-            .unwrap_or_default();
-        let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
+        let mut entrances = match &undo.cgroup {
+            Some(cgroup) if meanwhile == 0 => cgroup.entrances()?,
+            _ => Vec::new(),
+        };
         let is_root = rustix::process::geteuid().is_root();
         let raise = match plan.namespaces.has(libc::CLONE_NEWUSER) {
             true => limits_to_raise(&plan.process)?,
             false => Vec::new(),
         };
-        let usher = plan.namespaces.need_usher();
         // A procfs can be mounted only by root of the pid namespace's own user namespace.
         let host_proc = (plan.namespaces.has(libc::CLONE_NEWUSER) || user_namespace::in_user_namespace())
             && !plan.namespaces.makes(libc::CLONE_NEWPID)
@@ -96,7 +103,10 @@ impl Construction<'_> {
             create: plan.namespaces.create,
             early,
             cgroup: undo.cgroup.as_ref().map(Cgroup::v2_dir_fd).transpose()?.flatten(),
-            entrances: &entrances,
+            groups: match meanwhile {
+                0 => Groups::Made(&entrances),
+                _ => Groups::Awaited { meanwhile },
+            },
             streams: self.streams,
             preserve_fds: self.preserve_fds,
             gate: Some(gate.as_fd()),
@@ -121,9 +131,14 @@ impl Construction<'_> {
                 undo.cgroup = Some(cgroup_plan.start_unit(child.pid)?);
                 undo.cgroup = Some(cgroup_plan.fill(child.pid)?);
             }
-            let Some(cgroup) = &undo.cgroup else {
+            let Some(cgroup) = &mut undo.cgroup else {
                 return Err(Error::Invalid("the control group is gone".into()));
             };
+            if meanwhile != 0 {
+                cgroup_plan.complete(cgroup)?;
+                entrances = cgroup.entrances()?;
+                conversation.admit(&entrances)?;
+            }
             if let Some(mappings) = &plan.mappings {
                 user_namespace::write(child.pid, mappings, is_root)?;
                 // It has been born without the privilege.

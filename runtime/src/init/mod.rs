@@ -5,7 +5,8 @@
 //! - Runs on its own copy of a program's memory in which another thread may hold any lock: nothing here allocates,
 //!   locks, prints or panics; every call is one of `sys`.
 //! - Decides nothing that could have been decided in the plan.
-//! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's.
+//! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's. But for
+//!   a network namespace, which is the caller's cost as if it had been made by the clone.
 //! - Every step that fails ends the process, and is told to whoever waits: the parent, or after the gate the starter.
 //! - From its first calls until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
 //!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962). Only that of a user without privileges shows
@@ -39,6 +40,9 @@ pub(crate) struct Wires {
     pub(crate) parent: Fd,
     /// The `tasks` files of the v1 control groups to enter.
     pub(crate) entrances: Vec<Fd>,
+    /// Namespaces (`CLONE_NEW*`) to make while the parent makes the v1 control groups, which then sends what is otherwise among
+    /// the entrances.
+    pub(crate) meanwhile: Option<u64>,
     /// The listening socket of the start gate; none for a process that starts at once.
     pub(crate) gate: Option<Fd>,
     /// Becomes 0, 1 and 2; nothing to keep what is there.

@@ -443,7 +443,7 @@ fn plain(step: Step) -> &'static str {
         Step::CloseDescriptors => "close descriptors",
         Step::Parent => "wait for the runtime",
         Step::Join => "join the container's namespaces",
-        Step::Unshare => "make a cgroup or time namespace",
+        Step::Unshare => "make a namespace",
         Step::TimeOffsets => "write /proc/self/timens_offsets",
         Step::BecomeRoot => "become root of the user namespace",
         Step::Session => "setsid",
