@@ -145,9 +145,8 @@ where
         )
     };
     let pid = match pid {
-        // As in `clone_child`.
         Err(errno) if errno.number() == libc::ENOSYS && namespaces == 0 => {
-            // SAFETY: as above; without a stack of its own the sibling goes on with the copy of this one.
+            // SAFETY: as above, and as in `clone_child`: without a stack the sibling goes on with the copy of this one.
             unsafe {
                 raw(
                     libc::SYS_clone,
