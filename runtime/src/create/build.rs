@@ -272,6 +272,7 @@ impl Construction<'_> {
             own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
             denies_setgroups: plan.denies_setgroups,
             intel_rdt,
+            no_hooks: oci.hooks.is_none(),
             config: config.to_owned(),
         })
     }
