@@ -6,7 +6,6 @@ use wharf_runtime::{Error, Signal, Status};
 
 use super::Environment;
 
-/// Which signal for which container.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Signal all processes of the container, also when the first is gone

@@ -4,6 +4,8 @@
 
 mod create;
 mod delete;
+#[cfg(test)]
+mod documents;
 mod events;
 mod exec;
 mod features;
@@ -111,6 +113,7 @@ impl Rootless {
     }
 }
 
+// What is said of a command here is also the head of its help. A doc comment on its arguments would take that place.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 enum Command {

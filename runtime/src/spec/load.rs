@@ -1,7 +1,8 @@
 //! From bytes to a typed configuration.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::locate::typed;
@@ -99,7 +100,12 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
             source,
         }
     };
-    let file = match File::open(path) {
+    // Nobody waits for a writer of a FIFO.
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::NotFound {
@@ -108,7 +114,11 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
         }
         Err(error) => return Err(io("open")(error)),
     };
-    let length = file.metadata().map_err(io("stat"))?.len();
+    let metadata = file.metadata().map_err(io("stat"))?;
+    if !metadata.is_file() {
+        return Err(io("read")(io::Error::other("not a regular file")));
+    }
+    let length = metadata.len();
     // One more than there is: the read that finds the end needs a place too.
     let mut bytes = Vec::with_capacity(length.min(MAX_CONFIG_BYTES) as usize + 1);
     file.take(MAX_CONFIG_BYTES + 1)
