@@ -12,6 +12,7 @@ use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Caller, Facts, Opened, ProcessPlan};
 use crate::process::{Conversation, Early, Groups, Heard, Request, Streams, join_list, spawn};
 use crate::spec::oci;
+use crate::sys::credentials::is_known_capability;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::{Container, Error, State, Status, Stdio, kernel, lsm, seccomp};
@@ -272,7 +273,8 @@ impl Container {
             caller,
             filter: kept.as_ref(),
         };
-        let plan = plan::compile_process(&process, linux, &facts)?;
+        let mut plan = plan::compile_process(&process, linux, &facts)?;
+        plan.leave_out_capabilities(is_known_capability);
         seccomp::tell(linux.seccomp.as_ref(), plan.seccomp.as_ref());
         Ok(plan)
     }

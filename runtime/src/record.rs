@@ -96,6 +96,9 @@ pub(crate) struct Record {
     /// The group of resctrl that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) intel_rdt: Option<intel_rdt::Group>,
+    /// The configuration has no hooks: for what comes later it need not be read again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_hooks: bool,
     /// `config.json` as it was at creation.
     pub(crate) config: Box<RawValue>,
 }
@@ -443,6 +446,7 @@ mod tests {
             own_namespaces: 0,
             denies_setgroups: false,
             intel_rdt: None,
+            no_hooks: false,
             config: RawValue::from_string("{ \"a\" :1}".into()).unwrap(),
         }
     }

@@ -6,7 +6,6 @@ use wharf_runtime::{Error, Signal, Status};
 
 use super::Environment;
 
-/// Which signal for which container.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Succeed also when the container is stopped (obsolete)

@@ -6,6 +6,8 @@ mod checkpoint;
 mod create;
 mod criu;
 mod delete;
+#[cfg(test)]
+mod documents;
 mod events;
 mod exec;
 mod features;
@@ -114,6 +116,7 @@ impl Rootless {
     }
 }
 
+// What is said of a command here is also the head of its help. A doc comment on its arguments would take that place.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 enum Command {

@@ -12,11 +12,11 @@ use wharf_runtime::{Error, Status};
 
 use super::Environment;
 
-/// Which limits for which container. All but the first and the last two are ignored when the first is given.
 #[derive(Args, Debug)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Arguments {
-    /// A file with an OCI resources object, or - for standard input: what it does not name is unchanged
+    /// A file with an OCI resources object, or - for standard input: what it does not name is unchanged, and of the other
+    /// flags only those about Intel RDT count
     #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
     /// Relative weight for block devices, 10 to 1000

@@ -248,9 +248,21 @@ mod tests {
             "{text}"
         );
         let text = help(&["wharf-runtime", "create", "--help"]);
-        assert!(text.starts_with("NAME:\n   wharf-runtime create - "), "{text}");
+        assert!(
+            text.starts_with("NAME:\n   wharf-runtime create - Create a container\n"),
+            "{text}"
+        );
         let text = help(&["wharf-runtime", "list", "-h"]);
-        assert!(text.starts_with("NAME:\n   wharf-runtime list - "), "{text}");
+        assert!(
+            text.starts_with("NAME:\n   wharf-runtime list - List containers\n"),
+            "{text}"
+        );
+        let about = |command: &clap::Command| command.get_about().map(ToString::to_string);
+        let built = command(&["wharf-runtime".into()], Flags::Plain);
+        for listed in Arguments::command().get_subcommands() {
+            let described = built.find_subcommand(listed.get_name()).unwrap();
+            assert_eq!(about(listed), about(described), "{}", listed.get_name());
+        }
     }
 
     #[test]

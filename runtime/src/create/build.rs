@@ -299,6 +299,7 @@ pub(crate) fn record(
         own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
         denies_setgroups: plan.denies_setgroups,
         intel_rdt,
+        no_hooks: oci.hooks.is_none(),
         config: config.to_owned(),
     })
 }

@@ -11,6 +11,7 @@ use crate::record::{NOTIFY_DIRECTORY, NOTIFY_SOCKET, NOTIFY_TARGET};
 use crate::resources;
 use crate::seccomp::cache::Cache;
 use crate::spec::{Spec, oci};
+use crate::sys::credentials::is_known_capability;
 use crate::terminal::ConsoleSocket;
 use crate::{Error, Runtime, kernel, lsm, mountinfo, seccomp, user_namespace};
 
@@ -70,7 +71,8 @@ pub(crate) fn compile(
         caller: Caller::detect(&layout)?,
         filter: kept.as_ref(),
     };
-    let plan = Plan::compile(spec, &facts)?;
+    let mut plan = Plan::compile(spec, &facts)?;
+    plan.process.leave_out_capabilities(is_known_capability);
     seccomp::tell(profile, plan.process.seccomp.as_ref());
     if let (None, Some(profile), Some(compiled)) = (&kept, profile, &plan.process.seccomp) {
         filters.store(profile, compiled);

@@ -5,9 +5,9 @@ use std::collections::btree_map::Entry;
 use std::ffi::CString;
 use std::path::Path;
 
-use super::Error;
 use super::limit::{Affinity, MemoryPolicy};
 use super::text::{c_path, c_string};
+use super::{Error, capability};
 use crate::seccomp;
 use crate::spec::{check_path, oci};
 use crate::sys::credentials::CapabilitySets;
@@ -78,6 +78,15 @@ pub struct Label {
     pub value: CString,
 }
 
+impl ProcessPlan {
+    /// Leaves out the capabilities that the running kernel does not know, with a warning. `is_known` is asked only about those
+    /// that not every kernel knows.
+    pub(crate) fn leave_out_capabilities(&mut self, is_known: impl Fn(u32) -> bool) {
+        let told = capability::leave_out(&mut self.capabilities, is_known);
+        self.warnings.extend(told);
+    }
+}
+
 /// Compiles `process`. What belongs to the container (`seccomp`, `personality`, …) is compiled elsewhere.
 pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
     let arguments = &process.args;
@@ -93,7 +102,7 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
     }
     let user = &process.user;
     check_ids(user)?;
-    let (capabilities, warnings) = super::capability::compile(process.capabilities.as_ref());
+    let (capabilities, warnings) = capability::compile(process.capabilities.as_ref());
     Ok(ProcessPlan {
         candidates: candidates(program, &process.env)?,
         arguments: Strings::new(

@@ -195,6 +195,13 @@ fn what_is_no_configuration_is_refused() {
         missing.starts_with("JSON specification file ") && missing.ends_with("config.json not found"),
         "{missing}"
     );
+    std::fs::create_dir(empty.path().join(CONFIG_FILE)).unwrap();
+    let directory = load(empty.path()).unwrap_err().to_string();
+    assert!(
+        directory.ends_with("config.json: not a regular file"),
+        "{directory}"
+    );
+    std::fs::remove_dir(empty.path().join(CONFIG_FILE)).unwrap();
     let large = std::fs::File::create(empty.path().join(CONFIG_FILE)).unwrap();
     large.set_len(MAX_CONFIG_BYTES + 1).unwrap();
     assert!(matches!(load(empty.path()), Err(Error::TooLarge { .. })));
