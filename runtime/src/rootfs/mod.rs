@@ -16,3 +16,4 @@ pub(crate) use device::{make_device, make_link};
 pub(crate) use mask::{mask, read_only};
 pub(crate) use mount::{Site, ask_for, attach_root, perform};
 pub(crate) use pivot::{Way, change_root, hide_whole, isolate_parent};
+pub(crate) use place::Parents;
