@@ -6,7 +6,7 @@ use super::step::{At, Failure, Message, STAGING, Stage, Step};
 use super::{Wires, hook, isolate, program, terminal};
 use crate::lookup::{self, Kind};
 use crate::plan::{Plan, RootfsPlan};
-use crate::rootfs::{self, Maker, Site, Way};
+use crate::rootfs::{self, Maker, Parents, Site, Way};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{Errno, Fd, fd, process, socket};
@@ -204,11 +204,13 @@ fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd
 }
 
 fn populate_dev(site: Site, rootfs: &RootfsPlan) -> Result<(), Failure> {
+    let mut parents = Parents::new(site.root);
     for (index, device) in rootfs.devices.iter().enumerate() {
-        rootfs::make_device(site, device).at_nth(Step::Device, index)?;
+        rootfs::make_device(site, &mut parents, device).at_nth(Step::Device, index)?;
     }
     for (index, link) in rootfs.links.iter().enumerate() {
-        rootfs::make_link(site.root, link).at_nth(Step::Link, index)?;
+        rootfs::make_link(site.root, &mut parents, link).at_nth(Step::Link, index)?;
     }
+    parents.close();
     Ok(())
 }

@@ -18,3 +18,4 @@ pub(crate) use mask::{mask, read_only};
 pub(crate) use mount::{Site, ask_for, attach_root, perform};
 pub(crate) use mountpoint::make_mountpoint;
 pub(crate) use pivot::{Way, change_root, hide_whole, isolate_parent};
+pub(crate) use place::Parents;

@@ -119,7 +119,7 @@ fn open_target(site: Site, mount: &Mount, kind: Kind, resolve: Resolve) -> Resul
     let (target, was_there) = match lookup::open(root, &mount.target.path, libc::O_PATH, resolve) {
         Ok(target) => (target, true),
         Err(errno) if errno.number() == libc::ENOENT => {
-            let made = lookup::open_or_make(root, &mount.target.path, kind, resolve)?;
+            let made = lookup::make(root, &mount.target.path, kind, resolve)?;
             (made, false)
         }
         Err(errno) => return Err(errno),

@@ -198,7 +198,7 @@ fn what_is_no_configuration_is_refused() {
     std::fs::create_dir(empty.path().join(CONFIG_FILE)).unwrap();
     let directory = load(empty.path()).unwrap_err().to_string();
     assert!(
-        directory.ends_with("config.json: not a regular file"),
+        directory.ends_with("config.json: no regular file"),
         "{directory}"
     );
     std::fs::remove_dir(empty.path().join(CONFIG_FILE)).unwrap();
