@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use crate::{
-    Config, content,
+    Config, config, content,
     error::{Error, Result},
     event,
     metadata::{self, Commit, Key, META, Meta, Read as _},
@@ -29,6 +29,8 @@ pub struct Daemon {
     pub tasks: Arc<task::Tasks>,
     /// What transfers share.
     pub transfer: transfer::Shared,
+    /// How registries are reached.
+    pub registry: config::Registry,
     /// Told when something may have become garbage.
     pub garbage: tokio::sync::Notify,
 }
@@ -61,6 +63,7 @@ impl Daemon {
             events,
             tasks,
             transfer: transfer::Shared::default(),
+            registry: config.registry.clone(),
             garbage: tokio::sync::Notify::new(),
         })
     }

@@ -48,6 +48,6 @@ mod task;
 mod time;
 mod transfer;
 
-pub use config::{Config, File as ConfigFile};
+pub use config::{Config, File as ConfigFile, Registry as RegistryConfig};
 pub use error::{Error, Kind};
 pub use server::Supervisor;

@@ -2,6 +2,7 @@
 //! others, and becomes a snapshot when the one below it is one.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -250,7 +251,11 @@ impl Got {
         };
         let (scope, layer) = (self.layer.fetcher.scope.clone(), self.layer.layer(plan)?);
         let size = self.layer.blob.size()?;
-        let progress = self.layer.fetcher.progress.blob(&self.layer.blob, &self.layer.parent);
+        let progress = self
+            .layer
+            .fetcher
+            .progress
+            .blob(&self.layer.blob, &self.layer.parent);
         let work = move |daemon: &Daemon| match ended {
             true => unpack::discard(daemon, &scope, &layer, &filled),
             false => {
@@ -304,14 +309,19 @@ async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Out
             .as_ref()
             .is_none_or(|platform| wish.platform.score(platform).is_some())
     };
-    let plans: Arc<[Plan]> = wishes
+    // Two wishes for one snapshotter are one: the layers are the same.
+    let snapshotters: BTreeSet<&str> = wishes
         .iter()
         .filter(fits)
-        .map(|wish| Plan {
-            snapshotter: match wish.snapshotter.as_str() {
-                "" => snapshot::DEFAULT.to_owned(),
-                named => named.to_owned(),
-            },
+        .map(|wish| match wish.snapshotter.as_str() {
+            "" => snapshot::DEFAULT,
+            named => named,
+        })
+        .collect();
+    let plans: Arc<[Plan]> = snapshotters
+        .into_iter()
+        .map(|snapshotter| Plan {
+            snapshotter: snapshotter.to_owned(),
             chain: document::chain_ids(&diff_ids),
             diff_ids: diff_ids.clone(),
         })
