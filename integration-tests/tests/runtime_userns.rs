@@ -328,7 +328,7 @@ fn a_network_device_that_cannot_move_is_named() {
         ),
         (
             json!({"lo": {"name": "a/b"}}),
-            "linux.netDevices: invalid network device name",
+            "linux.netDevices.lo: invalid network device name",
         ),
     ] {
         bundle::configure(&directory, &["true"], |spec| {

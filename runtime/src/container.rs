@@ -151,6 +151,12 @@ impl Container {
         self.is_alive().then_some(self.record.pid)
     }
 
+    /// The number that the first process has or had, for whoever has to reap it.
+    #[must_use]
+    pub fn recorded_pid(&self) -> i32 {
+        self.record.pid
+    }
+
     /// What was asked for and is not done the way it was asked, one sentence each, for the caller to log; once.
     #[must_use]
     pub fn take_warnings(&self) -> Vec<String> {

@@ -85,6 +85,7 @@
 
 mod caller;
 pub mod cgroup;
+pub mod checkpoint;
 mod container;
 mod create;
 mod delete;
@@ -114,6 +115,7 @@ mod process;
 mod record;
 mod resources;
 mod rootfs;
+mod search_path;
 pub mod seccomp;
 mod source;
 pub mod spec;

@@ -209,6 +209,10 @@ impl Walk {
             .filter(|text| !text.is_empty() && text.len() < PATH_MAX)
             .ok_or(Errno::new(libc::ENOENT))?;
         if text.starts_with(b"/") {
+            // There only the magic ones say where they are from the root on: they lead to what a process has open.
+            if fs::filesystem(link)? == libc::PROC_SUPER_MAGIC {
+                return Err(Errno::new(libc::ELOOP));
+            }
             self.leave();
         }
         self.prepend(text)
@@ -424,6 +428,20 @@ mod tests {
             walk(&root, &"n".repeat(256), libc::O_PATH, None, true),
             Err(libc::ENAMETOOLONG)
         );
+    }
+
+    #[test]
+    fn a_magic_link_leads_nowhere() {
+        let proc = File::open("/proc").unwrap();
+        for path in ["self/root/etc", "self/cwd", "thread-self/fd/0/..", "1/exe"] {
+            let refused = walk(&proc, path, libc::O_PATH, None, true).unwrap_err();
+            assert!(
+                [libc::ELOOP, libc::ENOENT, libc::EACCES].contains(&refused),
+                "{path}: {refused}"
+            );
+        }
+        assert!(walk(&proc, "self/status", libc::O_PATH, None, true).is_ok());
+        assert!(walk(&proc, "mounts", libc::O_PATH, None, true).is_ok());
     }
 
     #[test]

@@ -6,6 +6,14 @@
 //! address = "/run/wharf/wharfd.sock"
 //! log_level = "info"
 //! shim = "/usr/libexec/wharf/containerd-shim-wharf-v2"
+//! disabled_plugins = ["io.containerd.snapshotter.v1.btrfs"]    # snapshotters only
+//!
+//! [proxy_plugins.stargz]                                       # as containerd has it
+//! type = "snapshot"
+//! address = "/run/containerd-stargz-grpc/containerd-stargz-grpc.sock"
+//!
+//! [plugins."io.containerd.snapshotter.v1.overlayfs"]
+//! mount_options = ["metacopy=on"]                              # of every overlay
 //!
 //! [registry]
 //! hosts = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
@@ -14,11 +22,17 @@
 //!
 //! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    snapshot::{self, Settings},
+};
 
 /// The configuration of one instance. Instances with their own root, state and address run side by side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +48,8 @@ pub struct Config {
     pub shim: Option<PathBuf>,
     /// How registries are reached.
     pub registry: Registry,
+    /// Which snapshotters there are. Default: all that work here, and no external ones.
+    pub snapshots: Settings,
 }
 
 /// How registries are reached.
@@ -65,6 +81,7 @@ impl Default for Config {
             address: "/run/wharf/wharfd.sock".into(),
             shim: None,
             registry: Registry::default(),
+            snapshots: Settings::default(),
         }
     }
 }
@@ -128,9 +145,101 @@ pub struct File {
     pub registry: Registry,
     /// How much is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: Option<String>,
+    /// Plugins that are not loaded, by containerd's URIs. Only snapshotters can be left out.
+    #[serde(default)]
+    disabled_plugins: BTreeSet<String>,
+    /// External plugins, by name.
+    #[serde(default)]
+    proxy_plugins: BTreeMap<String, ProxyPlugin>,
+    /// Settings of plugins, by URI.
+    #[serde(default)]
+    plugins: Plugins,
 }
 
+/// An external plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProxyPlugin {
+    r#type: String,
+    address: String,
+    #[serde(default)]
+    capabilities: Vec<String>,
+    #[serde(default)]
+    exports: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plugins {
+    #[serde(default, rename = "io.containerd.snapshotter.v1.overlayfs")]
+    overlay: OverlayPlugin,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OverlayPlugin {
+    #[serde(default)]
+    mount_options: Vec<String>,
+}
+
+/// What a snapshotter's URI begins with.
+const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1.";
+
 impl File {
+    /// The settings of snapshotters.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` naming the setting.
+    pub fn snapshots(&self) -> Result<Settings> {
+        let mut settings = Settings {
+            overlay_options: self.plugins.overlay.mount_options.clone(),
+            ..Settings::default()
+        };
+        for option in &settings.overlay_options {
+            if option.contains(',')
+                || ["lowerdir", "upperdir", "workdir"]
+                    .iter()
+                    .any(|own| option.starts_with(own))
+            {
+                return Err(Error::invalid(format!("mount_options: {option:?} cannot be set")));
+            }
+        }
+        for uri in &self.disabled_plugins {
+            let name = uri.strip_prefix(SNAPSHOTTER).ok_or_else(|| {
+                Error::invalid(format!(
+                    "disabled_plugins: {uri:?} is not a snapshotter ({SNAPSHOTTER}NAME)"
+                ))
+            })?;
+            settings.disabled.insert(name.to_owned());
+        }
+        for (name, plugin) in &self.proxy_plugins {
+            if plugin.r#type != "snapshot" {
+                return Err(Error::unimplemented(format!(
+                    "proxy_plugins.{name}: type {:?}, only \"snapshot\" is supported",
+                    plugin.r#type
+                )));
+            }
+            let address = plugin.address.strip_prefix("unix://").unwrap_or(&plugin.address);
+            if !address.starts_with('/') {
+                return Err(Error::invalid(format!(
+                    "proxy_plugins.{name}: address {address:?} must be an absolute path"
+                )));
+            }
+            crate::identifier::validate(name)
+                .map_err(|error| error.context(format!("proxy_plugins.{name}")))?;
+            settings.proxies.insert(
+                name.clone(),
+                snapshot::Proxy {
+                    address: address.into(),
+                    capabilities: plugin.capabilities.clone(),
+                    exports: plugin.exports.clone(),
+                },
+            );
+        }
+        Ok(settings)
+    }
+
     /// Reads the file at `path`.
     ///
     /// # Errors

@@ -2,15 +2,14 @@
 //!
 //! Stores block; services reach them through [`Daemon::blocking`].
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{fs, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
 
 use crate::{
     Config, config, content,
     error::{Error, Result},
     event,
     metadata::{self, Commit, Key, META, Meta, Read as _},
-    snapshot::{self, Snapshotter},
-    task, transfer,
+    snapshot, task, transfer,
 };
 
 /// One open instance. Cheap to share as `Arc<Daemon>`.
@@ -31,6 +30,10 @@ pub struct Daemon {
     pub transfer: transfer::Shared,
     /// How registries are reached.
     pub registry: config::Registry,
+    /// An empty directory for mounts in threads' own namespaces.
+    pub mount_place: PathBuf,
+    /// Cancelled when the daemon is told to stop.
+    pub stopping: tokio_util::sync::CancellationToken,
     /// Told when something may have become garbage.
     pub garbage: tokio::sync::Notify,
 }
@@ -47,14 +50,16 @@ impl Daemon {
         let events = Arc::new(event::Exchange::new());
         let content =
             content::Store::open(&root.join("content"), Arc::clone(&metadata), Arc::clone(&events))?;
-        let overlay = snapshot::overlay::Overlay::open(&root.join("snapshots/overlay"))?;
-        let snapshotters: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::from([(
-            snapshot::DEFAULT.to_owned(),
-            Arc::new(overlay) as Arc<dyn Snapshotter>,
-        )]);
-        let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), snapshotters)?;
-        let tasks = task::Tasks::new(config, Arc::clone(&events))?;
         let uuid = uuid(&metadata)?;
+        let loaded = snapshot::load(&root.join("snapshots"), &config.snapshots, &uuid)?;
+        let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), loaded)?;
+        let tasks = task::Tasks::new(config, Arc::clone(&events))?;
+        let mount_place = config.state.join("mount");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&mount_place)
+            .map_err(|source| Error::io(format!("create {}", mount_place.display()), source))?;
         Ok(Self {
             uuid,
             metadata,
@@ -64,6 +69,8 @@ impl Daemon {
             tasks,
             transfer: transfer::Shared::default(),
             registry: config.registry.clone(),
+            mount_place,
+            stopping: tokio_util::sync::CancellationToken::new(),
             garbage: tokio::sync::Notify::new(),
         })
     }

@@ -10,48 +10,86 @@ use anyhow::Context as _;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
-use wharf_supervisor::{Config, ConfigFile, Supervisor};
+use wharf_supervisor::{CheckOptions, Config, ConfigFile, Supervisor};
 
 /// Read when it exists and no other is named.
 const DEFAULT_CONFIG: &str = "/etc/wharf/wharfd.toml";
 /// Threads for calls that block on the disk.
 const BLOCKING_THREADS: usize = 64;
 
-/// Serves containerd's gRPC API.
+/// Serves containerd's gRPC API, or checks what an instance left.
 #[derive(Debug, Parser)]
 #[command(name = "wharfd", version, disable_version_flag = true)]
 struct Arguments {
     /// Configuration file [default: /etc/wharf/wharfd.toml, if it exists]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory for persistent state [default: /var/lib/wharf/supervisor]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Directory for the state of this boot [default: /run/wharf/supervisor]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Unix socket to serve on [default: /run/wharf/wharfd.sock]
     #[arg(short, long, value_name = "SOCKET")]
     address: Option<PathBuf>,
     /// How much is logged: error, warn, info, debug or trace [default: info]
-    #[arg(short, long, value_name = "LEVEL")]
+    #[arg(short, long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
     /// Print the version
     #[arg(short, long, action = clap::ArgAction::Version)]
     version: (),
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What is done instead of serving.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Check the root of an instance that is not running, and repair it
+    ///
+    /// Tells what is there and whose it is; then what belongs to nobody or is missing, and what was done about it. Exits
+    /// with 0 when nothing was wrong, 1 when all that was wrong is repaired, 4 when something is left, 8 when it could not
+    /// be checked.
+    Fsck {
+        /// Only tell what would be done
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Read every blob, and compare its bytes with its digest
+        #[arg(long)]
+        verify: bool,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments = Arguments::parse();
+    let failure = match arguments.command {
+        Some(Command::Fsck { .. }) => ExitCode::from(8),
+        None => ExitCode::FAILURE,
+    };
+    match run(arguments) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("wharfd: {error:#}");
-            ExitCode::FAILURE
+            failure
         }
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // Modes are given where files are made. Until then nobody else may write: to a socket that means to connect.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let file = match &arguments.config {
@@ -62,18 +100,21 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         },
     };
     let default = Config::default();
+    let snapshots = file.snapshots()?;
     let config = Config {
         root: arguments.root.or(file.root).unwrap_or(default.root),
         state: arguments.state.or(file.state).unwrap_or(default.state),
         address: arguments.address.or(file.address).unwrap_or(default.address),
         shim: file.shim.or(default.shim),
         registry: file.registry,
+        snapshots,
     };
     config.validate()?;
-    let level = arguments
-        .log_level
-        .or(file.log_level)
-        .unwrap_or_else(|| "info".to_owned());
+    let level = arguments.log_level.or(file.log_level).unwrap_or_else(|| {
+        // What a repair does is in its report.
+        let quiet = arguments.command.is_some();
+        if quiet { "error" } else { "info" }.to_owned()
+    });
     let level: LevelFilter = level.parse().with_context(|| format!("log level {level:?}"))?;
     tracing_subscriber::fmt()
         .with_max_level(level)
@@ -85,7 +126,29 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the async runtime")?
-        .block_on(serve(config))
+        .block_on(async {
+            match arguments.command {
+                None => serve(config).await.map(|()| ExitCode::SUCCESS),
+                Some(Command::Fsck {
+                    dry_run,
+                    verify,
+                    format,
+                }) => fsck(config, CheckOptions { dry_run, verify }, format).await,
+            }
+        })
+}
+
+async fn fsck(config: Config, options: CheckOptions, format: Format) -> anyhow::Result<ExitCode> {
+    let report = wharf_supervisor::check(config, options).await?;
+    match format {
+        Format::Text => print!("{report}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(match (report.faults.len(), report.left()) {
+        (0, _) => ExitCode::SUCCESS,
+        (_, 0) => ExitCode::from(1),
+        _ => ExitCode::from(4),
+    })
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -125,11 +125,12 @@ impl Supervisor {
         let collector = tokio::spawn(collect_garbage(Arc::clone(&self.daemon)));
         let watcher = {
             let stop = stop.clone();
-            let events = Arc::clone(&self.daemon.events);
+            let daemon = Arc::clone(&self.daemon);
             tokio::spawn(async move {
                 shutdown.await;
-                // Subscriptions would keep their connections open for ever.
-                events.close();
+                // Subscriptions and watchers would keep their connections open for ever.
+                daemon.stopping.cancel();
+                daemon.events.close();
                 stop.cancel();
             })
         };
@@ -195,7 +196,7 @@ fn directory(path: &Path, mode: u32) -> Result<()> {
 }
 
 /// Takes the root's lock, and leaves the pid in the file for people.
-fn lock(root: &Path) -> Result<File> {
+pub(crate) fn lock(root: &Path) -> Result<File> {
     let path = root.join("lock");
     let failed = |source: io::Error| Error::io(format!("lock {}", path.display()), source);
     let mut file = OpenOptions::new()

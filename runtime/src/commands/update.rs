@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use wharf_runtime::spec::MAX_CONFIG_BYTES;
 use wharf_runtime::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use wharf_runtime::spec::{MAX_CONFIG_BYTES, parse_resources};
 use wharf_runtime::{Error, Status};
 
 use super::Environment;
@@ -129,10 +129,7 @@ fn read(path: &Path) -> anyhow::Result<LinuxResources> {
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
         bail!("{what} is larger than {MAX_CONFIG_BYTES} bytes");
     }
-    let mut resources: LinuxResources =
-        serde_json::from_slice(&bytes).with_context(|| format!("resources in {what}"))?;
-    resources.settle_names();
-    Ok(resources)
+    parse_resources(&bytes).with_context(|| format!("resources in {what}"))
 }
 
 impl Arguments {

@@ -133,6 +133,14 @@ fn answer(command: &mut clap::Command, arguments: &[OsString], error: &clap::Err
             println!("Incorrect Usage: {message}\n");
             fail(&message, ExitCode::FAILURE)
         }
+        ErrorKind::InvalidValue if context(error, ContextKind::InvalidValue).is_empty() => {
+            let argument = context(error, ContextKind::InvalidArg);
+            let flag = argument.split([' ', '=']).next().unwrap_or_default();
+            // Podman asks by this whether a runtime knows a flag.
+            let message = format!("flag needs an argument: {flag}");
+            println!("Incorrect Usage: {message}\n");
+            fail(&message, ExitCode::FAILURE)
+        }
         ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument | ErrorKind::TooManyValues => {
             let name = arguments.first().map(|name| name.to_string_lossy());
             let message = match subcommand {

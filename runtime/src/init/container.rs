@@ -20,9 +20,24 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     if plan.mappings.is_none() {
         isolate::hide()?;
     }
-    isolate::enter_cgroups(wires)?;
-    isolate::set_affinity(&plan.process)?;
-    isolate::leave_caller(wires)?;
+    match wires.meanwhile {
+        None => {
+            if wires.usher.is_none() {
+                isolate::enter_cgroups(wires)?;
+                isolate::leave_caller(wires)?;
+            }
+            isolate::set_affinity(&plan.process)?;
+        }
+        Some(namespaces) => {
+            isolate::leave_caller(wires)?;
+            process::unshare(namespaces).at(Step::Unshare)?;
+            if plan.namespaces.loopback {
+                socket::loopback_up().at(Step::Loopback)?;
+            }
+            isolate::await_cgroups(wires.parent)?;
+            isolate::set_affinity(&plan.process)?;
+        }
+    }
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
     process::unshare(plan.namespaces.unshare).at(Step::Unshare)?;
@@ -35,7 +50,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
         isolate::hide()?;
     }
     isolate::new_session(&plan.process)?;
-    if plan.namespaces.loopback {
+    if plan.namespaces.loopback && wires.meanwhile.is_none() {
         socket::loopback_up().at(Step::Loopback)?;
     }
     if let Some(name) = &plan.hostname {

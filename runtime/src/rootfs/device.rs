@@ -3,6 +3,8 @@
 //! Refuses a `/dev` of the image that is a link: it could lead to a directory of the host that is mounted in the
 //! container, the host's own `/dev` for one, where nothing is to be made or replaced.
 
+use std::ffi::CStr;
+
 use super::detached;
 use super::mount::Site;
 use super::place::{name, open_parent};
@@ -67,12 +69,19 @@ pub(crate) fn make_link(root: Fd, link: &Link) -> Result<(), Errno> {
     let parent = open_parent(root, &link.at, Resolve::InRootNoSymlinks)?;
     let name = name(&link.at.path);
     let result = match fs::symlinkat(&link.to, parent, name) {
-        Err(errno) if errno.number() == libc::EEXIST && link.replace => {
-            fs::unlinkat(parent, name).and_then(|()| fs::symlinkat(&link.to, parent, name))
-        }
+        Err(errno) if errno.number() == libc::EEXIST && link.replace => match is_multiplexer(parent, name) {
+            true => Ok(()),
+            false => fs::unlinkat(parent, name).and_then(|()| fs::symlinkat(&link.to, parent, name)),
+        },
         Err(errno) if errno.number() == libc::EEXIST => Ok(()),
         answer => answer,
     };
     parent.close();
     result
+}
+
+/// The terminal multiplexer's own node opens whatever devpts lies beside it, as a link to there does: it can stay, be it the
+/// image's or, with the host's root as the container's, the host's.
+fn is_multiplexer(parent: Fd, name: &CStr) -> bool {
+    fs::stat(parent, name).is_ok_and(|stat| stat.is_character(5, 2))
 }

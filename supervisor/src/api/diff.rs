@@ -1,8 +1,11 @@
-//! The Diff service: a layer of the content store applied to mounts.
+//! The Diff service: a layer of the content store applied to mounts, and computed from two sets of them.
 //!
-//! Refuses payloads for stream processors, and computing a layer from two sets of mounts.
+//! Refuses payloads for stream processors.
 
-use std::sync::Arc;
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use tonic::{Request, Response, Status};
 use wharf_proto::containerd::{
@@ -10,17 +13,26 @@ use wharf_proto::containerd::{
     types::Descriptor,
 };
 
-use super::required;
+use super::{content::length, required};
 use crate::{
+    content,
     daemon::Daemon,
     digest::Digest,
+    digest::{Algorithm, Hasher},
     error::{Error, Result},
-    layer::{self, Limits},
+    identifier::Labels,
+    layer::{
+        self, Limits,
+        diff::{Compression, Encoder},
+    },
     namespace::Scope,
 };
 
 /// The media type of what was applied: it is uncompressed.
 const UNCOMPRESSED_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// The label of a compressed blob that tells the digest of its uncompressed bytes.
+const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
 /// The service.
 pub struct Diff(pub Arc<Daemon>);
@@ -39,8 +51,14 @@ impl diff_server::Diff for Diff {
         }))
     }
 
-    async fn diff(&self, _request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
-        Err(Error::unimplemented("computing a layer is not supported yet: diff").into())
+    async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
+        let scope = Scope::of(&request)?;
+        let request = request.into_inner();
+        let diff = self
+            .0
+            .blocking(move |daemon| compute(daemon, &scope, request))
+            .await?;
+        Ok(Response::new(DiffResponse { diff: Some(diff) }))
     }
 }
 
@@ -73,4 +91,138 @@ fn apply(daemon: &Daemon, scope: &Scope, request: ApplyRequest) -> Result<Descri
         size: applied.size.cast_signed(),
         ..Descriptor::default()
     })
+}
+
+/// Computes a layer into the content store. An ingest that the caller named is begun anew, one that he did not is gone after
+/// a failure.
+fn compute(daemon: &Daemon, scope: &Scope, request: DiffRequest) -> Result<Descriptor> {
+    let (media_type, compression) = Compression::of(&request.media_type)?;
+    let named = !request.r#ref.is_empty();
+    let reference = if named {
+        request.r#ref.clone()
+    } else {
+        let random = getrandom::u64().map_err(|error| Error::unknown("draw a random number", error))?;
+        format!("diff-{random:016x}")
+    };
+    let written = write(daemon, scope, &request, &reference, compression);
+    let (digest, size) = match written {
+        Ok(written) => written,
+        Err(error) if named => return Err(error),
+        Err(error) => {
+            return Err(match daemon.content.abort(scope, &reference) {
+                Err(second) if !second.is_not_found() => error.context(second),
+                _ => error,
+            });
+        }
+    };
+    Ok(Descriptor {
+        media_type: media_type.to_owned(),
+        digest: digest.to_string(),
+        size: length(size),
+        ..Descriptor::default()
+    })
+}
+
+/// Writes the layer as the ingest `reference` and commits it; digest and size.
+fn write(
+    daemon: &Daemon,
+    scope: &Scope,
+    request: &DiffRequest,
+    reference: &str,
+    compression: Compression,
+) -> Result<(Digest, u64)> {
+    let mut writer = daemon.content.writer(scope, reference, 0, None)?;
+    writer.truncate(0)?;
+    let mut blob = Blob {
+        writer,
+        failure: None,
+    };
+    let outcome = stream(daemon, request, compression, &mut blob);
+    let Blob { writer, failure } = blob;
+    // The content store's own error tells more than that writing failed.
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let uncompressed = outcome?;
+    let mut labels = request.labels.clone();
+    if compression != Compression::Plain {
+        labels.insert(UNCOMPRESSED.to_owned(), uncompressed.to_string());
+    }
+    let (digest, size) = (writer.digest(), writer.status().offset);
+    match writer.commit(None, None, labels) {
+        Err(error) if error.is_already_exists() => {
+            let known = daemon.content.info(scope, &digest)?;
+            if compression != Compression::Plain && !known.labels.contains_key(UNCOMPRESSED) {
+                let verified = Labels::from([(UNCOMPRESSED.to_owned(), uncompressed.to_string())]);
+                daemon.content.label(scope, &digest, &verified)?;
+            }
+        }
+        other => drop(other?),
+    }
+    Ok((digest, size))
+}
+
+/// Writes the layer, compressed, to `blob`; the digest of its uncompressed bytes.
+fn stream(
+    daemon: &Daemon,
+    request: &DiffRequest,
+    compression: Compression,
+    blob: &mut Blob,
+) -> Result<Digest> {
+    let latest = request.source_date_epoch.map(|time| time.seconds);
+    let failed = |error| Error::io("write a layer", error);
+    let mut hashed = Hashed {
+        encoder: Encoder::new(compression, blob).map_err(failed)?,
+        hasher: Hasher::new(Algorithm::Sha256),
+    };
+    layer::diff::diff(
+        &request.left,
+        &request.right,
+        &daemon.mount_place,
+        latest,
+        &mut hashed,
+    )?;
+    hashed.encoder.finish().map_err(failed)?;
+    Ok(hashed.hasher.finish())
+}
+
+/// The content store as a writer.
+struct Blob {
+    writer: content::Writer,
+    failure: Option<Error>,
+}
+
+impl Write for Blob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.writer.append(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                let text = error.to_string();
+                self.failure = Some(error);
+                Err(io::Error::other(text))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A compressing writer that hashes what is written to it.
+struct Hashed<W: Write> {
+    encoder: Encoder<W>,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.encoder.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encoder.flush()
+    }
 }

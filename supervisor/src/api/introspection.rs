@@ -8,8 +8,9 @@ use wharf_proto::containerd::{
         Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,
         introspection_server,
     },
-    types::Platform,
+    types::{Platform, RuntimeRequest},
 };
+use wharf_proto::{any, google::rpc::Status as GoogleStatus};
 
 use crate::{
     daemon::Daemon,
@@ -50,20 +51,39 @@ const PARTS: [(&str, &[&str]); 9] = [
         ],
     ),
 ];
-/// The types of parts that exist for one platform.
-const PLATFORM_BOUND: [&str; 3] = [
-    "io.containerd.differ.v1",
-    "io.containerd.runtime.v2",
-    "io.containerd.snapshotter.v1",
-];
+/// The types of those parts that exist for one platform.
+const PLATFORM_BOUND: [&str; 2] = ["io.containerd.differ.v1", "io.containerd.runtime.v2"];
+/// The type of what runs containers.
+const RUNTIME: &str = "io.containerd.runtime.v2";
+/// The type of snapshotters.
+const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 impl Introspection {
     fn plugins(&self) -> Vec<Plugin> {
-        let snapshotters: Vec<&str> = self.0.snapshots.snapshotters().collect();
-        let parts = [("io.containerd.snapshotter.v1", snapshotters.as_slice())]
+        let snapshotters = self.0.snapshots.snapshotters().map(|(id, state)| {
+            let mut plugin = Plugin {
+                r#type: SNAPSHOTTER.to_owned(),
+                id: id.to_owned(),
+                platforms: vec![platform()],
+                ..Plugin::default()
+            };
+            match state {
+                Ok(about) => {
+                    plugin.capabilities = about.capabilities;
+                    plugin.exports = about.exports;
+                }
+                Err(error) => {
+                    plugin.init_err = Some(GoogleStatus {
+                        code: error.kind().code().into(),
+                        message: error.to_string(),
+                        ..GoogleStatus::default()
+                    });
+                }
+            }
+            plugin
+        });
+        let parts = PARTS
             .into_iter()
-            .chain(PARTS);
-        parts
             .flat_map(|(kind, ids)| ids.iter().map(move |id| (kind, *id)))
             .map(|(kind, id)| Plugin {
                 r#type: kind.to_owned(),
@@ -74,8 +94,26 @@ impl Introspection {
                     Vec::new()
                 },
                 ..Plugin::default()
-            })
-            .collect()
+            });
+        snapshotters.chain(parts).collect()
+    }
+
+    /// What a part tells of itself for `options`: the task service, what a runtime is.
+    async fn extra(&self, plugin: &Plugin, options: &prost_types::Any) -> StoreResult<prost_types::Any> {
+        if let Some(reason) = &plugin.init_err {
+            return Err(Error::precondition(format!(
+                "cannot get extra info, plugin not successfully loaded: {}",
+                reason.message
+            )));
+        }
+        if (plugin.r#type.as_str(), plugin.id.as_str()) != (RUNTIME, "task") {
+            return Err(Error::unimplemented("plugin does not provided extra information"));
+        }
+        let request = any::unpack::<RuntimeRequest>(options)
+            .map_err(|error| Error::invalid("options").caused_by(error))?
+            .ok_or_else(|| Error::invalid(format!("unknown request type {:?}", options.type_url)))?;
+        let info = self.0.tasks.runtime_info(request).await?;
+        Ok(any::pack(&info))
     }
 }
 
@@ -128,17 +166,18 @@ impl introspection_server::Introspection for Introspection {
         request: Request<PluginInfoRequest>,
     ) -> Result<Response<PluginInfoResponse>, Status> {
         let request = request.into_inner();
-        if request.options.is_some() {
-            return Err(Error::unimplemented("plugin info with options").into());
-        }
         let found = self
             .plugins()
             .into_iter()
             .find(|plugin| plugin.r#type == request.r#type && plugin.id == request.id)
             .ok_or_else(|| Error::not_found(format!("plugin {}.{}", request.r#type, request.id)))?;
+        let extra = match request.options {
+            None => None,
+            Some(options) => Some(self.extra(&found, &options).await?),
+        };
         Ok(Response::new(PluginInfoResponse {
             plugin: Some(found),
-            extra: None,
+            extra,
         }))
     }
 }

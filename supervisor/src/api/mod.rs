@@ -65,7 +65,7 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
     add!(builder, ContainersServer, containers::Containers(daemon()));
     add!(builder, ContentServer, content::Content(daemon()));
     add!(builder, DiffServer, diff::Diff(daemon()));
-    add!(builder, HealthServer, health::Health);
+    add!(builder, HealthServer, health::Health(daemon()));
     add!(builder, ImagesServer, images::Images(daemon()));
     add!(
         builder,

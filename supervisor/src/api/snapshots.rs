@@ -13,7 +13,6 @@ use wharf_proto::containerd::services::snapshots::v1::{
 use super::{Stream, paths, required, stream};
 use crate::{
     daemon::Daemon,
-    error::Error,
     filter::{self, Fields, Filters},
     namespace::Scope,
     snapshot::{Info, Kind},
@@ -104,13 +103,9 @@ impl snapshots_server::Snapshots for Snapshots {
         let r = request.into_inner();
         self.0
             .blocking(move |daemon| {
-                let snapshots = &daemon.snapshots;
-                let rebased =
-                    !r.parent.is_empty() && snapshots.stat(&scope, &r.snapshotter, &r.key)?.parent.is_empty();
-                if rebased {
-                    return Err(Error::unimplemented("committing a snapshot on another parent"));
-                }
-                snapshots.commit(&scope, &r.snapshotter, &r.name, &r.key, r.labels)
+                daemon
+                    .snapshots
+                    .commit(&scope, &r.snapshotter, &r.name, &r.key, &r.parent, r.labels)
             })
             .await?;
         Ok(Response::new(()))

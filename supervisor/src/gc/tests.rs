@@ -110,7 +110,7 @@ fn an_image_keeps_what_its_content_refers_to_until_it_is_deleted() {
     let snapshots = &f.daemon.snapshots;
     for (name, parent) in [("base", ""), ("top", "base"), ("other", "base")] {
         snapshots.prepare(&a(), "", "k", parent, Labels::new()).unwrap();
-        snapshots.commit(&a(), "", name, "k", Labels::new()).unwrap();
+        snapshots.commit(&a(), "", name, "k", "", Labels::new()).unwrap();
     }
     f.image("i", &manifest, Labels::new());
     assert_eq!(

@@ -156,7 +156,7 @@ pub fn commit(daemon: &Daemon, scope: &Scope, layer: &Layer, filled: &Filled) ->
     let committed = settle(daemon, scope, layer, filled).and_then(|()| {
         daemon
             .snapshots
-            .commit(scope, &layer.snapshotter, name, &filled.key, labels(layer))
+            .commit(scope, &layer.snapshotter, name, &filled.key, "", labels(layer))
     });
     let made = match committed {
         Ok(()) => true,

@@ -1,4 +1,4 @@
-//! Layers: compressed tar streams applied to a directory.
+//! Layers: compressed tar streams, applied to a directory or computed from two.
 //!
 //! ```text
 //! blob ──► compression (gzip, zstd, plain) ──► DiffID ──► archive (tar, PAX, GNU, sparse) ──► apply (on dirfds)
@@ -12,11 +12,12 @@
 //! - Memory is bounded whatever the archive says: see [`Limits`](apply::Limits).
 //! - A failed apply leaves a partial tree in the target, which the caller removes: it must not have been published.
 //!
-//! Computing a layer from two trees is not here yet; the Diff service refuses it by name.
+//! Computing a layer from two trees is in [`diff`].
 
 mod apply;
 mod archive;
 mod compression;
+pub(crate) mod diff;
 mod entry;
 mod metadata;
 mod mounts;

@@ -13,21 +13,38 @@
 //!
 //! All calls block. Mounts are descriptions: nobody here mounts anything.
 
+mod btrfs;
+mod copy;
+mod load;
+mod native;
 pub mod overlay;
 mod place;
+mod proxy;
 mod store;
 #[cfg(test)]
 mod tests;
 mod usage;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost_types::Timestamp;
 
+pub use load::{Loaded, Proxy, Settings, load};
 pub use store::Store;
 pub use wharf_proto::containerd::{services::snapshots::v1::Kind, types::Mount};
 
 use crate::{error::Result, identifier::Labels};
+
+/// Bytes that `path` takes on disk with all that is below it. Blocks.
+///
+/// # Errors
+///
+/// `Unknown` from the disk.
+pub fn disk_usage(path: &std::path::Path) -> Result<u64> {
+    usage::of(path)
+        .map(|usage| usage.size)
+        .map_err(|source| crate::Error::io(format!("measure {}", path.display()), source))
+}
 
 /// The name of the default snapshotter.
 pub const DEFAULT: &str = "overlayfs";
@@ -67,6 +84,29 @@ pub struct Stack<'a> {
     pub parents: &'a [u64],
     /// What it is.
     pub kind: Kind,
+    /// The namespace it is in, for an external snapshotter.
+    pub namespace: &'a str,
+    /// Its labels, for an external snapshotter.
+    pub labels: &'a Labels,
+}
+
+/// What came of a wish for a new snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It is there.
+    Fresh,
+    /// An external snapshotter has the committed snapshot already that the label `containerd.io/snapshot.ref` names; the
+    /// number now stands for that.
+    Existing(Usage),
+}
+
+/// What clients are told about a snapshotter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// What it can do beyond what all can, in containerd's words.
+    pub capabilities: Vec<String>,
+    /// Facts, among them `root`, its directory.
+    pub exports: BTreeMap<String, String>,
 }
 
 /// An implementation: bytes under numbers.
@@ -76,9 +116,9 @@ pub trait Snapshotter: Send + Sync {
     /// # Errors
     ///
     /// `ResourceExhausted` or `Unknown` from the disk; nothing is left then.
-    fn create(&self, stack: Stack<'_>) -> Result<()>;
+    fn create(&self, stack: Stack<'_>) -> Result<Made>;
 
-    /// Whether a snapshot keeps only its own layer, so that it can be filled before its parent is there.
+    /// Whether a snapshot surely keeps only its own layer, so that it can be filled before its parent is there.
     fn keeps_layers_apart(&self) -> bool;
 
     /// How to mount an active snapshot or a view.
@@ -88,19 +128,20 @@ pub trait Snapshotter: Send + Sync {
     /// `Unavailable` from an external snapshotter.
     fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>>;
 
-    /// Makes an active snapshot durable and says what it takes. Blocks for the disk.
+    /// Makes an active snapshot durable and says what it takes; `rebased`: it was made on nothing, and its parents are
+    /// those of now. Sealing once more what was sealed is no error. Blocks for the disk.
     ///
     /// # Errors
     ///
-    /// `ResourceExhausted` or `Unknown` from the disk.
-    fn seal(&self, number: u64) -> Result<Usage>;
+    /// `Unimplemented` when it cannot be rebased; `ResourceExhausted` or `Unknown` from the disk.
+    fn seal(&self, stack: Stack<'_>, rebased: bool) -> Result<Usage>;
 
-    /// What a snapshot takes now; walks its tree.
+    /// What an active snapshot takes now; walks its tree.
     ///
     /// # Errors
     ///
     /// `Unknown` from the disk.
-    fn usage(&self, number: u64) -> Result<Usage>;
+    fn usage(&self, stack: Stack<'_>) -> Result<Usage>;
 
     /// Removes a snapshot; one that is not there is no error.
     ///
@@ -115,4 +156,7 @@ pub trait Snapshotter: Send + Sync {
     ///
     /// `Unknown` from the disk.
     fn numbers(&self) -> Result<BTreeSet<u64>>;
+
+    /// What clients are told about it.
+    fn about(&self) -> About;
 }

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Kind, Mount, Snapshotter, Stack, Usage, usage};
+use super::{About, Kind, Made, Mount, Snapshotter, Stack, Usage, native::numbers, usage};
 use crate::error::{Error, Result};
 
 /// The overlay snapshotter of one instance.
@@ -27,12 +27,12 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Opens the snapshotter below `root`, creating it.
+    /// Opens the snapshotter below `root`, creating it. Every overlay gets the options in `asked` too.
     ///
     /// # Errors
     ///
     /// `Unknown` from the disk; `FailedPrecondition` when the filesystem cannot carry overlays.
-    pub fn open(root: &Path) -> Result<Self> {
+    pub fn open(root: &Path, asked: &[String]) -> Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -41,11 +41,15 @@ impl Overlay {
         require_file_types(root)?;
         // With `index` on, a lower directory could not be shared by mounts that were made in another order.
         let index = Path::new("/sys/module/overlay/parameters/index").exists();
-        let options = if index {
-            vec!["index=off".to_owned()]
-        } else {
-            Vec::new()
-        };
+        let mut options = Vec::new();
+        if index {
+            options.push("index=off".to_owned());
+        }
+        if in_user_namespace()? {
+            // There overlayfs may keep its marks in `user.overlay.` only.
+            options.push("userxattr".to_owned());
+        }
+        options.extend(asked.iter().cloned());
         Ok(Self {
             root: root.to_owned(),
             options,
@@ -79,8 +83,8 @@ impl Overlay {
 }
 
 impl Snapshotter for Overlay {
-    fn create(&self, stack: Stack<'_>) -> Result<()> {
-        self.make(stack).map_err(|source| {
+    fn create(&self, stack: Stack<'_>) -> Result<Made> {
+        self.make(stack).map(|()| Made::Fresh).map_err(|source| {
             let error = Error::io(
                 format!("create snapshot {}", self.directory(stack.number).display()),
                 source,
@@ -127,18 +131,18 @@ impl Snapshotter for Overlay {
         }])
     }
 
-    fn seal(&self, number: u64) -> Result<Usage> {
-        let path = self.directory(number);
+    fn seal(&self, stack: Stack<'_>, _rebased: bool) -> Result<Usage> {
+        let path = self.directory(stack.number);
         // The layer was written by whoever mounted it: only flushing the filesystem covers all of its files.
         let directory =
             fs::File::open(&path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
         rustix::fs::syncfs(&directory)
             .map_err(|source| Error::io(format!("flush the filesystem of {}", path.display()), source))?;
-        self.usage(number)
+        self.usage(stack)
     }
 
-    fn usage(&self, number: u64) -> Result<Usage> {
-        let path = self.directory(number).join("fs");
+    fn usage(&self, stack: Stack<'_>) -> Result<Usage> {
+        let path = self.directory(stack.number).join("fs");
         usage::of(&path).map_err(|source| Error::io(format!("measure {}", path.display()), source))
     }
 
@@ -153,25 +157,28 @@ impl Snapshotter for Overlay {
     }
 
     fn numbers(&self) -> Result<BTreeSet<u64>> {
-        let failed = |source| Error::io(format!("list {}", self.root.display()), source);
-        let mut numbers = BTreeSet::new();
-        for entry in fs::read_dir(&self.root).map_err(failed)? {
-            numbers.extend(
-                entry
-                    .map_err(failed)?
-                    .file_name()
-                    .to_string_lossy()
-                    .parse::<u64>(),
-            );
+        numbers(&self.root)
+    }
+
+    fn about(&self) -> About {
+        About {
+            exports: [("root".to_owned(), self.root.display().to_string())].into(),
+            ..About::default()
         }
-        Ok(numbers)
     }
 }
 
 /// Creates a directory with exactly `mode`, whatever the umask.
-fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+pub(super) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().mode(mode).create(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Whether ids of this process are not all ids of the host.
+fn in_user_namespace() -> Result<bool> {
+    let path = "/proc/self/uid_map";
+    let map = fs::read_to_string(path).map_err(|source| Error::io(format!("read {path}"), source))?;
+    Ok(!map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// overlayfs needs `d_type` in directory entries; without it whiteouts show up as devices.
@@ -196,7 +203,7 @@ mod tests {
     #[test]
     fn mounts_are_those_of_the_stack() {
         let dir = tempfile::tempdir().unwrap();
-        let mut overlay = Overlay::open(dir.path()).unwrap();
+        let mut overlay = Overlay::open(dir.path(), &[]).unwrap();
         overlay.options = vec!["index=off".into()];
         let at = |number: u64, name: &str| format!("{}/{number}/{name}", dir.path().display());
         let mounts = |number, parents: &[u64], kind| {
@@ -205,6 +212,8 @@ mod tests {
                     number,
                     parents,
                     kind,
+                    namespace: "n",
+                    labels: &Default::default(),
                 })
                 .unwrap()
                 .remove(0)

@@ -50,6 +50,33 @@ impl Place<'_> {
         Ok(numbers)
     }
 
+    /// The active snapshot `key`, if it can become the committed `name` on `parent` (empty: on what it has).
+    pub(super) fn committable(
+        &self,
+        txn: &impl Read,
+        name: &str,
+        key: &str,
+        parent: &str,
+    ) -> Result<Snapshot> {
+        if txn.get(SNAPSHOTS, &self.key(name)?)?.is_some() {
+            return Err(Error::already_exists(format!("snapshot {name:?}")));
+        }
+        let row = self.row(txn, key)?;
+        if row.kind() != Kind::Active {
+            return Err(Error::precondition(format!("snapshot {key} is not active")));
+        }
+        if parent.is_empty() || row.parent == parent {
+            return Ok(row);
+        }
+        if !row.parent.is_empty() {
+            return Err(Error::invalid(format!(
+                "cannot change parent of active snapshot {key:?} on commit"
+            )));
+        }
+        self.require_committed(txn, parent)?;
+        Ok(row)
+    }
+
     pub(super) fn put(&self, txn: &mut WriteTxn, key: &str, row: &Snapshot) -> Result<()> {
         txn.put(SNAPSHOTS, &self.key(key)?, row)?;
         if !row.parent.is_empty() {

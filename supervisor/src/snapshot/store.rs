@@ -13,7 +13,7 @@ use wharf_proto::{
     containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove},
 };
 
-use super::{DEFAULT, Info, Kind, Mount, Snapshotter, Stack, Usage, place::Place};
+use super::{About, DEFAULT, Info, Kind, Loaded, Made, Mount, Snapshotter, Stack, Usage, place::Place};
 use crate::{
     error::{Error, Result},
     event,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The label by which a client names the committed snapshot that it wants to make: if that exists, the work is done.
-const TARGET: &str = "containerd.io/snapshot.ref";
+pub(super) const TARGET: &str = "containerd.io/snapshot.ref";
 
 /// The fact that keeps the last number in use.
 const LAST: &str = "snapshot";
@@ -35,6 +35,10 @@ pub struct Store {
     metadata: Arc<metadata::Store>,
     events: Arc<event::Exchange>,
     snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+    /// Those that cannot be used here, and why.
+    skipped: BTreeMap<String, Error>,
+    /// External ones that did not answer yet: what they keep of earlier daemons is not known.
+    unswept: Mutex<BTreeSet<String>>,
     next: AtomicU64,
     /// Numbers that are being made: they have no row yet, and must not be cleaned up.
     making: Mutex<BTreeSet<u64>>,
@@ -65,30 +69,65 @@ impl Store {
     pub fn open(
         metadata: Arc<metadata::Store>,
         events: Arc<event::Exchange>,
-        snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
+        loaded: Loaded,
     ) -> Result<Self> {
-        let mut last = metadata
+        let last = metadata
             .read(|txn| txn.get(META, &Key::new(&[LAST])?))?
             .map_or(0, |row| row.number);
-        for snapshotter in snapshotters.values() {
-            last = last.max(snapshotter.numbers()?.last().copied().unwrap_or(0));
-        }
+        let Loaded {
+            snapshotters,
+            skipped,
+        } = loaded;
         let store = Self {
             metadata,
             events,
+            unswept: Mutex::new(snapshotters.keys().cloned().collect()),
             snapshotters,
+            skipped,
             next: AtomicU64::new(last + 1),
             making: Mutex::default(),
         };
         for name in store.snapshotters.keys() {
-            store.cleanup(name)?;
+            match store.sweep(name) {
+                // An external one may come later; what it keeps is looked at before it is used.
+                Err(error) if error.kind() == crate::Kind::Unavailable => {
+                    tracing::warn!(snapshotter = name, %error, "snapshotter cannot be reached");
+                }
+                other => other?,
+            }
         }
         Ok(store)
     }
 
-    /// The names of the snapshotters.
-    pub fn snapshotters(&self) -> impl Iterator<Item = &str> {
-        self.snapshotters.keys().map(String::as_str)
+    /// The snapshotters: their names with what is told about them, or why they cannot be used here.
+    pub fn snapshotters(&self) -> impl Iterator<Item = (&str, std::result::Result<About, &Error>)> {
+        let usable = self
+            .snapshotters
+            .iter()
+            .map(|(name, driver)| (name.as_str(), Ok(driver.about())));
+        let skipped = self
+            .skipped
+            .iter()
+            .map(|(name, error)| (name.as_str(), Err(error)));
+        usable.chain(skipped)
+    }
+
+    /// Looks, once, at what a snapshotter keeps of earlier daemons: no number is used twice, and leftovers go.
+    fn sweep(&self, name: &str) -> Result<()> {
+        let waits =
+            |set: &Mutex<BTreeSet<String>>| set.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
+        if !waits(&self.unswept) {
+            return Ok(());
+        }
+        let kept = self.driver(name)?.numbers()?;
+        self.next
+            .fetch_max(kept.last().copied().unwrap_or(0) + 1, Ordering::Relaxed);
+        self.cleanup(name)?;
+        self.unswept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
+        Ok(())
     }
 
     /// Makes a writable snapshot on `parent` (empty: on nothing), adds it to the scope's lease and says how to mount it.
@@ -147,6 +186,7 @@ impl Store {
         place.key(key)?;
         identifier::validate_labels(&labels)?;
         identifier::drop_empty(&mut labels);
+        self.sweep(place.name)?;
         self.refuse_existing(scope, &place, key, labels.get(TARGET))?;
         let parents = self.metadata.read(|txn| {
             place.require_committed(txn, parent)?;
@@ -157,14 +197,18 @@ impl Store {
             number: making.number,
             parents: &parents,
             kind,
+            namespace: place.namespace,
+            labels: &labels,
         };
-        place.driver.create(stack)?;
+        if let Made::Existing(usage) = place.driver.create(stack)? {
+            return Err(self.adopt(scope, &place, stack.number, parent, labels, usage));
+        }
         let now = Some(time::now());
         let row = Snapshot {
             number: stack.number,
             parent: parent.to_owned(),
             kind: kind.into(),
-            labels,
+            labels: labels.clone(),
             created_at: now,
             updated_at: now,
             ..Snapshot::default()
@@ -195,6 +239,53 @@ impl Store {
                 Ok(()) => Err(error),
                 Err(second) => Err(error.context(second)),
             },
+        }
+    }
+
+    /// Takes a snapshot into the namespace that an external snapshotter had already; says so to who wanted to make it.
+    fn adopt(
+        &self,
+        scope: &Scope,
+        place: &Place<'_>,
+        number: u64,
+        parent: &str,
+        labels: Labels,
+        usage: Usage,
+    ) -> Error {
+        let Some(target) = labels.get(TARGET).cloned() else {
+            return Error::new(
+                crate::Kind::Unknown,
+                "snapshot without a target exists in the snapshotter",
+            );
+        };
+        let now = Some(time::now());
+        let row = Snapshot {
+            number,
+            parent: parent.to_owned(),
+            kind: Kind::Committed.into(),
+            labels,
+            created_at: now,
+            updated_at: now,
+            size: usage.size,
+            inodes: usage.inodes,
+        };
+        let stored = self.metadata.write(Commit::Durable, |txn| {
+            lease::hold(txn, scope, &lease::snapshots(place.name), &target)?;
+            if txn.get(SNAPSHOTS, &place.key(&target)?)?.is_some() {
+                return Ok(false);
+            }
+            place.require_committed(txn, parent)?;
+            namespace::ensure(txn, place.namespace)?;
+            place.put(txn, &target, &row).map(|()| true)
+        });
+        let error = match stored {
+            Ok(true) => return Error::already_exists(format!("target snapshot {target:?} from snapshotter")),
+            Ok(false) => Error::already_exists(format!("target snapshot {target:?}")),
+            Err(error) => error,
+        };
+        match place.driver.remove(number) {
+            Ok(()) => error,
+            Err(second) => error.context(second),
         }
     }
 
@@ -249,6 +340,8 @@ impl Store {
             number: row.number,
             parents: &parents,
             kind: row.kind(),
+            namespace: place.namespace,
+            labels: &row.labels,
         })
     }
 
@@ -290,50 +383,62 @@ impl Store {
         })
     }
 
-    /// Turns the active snapshot `key` into the committed `name` with `labels`, durably, its files included.
+    /// Turns the active snapshot `key` into the committed `name` with `labels`, durably, its files included. One that was
+    /// made on nothing gets `parent` as its parent, if that is not empty.
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` for `name`; `NotFound`; `FailedPrecondition` when `key` is not active.
+    /// `AlreadyExists` for `name`; `NotFound`; `FailedPrecondition` when `key` is not active; `InvalidArgument` for another
+    /// parent than it has.
     pub fn commit(
         &self,
         scope: &Scope,
         snapshotter: &str,
         name: &str,
         key: &str,
+        parent: &str,
         mut labels: Labels,
     ) -> Result<()> {
         let place = self.place(scope, snapshotter)?;
         identifier::validate_labels(&labels)?;
         identifier::drop_empty(&mut labels);
-        let active = |txn: &dyn Fn(&str) -> Result<Snapshot>, exists: bool| {
-            if exists {
-                return Err(Error::already_exists(format!("snapshot {name:?}")));
-            }
-            let row = txn(key)?;
-            if row.kind() == Kind::Active {
-                Ok(row)
-            } else {
-                Err(Error::precondition(format!("snapshot {key} is not active")))
-            }
-        };
-        let before = self.metadata.read(|txn| {
-            let exists = txn.get(SNAPSHOTS, &place.key(name)?)?.is_some();
-            active(&|key| place.row(txn, key), exists)
+        let (before, parents) = self.metadata.read(|txn| {
+            let row = place.committable(txn, name, key, parent)?;
+            let parents = place.chain(
+                txn,
+                if row.parent.is_empty() {
+                    parent
+                } else {
+                    &row.parent
+                },
+            )?;
+            Ok((row, parents))
         })?;
-        let usage = place.driver.seal(before.number)?;
+        let rebased = before.parent.is_empty() && !parent.is_empty();
+        let stack = Stack {
+            number: before.number,
+            parents: &parents,
+            kind: Kind::Active,
+            namespace: place.namespace,
+            labels: &labels,
+        };
+        let usage = place.driver.seal(stack, rebased)?;
         self.metadata.write(Commit::Durable, |txn| {
-            let exists = txn.get(SNAPSHOTS, &place.key(name)?)?.is_some();
-            let old = active(&|key| place.row(txn, key), exists)?;
+            let old = place.committable(txn, name, key, parent)?;
             let now = Some(time::now());
             let row = Snapshot {
                 kind: Kind::Committed.into(),
-                labels,
+                parent: if rebased {
+                    parent.to_owned()
+                } else {
+                    old.parent.clone()
+                },
+                labels: labels.clone(),
                 created_at: now,
                 updated_at: now,
                 size: usage.size,
                 inodes: usage.inodes,
-                ..old.clone()
+                ..old
             };
             place.delete(txn, key, &old)?;
             place.put(txn, name, &row)?;
@@ -437,13 +542,23 @@ impl Store {
     /// `NotFound`.
     pub fn usage(&self, scope: &Scope, snapshotter: &str, key: &str) -> Result<Usage> {
         let place = self.place(scope, snapshotter)?;
-        let row = self.metadata.read(|txn| place.row(txn, key))?;
+        let (row, parents) = self.metadata.read(|txn| {
+            let row = place.row(txn, key)?;
+            let parents = place.chain(txn, &row.parent)?;
+            Ok((row, parents))
+        })?;
         match row.kind() {
             Kind::Committed => Ok(Usage {
                 size: row.size,
                 inodes: row.inodes,
             }),
-            Kind::Active => place.driver.usage(row.number),
+            Kind::Active => place.driver.usage(Stack {
+                number: row.number,
+                parents: &parents,
+                kind: Kind::Active,
+                namespace: place.namespace,
+                labels: &row.labels,
+            }),
             Kind::View | Kind::Unknown => Ok(Usage::default()),
         }
     }
@@ -468,13 +583,16 @@ impl Store {
                 used.insert(row.number);
             }
         }
+        // Children before their parents, which were made before them. What cannot be removed keeps nothing else from it.
+        let mut outcome = Ok(());
         for number in kept
             .iter()
+            .rev()
             .filter(|number| !used.contains(number) && !making.contains(number))
         {
-            driver.remove(*number)?;
+            outcome = outcome.and(driver.remove(*number));
         }
-        Ok(())
+        outcome
     }
 
     fn driver(&self, name: &str) -> Result<&dyn Snapshotter> {

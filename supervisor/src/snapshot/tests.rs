@@ -13,14 +13,12 @@ struct Fixture {
 
 fn open(directory: tempfile::TempDir) -> Fixture {
     let metadata = metadata::Store::open(directory.path()).unwrap();
-    let overlay = overlay::Overlay::open(&directory.path().join("overlay")).unwrap();
-    let snapshotters = BTreeMap::from([(DEFAULT.to_owned(), Arc::new(overlay) as Arc<dyn Snapshotter>)]);
-    let store = Store::open(
-        Arc::clone(&metadata),
-        Arc::new(event::Exchange::new()),
-        snapshotters,
-    )
-    .unwrap();
+    let overlay = overlay::Overlay::open(&directory.path().join("overlay"), &[]).unwrap();
+    let loaded = Loaded {
+        snapshotters: BTreeMap::from([(DEFAULT.to_owned(), Arc::new(overlay) as Arc<dyn Snapshotter>)]),
+        skipped: BTreeMap::new(),
+    };
+    let store = Store::open(Arc::clone(&metadata), Arc::new(event::Exchange::new()), loaded).unwrap();
     Fixture {
         directory,
         metadata,
@@ -38,7 +36,7 @@ impl Fixture {
     }
 
     fn commit(&self, name: &str, key: &str) -> Result<()> {
-        self.store.commit(&a(), "", name, key, Labels::new())
+        self.store.commit(&a(), "", name, key, "", Labels::new())
     }
 
     /// A committed snapshot `name` on `parent`.
@@ -197,7 +195,7 @@ fn what_is_made_under_a_lease_is_held_by_it() {
     };
     f.store.prepare(&scope, "", "k", "", Labels::new()).unwrap();
     assert_eq!(held(), ["k"]);
-    f.store.commit(&scope, "", "c", "k", Labels::new()).unwrap();
+    f.store.commit(&scope, "", "c", "k", "", Labels::new()).unwrap();
     assert_eq!(held(), ["c"]);
     let target = Labels::from([("containerd.io/snapshot.ref".to_owned(), "c".to_owned())]);
     assert_eq!(
@@ -260,4 +258,24 @@ fn a_snapshot_made_apart_is_put_on_its_parent_later() {
         onto("top", "base").unwrap_err().kind(),
         ErrorKind::FailedPrecondition
     );
+}
+
+#[test]
+fn what_was_made_on_nothing_can_get_a_parent_at_its_commit() {
+    let f = fixture();
+    f.layer("base", "");
+    f.layer("other", "");
+    f.prepare("k", "").unwrap();
+    let commit =
+        |name: &str, key: &str, parent: &str| f.store.commit(&a(), "", name, key, parent, Labels::new());
+    assert_eq!(kind(commit("top", "k", "none")), Some(ErrorKind::NotFound));
+    commit("top", "k", "base").unwrap();
+    assert_eq!(f.store.stat(&a(), "", "top").unwrap().parent, "base");
+    assert_eq!(
+        kind(f.store.remove(&a(), "", "base")),
+        Some(ErrorKind::FailedPrecondition)
+    );
+    f.prepare("k", "top").unwrap();
+    assert_eq!(kind(commit("x", "k", "other")), Some(ErrorKind::InvalidArgument));
+    commit("x", "k", "top").unwrap();
 }

@@ -1,6 +1,11 @@
 //! How much of the disk a directory takes: like `du`, every inode once.
 
-use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::Usage;
 
@@ -30,6 +35,65 @@ pub fn of(root: &Path) -> io::Result<Usage> {
                 entries => {
                     for entry in entries? {
                         pending.push(entry?.path());
+                    }
+                }
+            }
+        }
+    }
+    Ok(usage)
+}
+
+/// As [`of`], but what is the same in `parent`, of which `root` was made without copying, is not counted.
+///
+/// # Errors
+///
+/// The disk's.
+pub fn beyond(root: &Path, parent: Option<&Path>) -> io::Result<Usage> {
+    let Some(parent) = parent else { return of(root) };
+    let mut usage = Usage::default();
+    let mut seen = BTreeSet::new();
+    // Paths from the root, and whether the parent may have them.
+    let mut pending = vec![(PathBuf::new(), true)];
+    while let Some((path, shared)) = pending.pop() {
+        let metadata = match fs::symlink_metadata(root.join(&path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let before = match shared.then(|| fs::symlink_metadata(parent.join(&path))) {
+            Some(Ok(before)) => Some(before),
+            Some(Err(error))
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(error);
+            }
+            _ => None,
+        };
+        let identity = |metadata: &fs::Metadata| {
+            (
+                metadata.ino(),
+                metadata.mode(),
+                metadata.ctime(),
+                metadata.ctime_nsec(),
+            )
+        };
+        let same = before
+            .as_ref()
+            .is_some_and(|before| identity(before) == identity(&metadata));
+        let repeated = metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert(metadata.ino());
+        if !same && !repeated {
+            usage.inodes += 1;
+            usage.size += metadata.blocks() * 512;
+        }
+        if metadata.is_dir() {
+            let shared = before.is_some_and(|before| before.is_dir());
+            match fs::read_dir(root.join(&path)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                entries => {
+                    for entry in entries? {
+                        pending.push((path.join(entry?.file_name()), shared));
                     }
                 }
             }

@@ -29,6 +29,7 @@ mod exit_record;
 mod fork_server;
 mod handle;
 mod inbox;
+mod info;
 mod ledger;
 mod monitor;
 mod reconcile;
@@ -53,6 +54,7 @@ pub use create::Create;
 pub use handle::{Exit, Task};
 pub use inbox::Inbox;
 pub use shim::STATE as STATE_TIMEOUT;
+pub use unmount::mounts_below;
 
 use crate::config::Config;
 use crate::error::{Error, Result};

@@ -183,7 +183,7 @@ impl Invocation<'_> {
 }
 
 /// Feeds, drains and reaps `child`.
-async fn finish(
+pub(super) async fn finish(
     mut child: Child,
     input: Option<Vec<u8>>,
     output: impl AsyncRead + Unpin,

@@ -57,7 +57,7 @@ impl Machine {
             state: at("state"),
             address: at("d.sock"),
             shim: Some(at("shim")),
-            registry: crate::config::Registry::default(),
+            ..Config::default()
         };
         let shim = Arc::new(FakeShim {
             path: at("shim.sock"),

@@ -46,6 +46,19 @@ fn last_below(path: &Path) -> Result<Option<PathBuf>> {
         .last())
 }
 
+/// The mounts at and below `path`, in the order they were made.
+///
+/// # Errors
+///
+/// `Unknown`: the mount table cannot be read.
+pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
+    let table =
+        fs::read("/proc/self/mountinfo").map_err(|error| Error::io("read /proc/self/mountinfo", error))?;
+    Ok(mount_points(&table)
+        .filter(|mount| mount.starts_with(path))
+        .collect())
+}
+
 /// The mount points of a `mountinfo` table, in its order.
 fn mount_points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
     table

@@ -1,0 +1,134 @@
+//! The system calls that neither std nor rustix offers as safe functions. The only place of this crate with `unsafe`.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::AsRawFd as _;
+
+use rustix::{
+    fd::OwnedFd,
+    io::{Errno, Result},
+    ioctl::{Setter, ioctl, opcode},
+    thread::UnshareFlags,
+};
+
+/// Gives the calling thread a mount namespace and a working directory of its own. To be called by a thread that ends soon:
+/// what it mounts (after making `/` private) is gone with it.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn own_mount_namespace() -> Result<()> {
+    // SAFETY: file descriptors stay shared (no CLONE_FILES), which is what owned descriptors rely on. The working directory
+    // and the mounts of this thread alone are concerned, and no memory.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
+}
+
+/// The type of btrfs's ioctls.
+const BTRFS: u8 = 0x94;
+/// The longest name that they take, with its NUL.
+const NAME: usize = 4040;
+/// `BTRFS_SUBVOL_RDONLY`.
+const READ_ONLY: u64 = 1 << 1;
+
+/// `struct btrfs_ioctl_vol_args`.
+#[repr(C)]
+struct Volume {
+    fd: i64,
+    name: [u8; 4088],
+}
+
+/// `struct btrfs_ioctl_vol_args_v2`.
+#[repr(C)]
+struct Snapshot {
+    fd: i64,
+    transaction: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; NAME],
+}
+
+/// A name of one component, ended by a NUL.
+fn component<const SIZE: usize>(name: &[u8]) -> Result<[u8; SIZE]> {
+    let mut field = [0; SIZE];
+    if name.is_empty() || name.len() >= SIZE || name.contains(&b'/') || name.contains(&0) {
+        return Err(Errno::INVAL);
+    }
+    field[..name.len()].copy_from_slice(name);
+    Ok(field)
+}
+
+/// Makes an empty subvolume `name` in `directory` (`BTRFS_IOC_SUBVOL_CREATE`).
+///
+/// # Errors
+///
+/// `EEXIST`, `ENOSPC`, `ENOTTY` when `directory` is not on btrfs.
+pub fn btrfs_create(directory: &OwnedFd, name: &[u8]) -> Result<()> {
+    let volume = Volume {
+        fd: 0,
+        name: component(name)?,
+    };
+    // SAFETY: the ioctl reads one `btrfs_ioctl_vol_args`, which `Volume` is laid out as (checked in the tests), and keeps no
+    // pointer to it.
+    unsafe {
+        ioctl(
+            directory,
+            Setter::<{ opcode::write::<Volume>(BTRFS, 14) }, _>::new(volume),
+        )
+    }
+}
+
+/// Makes a subvolume `name` in `directory` with the contents of the subvolume `source` (`BTRFS_IOC_SNAP_CREATE_V2`).
+///
+/// # Errors
+///
+/// As [`btrfs_create`]; `EINVAL` when `source` is no subvolume.
+pub fn btrfs_snapshot(directory: &OwnedFd, name: &[u8], source: &OwnedFd, read_only: bool) -> Result<()> {
+    let snapshot = Snapshot {
+        fd: source.as_raw_fd().into(),
+        transaction: 0,
+        flags: if read_only { READ_ONLY } else { 0 },
+        unused: [0; 4],
+        name: component(name)?,
+    };
+    // SAFETY: the ioctl reads one `btrfs_ioctl_vol_args_v2`, which `Snapshot` is laid out as (checked in the tests), and keeps
+    // no pointer to it; `source` is open during the call.
+    unsafe {
+        ioctl(
+            directory,
+            Setter::<{ opcode::write::<Snapshot>(BTRFS, 23) }, _>::new(snapshot),
+        )
+    }
+}
+
+/// Removes the subvolume `name` in `directory` with all files in it (`BTRFS_IOC_SNAP_DESTROY`).
+///
+/// # Errors
+///
+/// `ENOENT`; `ENOTEMPTY` when other subvolumes lie in it; `EINVAL` when it is none.
+pub fn btrfs_destroy(directory: &OwnedFd, name: &[u8]) -> Result<()> {
+    let volume = Volume {
+        fd: 0,
+        name: component(name)?,
+    };
+    // SAFETY: as in `btrfs_create`.
+    unsafe {
+        ioctl(
+            directory,
+            Setter::<{ opcode::write::<Volume>(BTRFS, 15) }, _>::new(volume),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_laid_out_as_the_kernel_reads_them() {
+        assert_eq!(size_of::<Volume>(), 4096);
+        assert_eq!(size_of::<Snapshot>(), 4096);
+        assert_eq!(std::mem::offset_of!(Snapshot, name), 56);
+        assert!(component::<8>(b"12345678").is_err());
+        assert!(component::<8>(b"a/b").is_err());
+    }
+}
