@@ -186,6 +186,9 @@ fn settle(daemon: &Daemon, scope: &Scope, layer: &Layer, filled: &Filled) -> Res
     daemon
         .snapshots
         .rebase(scope, snapshotter, &filled.key, parent.as_str())?;
+    if implied.is_empty() {
+        return Ok(());
+    }
     let mounts = daemon.snapshots.mounts(scope, snapshotter, &filled.key)?;
     layer::settle(layer::prepare(&mounts)?.target, implied)
 }

@@ -104,6 +104,13 @@ pub(crate) struct Implied {
     directories: HashMap<u64, Vec<u8>>,
 }
 
+impl Implied {
+    /// Whether the layer brings all that it needs.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.root && self.directories.is_empty()
+    }
+}
+
 /// Gives what `implied` names in the upper directory of `target` the attributes of what it covers. Blocks.
 ///
 /// # Errors

@@ -253,21 +253,24 @@ impl Fetcher {
         }
     }
 
-    /// The label that says where a blob was seen: key, and the repository.
     fn origin(&self) -> Option<(String, String)> {
-        let Source::Registry(client) = &self.source else {
-            return None;
-        };
-        let reference = client.reference();
-        let host = reference
-            .host()
-            .rsplit_once(':')
-            .map_or(reference.host(), |(host, _port)| host);
-        Some((
-            format!("containerd.io/distribution.source.{host}"),
-            reference.repository().to_owned(),
-        ))
+        match &self.source {
+            Source::Registry(client) => Some(origin(client.reference())),
+            Source::Local => None,
+        }
     }
+}
+
+/// The label that says where a blob was seen: key, and the repository.
+pub(super) fn origin(reference: &registry::Reference) -> (String, String) {
+    let host = reference
+        .host()
+        .rsplit_once(':')
+        .map_or(reference.host(), |(host, _port)| host);
+    (
+        format!("containerd.io/distribution.source.{host}"),
+        reference.repository().to_owned(),
+    )
 }
 
 fn wrong_size(wanted: &Descriptor, found: u64) -> Error {
@@ -278,7 +281,7 @@ fn wrong_size(wanted: &Descriptor, found: u64) -> Error {
 }
 
 /// Adds labels to a blob, and the repository to those it was seen in.
-fn label(
+pub(super) fn label(
     daemon: &Daemon,
     scope: &Scope,
     digest: &Digest,

@@ -1,4 +1,4 @@
-//! Transfers: pull and import as one leased operation with progress, down to unpacked snapshots and image records.
+//! Transfers: pull, push and import as one leased operation with progress, down to unpacked snapshots and image records.
 //!
 //! ```text
 //! registry ─ resolve ─┐                                       ┌─► layers, all at the same time ─► content ─┐
@@ -15,7 +15,7 @@
 //! - Two transfers of one blob or layer at the same time do the work once.
 //! - Documents that are both an index and a manifest are refused (CVE-2021-41190).
 //!
-//! Push and export are not here yet; the service refuses them by name.
+//! Export is not here yet; the service refuses it by name.
 
 mod descriptor;
 mod destination;
@@ -28,6 +28,7 @@ mod lock;
 mod operation;
 mod platform;
 mod progress;
+mod push;
 mod stream;
 mod unpack;
 
@@ -41,6 +42,7 @@ pub(crate) use destination::{Destination, Name};
 pub(crate) use operation::{import, pull, tag};
 pub(crate) use platform::Platform;
 pub(crate) use progress::Progress;
+pub(crate) use push::push;
 pub(crate) use stream::{Stream, Streams, read_bytes};
 pub(crate) use unpack::Unpack;
 

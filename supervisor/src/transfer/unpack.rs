@@ -2,6 +2,7 @@
 //! others, and becomes a snapshot when the one below it is one.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -308,14 +309,19 @@ async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Out
             .as_ref()
             .is_none_or(|platform| wish.platform.score(platform).is_some())
     };
-    let plans: Arc<[Plan]> = wishes
+    // Two wishes for one snapshotter are one: the layers are the same.
+    let snapshotters: BTreeSet<&str> = wishes
         .iter()
         .filter(fits)
-        .map(|wish| Plan {
-            snapshotter: match wish.snapshotter.as_str() {
-                "" => snapshot::DEFAULT.to_owned(),
-                named => named.to_owned(),
-            },
+        .map(|wish| match wish.snapshotter.as_str() {
+            "" => snapshot::DEFAULT,
+            named => named,
+        })
+        .collect();
+    let plans: Arc<[Plan]> = snapshotters
+        .into_iter()
+        .map(|snapshotter| Plan {
+            snapshotter: snapshotter.to_owned(),
             chain: document::chain_ids(&diff_ids),
             diff_ids: diff_ids.clone(),
         })
