@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use wharf_runtime::checkpoint::RestoreOptions;
 use wharf_runtime::foreground::Foreground;
+use wharf_runtime::spec::oci::Linux;
 use wharf_runtime::{Container, Error, Stdio, spec};
 
 use super::criu::{CriuFlags, quote, warn_without_privileges};
@@ -84,7 +85,9 @@ fn restore(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(!arguments.no_subreaper)?;
-    options.stdio = foreground.stdio(terminal)?;
+    let linux = spec.oci().linux.as_ref();
+    let root = linux.and_then(Linux::root_outside);
+    options.stdio = foreground.stdio(terminal, root)?;
     let mut container = environment.runtime.restore_as(options, &spec)?;
     environment.log.warnings(&container.take_warnings());
     let attached = attach(&mut foreground, &mut container);
