@@ -197,10 +197,7 @@ fn what_is_no_configuration_is_refused() {
     );
     std::fs::create_dir(empty.path().join(CONFIG_FILE)).unwrap();
     let directory = load(empty.path()).unwrap_err().to_string();
-    assert!(
-        directory.ends_with("config.json: no regular file"),
-        "{directory}"
-    );
+    assert!(directory.ends_with("config.json: no regular file"), "{directory}");
     std::fs::remove_dir(empty.path().join(CONFIG_FILE)).unwrap();
     let large = std::fs::File::create(empty.path().join(CONFIG_FILE)).unwrap();
     large.set_len(MAX_CONFIG_BYTES + 1).unwrap();
