@@ -366,7 +366,7 @@ mod tests {
         fields
     }
 
-    fn find<'a>(fields: &'a [(u32, String)], number: u32) -> Vec<&'a str> {
+    fn find(fields: &[(u32, String)], number: u32) -> Vec<&str> {
         let of = fields.iter().filter(|(field, _)| *field == number);
         of.map(|(_, value)| value.as_str()).collect()
     }
