@@ -74,9 +74,34 @@ exec /bin/busybox switch_root /new /lib/systemd/systemd
 ///
 /// QEMU or the kernel package cannot be had, the guest does not end within `limit`, or the script fails.
 pub fn run_in_guest(scratch: &Scratch, programs: &[&Path], script: &str, limit: Duration) -> String {
+    in_memory(scratch, &[], programs, script, limit)
+}
+
+/// As [`run_in_guest`], with nf_tables in the kernel.
+///
+/// # Panics
+///
+/// As [`run_in_guest`].
+pub fn run_in_guest_with_filters(
+    scratch: &Scratch,
+    programs: &[&Path],
+    script: &str,
+    limit: Duration,
+) -> String {
+    // They are loaded by name, and one needs another: whichever was too early is loaded by the script.
+    let load = kernel::FILTER_MODULES.map(|module| format!("insmod /lib/{module} 2>/dev/null; "));
+    let script = format!("{}\n{script}", load.concat());
+    in_memory(scratch, &kernel::FILTER_MODULES, programs, &script, limit)
+}
+
+fn in_memory(scratch: &Scratch, more: &[&str], programs: &[&Path], script: &str, limit: Duration) -> String {
     let home = scratch.directory("guest");
     let kernel = kernel::unpacked();
-    let modules = [kernel.join("overlay.ko")];
+    let modules = ["overlay.ko"]
+        .iter()
+        .chain(more)
+        .map(|module| kernel.join(module));
+    let modules: Vec<PathBuf> = modules.collect();
     let inits = [("init", FIRST_INIT), ("second", SECOND_INIT)];
     let initramfs = initramfs(&home, &modules, &inits, programs, script);
     boot(&home, &kernel, &initramfs, None, limit)

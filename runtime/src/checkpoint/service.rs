@@ -286,11 +286,17 @@ impl Running {
         let mut packet = vec![0; MAX_PACKET_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let mut was_reset = false;
         let received = loop {
             let mut parts = [IoSliceMut::new(&mut packet)];
-            match recvmsg(&self.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            match recvmsg(&self.socket, &mut parts, &mut ancillary, flags) {
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Err(Unheard("ended without an answer".into())),
+                // It ended without having read everything. What it had said before is still to be heard.
+                Err(rustix::io::Errno::CONNRESET) if !was_reset => was_reset = true,
+                Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::AGAIN) => {
+                    return Err(Unheard("ended without an answer".into()));
+                }
                 answer => break answer.map_err(failed)?,
             }
         };
@@ -321,9 +327,7 @@ impl Running {
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno),
-                Ok(_) if fds.first().is_some_and(|socket| socket.revents().is_empty()) => {
-                    return Err(rustix::io::Errno::CONNRESET);
-                }
+                // At its end there is what it has said before, or nothing.
                 Ok(_) => return Ok(()),
             }
         }
@@ -409,7 +413,7 @@ mod tests {
     /// An answer as a shell can write it, to descriptor 3.
     fn answering(bytes: &str) -> Result<Criu, Error> {
         let (_home, path) = script(&format!(
-            "#!/bin/sh\ntest \"$*\" = 'swrk 3' && printf '{bytes}' >&3\n"
+            "#!/bin/sh\nhead -c 1 <&3 >/dev/null\ntest \"$*\" = 'swrk 3' && printf '{bytes}' >&3\n"
         ));
         Criu::find(Some(&path))
     }
@@ -434,7 +438,9 @@ mod tests {
 
     #[test]
     fn an_answer_has_an_end() {
-        let (_home, path) = script("#!/bin/sh\nhead -c 100000 /dev/zero >&3\n");
+        let (_home, path) = script(
+            "#!/bin/sh\nhead -c 1 <&3 >/dev/null\nexec dd if=/dev/zero bs=100000 count=1 >&3 2>/dev/null\n",
+        );
         let error = Criu::find(Some(&path)).unwrap_err().to_string();
         assert!(
             error.ends_with("says more than an answer has room for"),
@@ -448,7 +454,7 @@ mod tests {
         let answer = |features: &str| {
             let (home, path) = script("");
             let text = format!(
-                "#!/bin/sh\nif mkdir {}/asked 2>/dev/null; then \
+                "#!/bin/sh\nhead -c 1 <&3 >/dev/null\nif mkdir {}/asked 2>/dev/null; then \
                  printf '\\010\\012\\020\\001\\122\\004\\010\\003\\020\\021' >&3; else printf '{features}' >&3; fi\n",
                 home.path().display()
             );

@@ -142,7 +142,10 @@ impl Asked {
             }
         }
         if self.no_new_privileges && field("NoNewPrivs") != Some("1") {
-            return Err("it may gain privileges, which process.noNewPrivileges forbids".into());
+            return Err(
+                "it may gain privileges, which process.noNewPrivileges forbids, and older versions of criu forget"
+                    .into(),
+            );
         }
         if self.filter && field("Seccomp") != Some("2") {
             return Err("it has no system call filter, which linux.seccomp asks for".into());

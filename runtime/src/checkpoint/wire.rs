@@ -82,10 +82,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Text for people: what is no text in it is replaced, and a line's end is a blank.
+    /// Text for people: what is no text in it is replaced, and a line's end inside is a blank.
     pub(super) fn text(self) -> Option<String> {
         let text = String::from_utf8_lossy(self.message()?);
-        Some(text.replace(char::is_control, " "))
+        Some(text.trim().replace(char::is_control, " "))
     }
 }
 
