@@ -125,6 +125,8 @@ fn sizes<'a>(runtimes: impl Iterator<Item = &'a Runtime>) {
 fn floor(scratch: &Scratch, bundle: &Path) -> Result<Candidate<'static>> {
     let program = compile(scratch, "floor", include_str!("floor.c"))?;
     let (rootfs, groups) = (bundle.join("rootfs"), groups()?);
+    // Where those of the others are.
+    let states = scratch.directory("state/floor");
     let prefix = scratch.unique().to_string();
     Ok(Candidate {
         name: "the system calls alone, in C".into(),
@@ -132,6 +134,7 @@ fn floor(scratch: &Scratch, bundle: &Path) -> Result<Candidate<'static>> {
             let mut command = Command::new(&program);
             command
                 .arg(&rootfs)
+                .arg(&states)
                 .arg(format!("{prefix}-floor-{round}"))
                 .args(&groups)
                 .args(["--", "/bin/true"]);
