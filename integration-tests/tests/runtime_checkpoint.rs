@@ -257,15 +257,6 @@ fn flags_are_checked_before_anything_is_done() {
     );
 }
 
-/// The shared libraries of a program, and the loader of them.
-fn libraries(program: &Path) -> Vec<PathBuf> {
-    let listed = run(Command::new("ldd").arg(program)).ok();
-    let paths = listed
-        .lines()
-        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    paths.map(PathBuf::from).collect()
-}
-
 /// In a guest with Debian's criu and `/bundle`; `ticks` waits until the container's counter in a file has gone on.
 fn in_guest(script: &str) -> String {
     let scratch = Scratch::new();
@@ -282,18 +273,11 @@ fn in_guest(script: &str) -> String {
     });
     let mut programs = vec![binaries::ours("wharf-runtime"), home.join("config.json")];
     // criu packs what is in a tmpfs with flags that busybox does not know.
-    for peer in ["criu", "tar"].map(binaries::peer) {
-        programs.extend(libraries(&peer));
-        programs.push(peer);
-    }
-    programs.sort();
-    programs.dedup();
+    programs.extend(["criu", "tar"].map(binaries::peer));
     let programs: Vec<&Path> = programs.iter().map(PathBuf::as_path).collect();
     let prelude = r#"
 set -e
-mkdir -p /lib64 /bundle/rootfs/bin /bundle/rootfs/proc /bundle/rootfs/sys /bundle/rootfs/dev /bundle/rootfs/tmp
-mv /job/ld-linux-*.so.* /lib64/
-export LD_LIBRARY_PATH=/job
+mkdir -p /bundle/rootfs/bin /bundle/rootfs/proc /bundle/rootfs/sys /bundle/rootfs/dev /bundle/rootfs/tmp
 cp /bin/busybox /bundle/rootfs/bin/
 for name in sh sleep cat; do ln -s busybox /bundle/rootfs/bin/$name; done
 cp /job/config.json /bundle/

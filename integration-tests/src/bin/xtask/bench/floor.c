@@ -82,7 +82,7 @@ static void make_group(const char *above, const char *id) {
             CHECK(write(fd, devices[i], strlen(devices[i])));
         close(fd);
     }
-    if (strstr(above, "/unified")) {
+    if (strstr(above, "/unified") || strcmp(above, "/sys/fs/cgroup") == 0) {
         unified = count;
         CHECK(tasks[count] = open(group, O_PATH | O_DIRECTORY | O_CLOEXEC));
     } else {

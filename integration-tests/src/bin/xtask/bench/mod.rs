@@ -6,6 +6,7 @@
 mod ctr;
 mod engine;
 mod fleet;
+mod guest;
 mod measure;
 mod parallel;
 mod peers;
@@ -30,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH")]
     runc: Vec<PathBuf>,
     /// Only this comparison
-    #[arg(value_parser = ["runtime", "engine", "fleet", "ctr", "pull"])]
+    #[arg(value_parser = ["runtime", "guest", "engine", "fleet", "ctr", "pull"])]
     only: Option<String>,
 }
 
@@ -55,6 +56,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     integration_tests::binaries::use_directory(programs("release")?);
     if wanted("runtime") {
         runtime::compare_runtimes(arguments.rounds, &arguments.runc)?;
+    }
+    if wanted("guest") {
+        guest::compare_in_guest(arguments.rounds, &arguments.runc)?;
     }
     if wanted("engine") {
         engine::compare_engines(arguments.rounds)?;
