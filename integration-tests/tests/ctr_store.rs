@@ -287,6 +287,36 @@ fn images_and_containers_answer_the_same() {
 }
 
 #[test]
+fn other_snapshotters_and_layers_answer_the_same() {
+    let mut pair = Pair::start();
+    let archive = pair.scratch.join("image.tar");
+    two_layers(&pair.scratch, &archive);
+    pair.file("image.tar", &fs::read(archive).expect("read an archive"));
+    let plugin =
+        "ctr plugins ls type==io.containerd.snapshotter.v1 | tr -s ' ' | grep -vE ' aufs | btrfs ' | sort";
+    // What a container gets of its runtime is not what this is about.
+    let change = "mkdir mnt; ctr snapshots --snapshotter native prepare k $(ctr snapshots --snapshotter native ls | grep Committed | tail -1 | cut -d' ' -f1) > /dev/null; \
+                  $(ctr snapshots --snapshotter native mounts mnt k); touch -d @1000 mnt/new; rm mnt/come; umount mnt";
+    pair.agree(&[
+        plugin,
+        "ctr images import --snapshotter native --base-name docker.io/library/t image.tar",
+        "ctr snapshots --snapshotter native ls | sort; ctr snapshots ls; ctr snapshots --snapshotter native tree | sort",
+        "ctr images mount --snapshotter native docker.io/library/t:1 m > /dev/null; ls m; ctr images unmount --snapshotter native --rm m; ls m",
+        "ctr images mount --snapshotter native --rw docker.io/library/t:1 m > /dev/null; touch m/x; ctr images unmount --snapshotter native --rm m",
+        "ctr images usage --snapshotter native docker.io/library/t:1 | wc -l",
+        change,
+        "ctr snapshots --snapshotter native diff k | tar -tz | sort",
+        "ctr snapshots --snapshotter native diff --media-type application/vnd.oci.image.layer.v1.tar k | tar -t | sort",
+        "ctr snapshots --snapshotter native diff k $(ctr snapshots --snapshotter native ls | grep Committed | head -1 | cut -d' ' -f1) | tar -tz | sort",
+        "ctr snapshots --snapshotter native diff none; ctr snapshots --snapshotter native diff --media-type x/y k",
+        "ctr snapshots --snapshotter none prepare k; ctr snapshots --snapshotter native rm k; ctr snapshots --snapshotter native ls | wc -l",
+        "ctr images convert --uncompress docker.io/library/t:1 t:u; ctr images ls",
+        "ctr snapshots unpack none; ctr content edit none; ctr containers checkpoint none x 2>/dev/null; echo $?",
+        "ctr images rm --sync docker.io/library/t:1 t:u; ctr content ls; ctr snapshots --snapshotter native ls",
+    ]);
+}
+
+#[test]
 fn what_was_acknowledged_survives_kill_9() {
     let scratch = Scratch::new();
     let mut wharfd = Wharfd::start(&scratch);

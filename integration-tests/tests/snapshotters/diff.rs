@@ -17,7 +17,7 @@ use wharf_proto::containerd::services::diff::v1::diff_client::DiffClient;
 use wharf_proto::containerd::services::diff::v1::{ApplyRequest, DiffRequest};
 use wharf_proto::containerd::types::{Descriptor, Mount};
 
-use crate::subject::{Filesystem, Mounted, Subject, code, scoped};
+use crate::subject::{Filesystem, Mounted, Subject, code, rename, scoped};
 
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -205,7 +205,7 @@ fn change(root: &Path) {
     fs::remove_dir_all(at("dir-replaced")).unwrap();
     fs::create_dir(at("dir-replaced")).unwrap();
     fs::write(at("dir-replaced/new"), "new").unwrap();
-    fs::rename(at("dir-renamed"), at("dir-moved")).unwrap();
+    rename(root, "dir-renamed", "dir-moved");
     fs::hard_link(at("keep"), at("dir/kept-too")).unwrap();
     fs::remove_file(at("link")).unwrap();
     symlink("bytes", at("link")).unwrap();

@@ -2,6 +2,7 @@
 //! socket, and on Debian's containerd, which shows that the suite asks for what containerd's clients rely on. What they
 //! hold can be turned into layers, which are the same as containerd's.
 
+mod check;
 mod diff;
 mod run;
 mod subject;
@@ -15,7 +16,9 @@ use subject::{Filesystem, Subject};
 #[tokio::test]
 async fn overlayfs_keeps_the_promises() {
     let scratch = Scratch::new();
-    suite::run(&Subject::wharfd(&scratch, "wharfd", "").await, &scratch).await;
+    let subject = Subject::wharfd(&scratch, "wharfd", "").await;
+    suite::run(&subject, &scratch).await;
+    suite::the_root_keeps_its_mode(&subject, &scratch).await;
 }
 
 #[tokio::test]
@@ -23,6 +26,7 @@ async fn native_keeps_the_promises() {
     let scratch = Scratch::new();
     let subject = Subject::wharfd(&scratch, "wharfd", "").await.with("native");
     suite::run(&subject, &scratch).await;
+    suite::the_root_keeps_its_mode(&subject, &scratch).await;
 }
 
 #[tokio::test]
@@ -31,6 +35,7 @@ async fn btrfs_keeps_the_promises() {
     let _disk = Filesystem::btrfs(&scratch, "wharfd/root");
     let subject = Subject::wharfd(&scratch, "wharfd", "").await.with("btrfs");
     suite::run(&subject, &scratch).await;
+    suite::the_root_keeps_its_mode(&subject, &scratch).await;
 }
 
 #[tokio::test]

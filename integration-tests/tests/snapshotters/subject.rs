@@ -220,16 +220,17 @@ pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, Status>) -> Code {
     result.expect_err("a call that fails").code()
 }
 
+/// Renames a directory as people do: `rename(2)` of one that comes from a lower layer is refused by most overlays.
+pub(crate) fn rename(root: &Path, from: &str, to: &str) {
+    run(Command::new("mv").arg(from).arg(to).current_dir(root)).ok();
+}
+
 /// A place for mounts.
 pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
     pub(crate) fn new(scratch: &Scratch, name: &str) -> Self {
         Self(scratch.directory(name))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
     }
 
     pub(crate) fn mount(&self, mounts: &[Mount]) {

@@ -8,7 +8,7 @@ use integration_tests::Scratch;
 use tonic::Code;
 use wharf_proto::containerd::services::snapshots::v1::{Info, Kind};
 
-use crate::subject::{Mounted, Subject, code, kept};
+use crate::subject::{Mounted, Subject, code, kept, rename};
 
 /// Runs all of it; each part removes what it made.
 pub(crate) async fn run(subject: &Subject, scratch: &Scratch) {
@@ -65,7 +65,7 @@ async fn a_child_has_what_its_parent_had_and_changes_nothing_there(subject: &Sub
             fs::write(root.join("foo"), "bar\n").unwrap();
             fs::write(root.join("bar"), "bar\n").unwrap();
             fs::remove_dir_all(root.join("a/b")).unwrap();
-            fs::rename(root.join("a"), root.join("renamed")).unwrap();
+            rename(root, "a", "renamed");
         })
         .await;
     assert_eq!(subject.stat("base").await.unwrap().parent, "");
@@ -221,7 +221,6 @@ async fn a_view_cannot_be_written(subject: &Subject, at: &Mounted) {
 async fn attributes_are_kept(subject: &Subject, at: &Mounted) {
     subject
         .layer(at, "base", "", |root| {
-            fs::set_permissions(root, fs::Permissions::from_mode(0o750)).unwrap();
             std::os::unix::fs::chown(root, Some(12), Some(34)).unwrap();
             fs::create_dir(root.join("d")).unwrap();
             fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o3711)).unwrap();
@@ -236,13 +235,24 @@ async fn attributes_are_kept(subject: &Subject, at: &Mounted) {
     at.with(&mounts, |root| {
         let stat = |name: &str| fs::symlink_metadata(root.join(name)).unwrap();
         let top = fs::metadata(root).unwrap();
-        assert_eq!((top.mode() & 0o7777, top.uid(), top.gid()), (0o750, 12, 34));
+        assert_eq!((top.uid(), top.gid()), (12, 34));
         assert_eq!(stat("d").mode() & 0o7777, 0o3711);
         assert_eq!(stat("d/f").mode() & 0o7777, 0o4755);
         assert_eq!(stat("d/f").ino(), stat("d/g").ino());
         assert_eq!((stat("d/link").uid(), stat("d/link").gid()), (7, 8));
         assert_eq!(fs::read_link(root.join("d/link")).unwrap(), Path::new("../d/f"));
     });
+    remove_all(subject, &["child", "base"]).await;
+}
+
+/// A child's root has its parent's mode; containerd's has since 1.7.
+pub(crate) async fn the_root_keeps_its_mode(subject: &Subject, scratch: &Scratch) {
+    let at = Mounted::new(scratch, "at");
+    let change = |root: &Path| fs::set_permissions(root, fs::Permissions::from_mode(0o750)).unwrap();
+    subject.layer(&at, "base", "", change).await;
+    let mounts = subject.prepare("child", "base").await.unwrap();
+    let mode = at.with(&mounts, |root| fs::metadata(root).unwrap().mode() & 0o7777);
+    assert_eq!(mode, 0o750);
     remove_all(subject, &["child", "base"]).await;
 }
 

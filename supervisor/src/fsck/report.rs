@@ -94,7 +94,7 @@ impl fmt::Display for Report {
                 size => format!(" ({})", Bytes(size)),
             };
             let done = match (fault.repair, fault.repaired) {
-                ("", _) => "cannot be repaired".to_owned(),
+                ("", _) => "left alone".to_owned(),
                 (repair, true) => format!("repaired: {repair}"),
                 (repair, false) => format!("to repair: {repair}"),
             };
@@ -110,13 +110,11 @@ impl fmt::Display for Report {
             *sum = (sum.0 + 1, sum.1 + item.size);
         }
         for (kind, (count, size)) in kinds {
-            let s = if count == 1 { "" } else { "s" };
-            write!(f, "{count} {kind}{s} {}, ", Bytes(size))?;
+            write!(f, "{kind}: {count} ({}), ", Bytes(size))?;
         }
         match (self.faults.len(), self.left()) {
             (0, _) => writeln!(f, "no faults"),
-            (all, 0) => writeln!(f, "{all} faults, all repaired"),
-            (all, left) => writeln!(f, "{all} faults, {left} left"),
+            (all, left) => writeln!(f, "faults: {all}, left: {left}"),
         }
     }
 }
@@ -166,7 +164,7 @@ mod tests {
         let mut report = Report::default();
         assert!(report.to_string().ends_with("no faults\n"));
         report.faults = vec![fault(true), fault(false)];
-        assert!(report.to_string().ends_with("2 faults, 1 left\n"), "{report}");
+        assert!(report.to_string().ends_with("faults: 2, left: 1\n"), "{report}");
         assert!(report.to_string().contains("to repair: remove it"));
     }
 }

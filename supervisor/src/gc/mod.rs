@@ -85,7 +85,11 @@ pub fn collect(daemon: &Daemon) -> Result<Removed> {
             .publish(namespace, "/snapshot/remove", any::pack(&event));
     }
     for snapshotter in snapshotters {
-        daemon.snapshots.cleanup(snapshotter)?;
+        // One that is not loaded any more, or an external one that is away, keeps no other garbage from going; what it keeps
+        // is removed when it is used again.
+        if let Err(error) = daemon.snapshots.cleanup(snapshotter) {
+            tracing::warn!(snapshotter, %error, "remove the files of garbage");
+        }
     }
     daemon.content.sweep()?;
     Ok(removed)

@@ -246,13 +246,18 @@ fn named<T>(namespace: &str, message: T) -> Request<T> {
     request
 }
 
-/// The labels that are the snapshotter's business.
+/// The label that keeps a snapshot although nothing refers to it.
+const ROOT: &str = "containerd.io/gc.root";
+
+/// The labels that are the snapshotter's business. One that collects garbage itself, as another containerd does, is told that
+/// this is none: whether it is, is decided here.
 fn inherited(labels: &Labels) -> Labels {
     let ours = |key: &str| key == TARGET || key.starts_with("containerd.io/snapshot/");
     labels
         .iter()
         .filter(|(key, _)| ours(key))
         .map(|(key, value)| (key.clone(), value.clone()))
+        .chain([(ROOT.to_owned(), jiff::Timestamp::now().to_string())])
         .collect()
 }
 

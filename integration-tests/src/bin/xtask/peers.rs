@@ -5,9 +5,10 @@ use anyhow::Result;
 use crate::shell;
 
 /// What the tests need from Debian, beside Rust and a C compiler.
-const PACKAGES: [&str; 23] = [
+const PACKAGES: [&str; 24] = [
     "attr",
     "binutils",
+    "btrfs-progs",
     "busybox-static",
     "conmon",
     "containerd",
