@@ -283,6 +283,45 @@ mod tests {
             assert!(with_root(bad).is_err(), "{bad:?} was accepted");
         }
     }
+
+    fn settings(text: &str) -> Result<Settings> {
+        toml::from_str::<File>(text)
+            .map_err(|error| Error::invalid(error.to_string()))
+            .and_then(|file| file.snapshots())
+    }
+
+    #[test]
+    fn snapshotters_are_configured_as_containerds_are() {
+        let settings = settings(
+            "disabled_plugins = ['io.containerd.snapshotter.v1.btrfs']\n\
+             [proxy_plugins.far]\ntype = 'snapshot'\naddress = 'unix:///run/far'\ncapabilities = ['rebase']\n\
+             [proxy_plugins.far.exports]\nroot = '/r'\n\
+             [plugins.'io.containerd.snapshotter.v1.overlayfs']\nmount_options = ['volatile']\n",
+        )
+        .unwrap();
+        assert!(settings.disabled.contains("btrfs"));
+        assert_eq!(settings.overlay_options, ["volatile"]);
+        let far = &settings.proxies["far"];
+        assert_eq!(
+            (far.address.as_path(), &far.capabilities[..]),
+            (Path::new("/run/far"), &["rebase".to_owned()][..])
+        );
+        assert_eq!(far.exports["root"], "/r");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_refused() {
+        for text in [
+            "disabled_plugins = ['io.containerd.grpc.v1.cri']",
+            "[proxy_plugins.x]\ntype = 'diff'\naddress = '/x'",
+            "[proxy_plugins.x]\ntype = 'snapshot'\naddress = 'x'",
+            "[proxy_plugins.'a b']\ntype = 'snapshot'\naddress = '/x'",
+            "[plugins.'io.containerd.snapshotter.v1.overlayfs']\nmount_options = ['lowerdir=/']",
+            "[plugins.'io.containerd.snapshotter.v1.devmapper']\nroot_path = '/'",
+        ] {
+            assert!(settings(text).is_err(), "{text}");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The rows of one snapshotter in one namespace.
 
-use super::{Kind, Snapshotter};
+use super::{Info, Kind, Snapshotter};
 use crate::{
     error::{Error, Result},
     metadata::{Key, Read, SNAPSHOT_CHILDREN, SNAPSHOTS, Snapshot, WriteTxn},
@@ -115,5 +115,17 @@ impl Snapshot {
     /// The kind, decoded.
     pub(super) fn kind(&self) -> Kind {
         Kind::try_from(self.kind).unwrap_or(Kind::Unknown)
+    }
+}
+
+/// A row as clients see it.
+pub(super) fn info(name: &str, row: Snapshot) -> Info {
+    Info {
+        name: name.to_owned(),
+        kind: row.kind(),
+        parent: row.parent,
+        created_at: row.created_at.unwrap_or_default(),
+        updated_at: row.updated_at.unwrap_or_default(),
+        labels: row.labels,
     }
 }

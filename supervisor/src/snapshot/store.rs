@@ -626,14 +626,3 @@ fn named(snapshotter: &str) -> &str {
         snapshotter
     }
 }
-
-fn info(name: &str, row: Snapshot) -> Info {
-    Info {
-        name: name.to_owned(),
-        kind: row.kind(),
-        parent: row.parent,
-        created_at: row.created_at.unwrap_or_default(),
-        updated_at: row.updated_at.unwrap_or_default(),
-        labels: row.labels,
-    }
-}
