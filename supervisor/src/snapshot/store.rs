@@ -13,7 +13,7 @@ use wharf_proto::{
     containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove},
 };
 
-use super::{About, DEFAULT, Info, Kind, Loaded, Made, Mount, Snapshotter, Stack, Usage, place::Place};
+use super::{About, DEFAULT, Info, Kind, Loaded, Made, Mount, Snapshotter, Stack, Usage, place::{Place, info}};
 use crate::{
     error::{Error, Result},
     event,
