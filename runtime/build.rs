@@ -1,10 +1,12 @@
 //! Links the program so that it starts fast, and tells it which compiler of system call filters it has.
 //!
 //! The program is position-independent and static: it relocates itself each time it starts. In the packed form (`DT_RELR`)
-//! that takes a hundredth of the space and a fraction of the time. Refused: the packed form where the C library that is
-//! linked in could not read it.
+//! that takes a hundredth of the space and a fraction of the time. What runs when a container is created stands together
+//! in it (`link/`): the kernel loads it by 64 KiB, and would load all of it otherwise. Refused: the packed form where the C
+//! library that is linked in could not read it, and the order where the linker takes none.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
@@ -19,13 +21,59 @@ fn main() {
     );
     let of_target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     let native = std::env::var("HOST") == std::env::var("TARGET");
-    if of_target("ARCH") == "x86_64" && std::env::var("PROFILE").as_deref() == Ok("release") {
+    println!("cargo::rerun-if-changed=link");
+    let is_release = std::env::var("PROFILE").as_deref() == Ok("release");
+    if is_release && of_target("OS") == "linux" {
+        let order = order();
+        if links_with(&order) {
+            for argument in order {
+                println!("cargo::rustc-link-arg-bins={argument}");
+            }
+        }
+    }
+    if of_target("ARCH") == "x86_64" && is_release {
         println!("cargo::rustc-cfg=early");
         println!("cargo::rustc-link-arg-bins=-Wl,-e,wharf_start");
     }
     if of_target("OS") == "linux" && of_target("ENV") == "gnu" && native && reads_packed_relocations() {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
+}
+
+/// What tells the linker (rust-lld, or another LLD) the order of functions. Names that it does not find are no fault: the C
+/// library has other ones in another version.
+fn order() -> [String; 3] {
+    let directory = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
+    [
+        format!("-Wl,--symbol-ordering-file={directory}/link/start.txt"),
+        "-Wl,--no-warn-symbol-ordering".to_owned(),
+        format!("-Wl,-T,{directory}/link/cold.ld"),
+    ]
+}
+
+/// Whether a small program can be linked with these arguments, the way that the large one will be.
+fn links_with(arguments: &[String]) -> bool {
+    let of_cargo = |name: &str| std::env::var(name).unwrap_or_default();
+    let directory = PathBuf::from(of_cargo("OUT_DIR"));
+    let source = directory.join("linked.rs");
+    if std::fs::write(&source, "fn main() {}").is_err() {
+        return false;
+    }
+    let mut command = Command::new(of_cargo("RUSTC"));
+    command
+        .arg(source)
+        .arg("-o")
+        .arg(directory.join("linked"))
+        .args(["--target", &of_cargo("TARGET")]);
+    let flags = of_cargo("CARGO_ENCODED_RUSTFLAGS");
+    command.args(flags.split('\x1f').filter(|flag| !flag.is_empty()));
+    if let Ok(linker) = std::env::var("RUSTC_LINKER") {
+        command.arg(format!("-Clinker={linker}"));
+    }
+    for argument in arguments {
+        command.arg(format!("-Clink-arg={argument}"));
+    }
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// What the sources are, for `--version`: as the packager says, or what git says about a release build. Other builds are not

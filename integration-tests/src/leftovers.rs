@@ -46,6 +46,13 @@ pub fn remove_cgroups_named(name: &str) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
     }
+    for group in found.iter().filter(|group| is_plain(group)) {
+        if let Err(error) = fs::remove_dir_all(group)
+            && group.exists()
+        {
+            eprintln!("cannot remove {}: {error}", group.display());
+        }
+    }
     let deadline = Instant::now() + Duration::from_secs(5);
     for group in &found {
         while fs::remove_dir(group).is_err() && group.exists() {
@@ -56,6 +63,52 @@ pub fn remove_cgroups_named(name: &str) {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Whether a directory where cgroups are is none: Podman makes plain directories and files on the tmpfs at
+/// `/sys/fs/cgroup` for the hierarchies that the machine lacks.
+fn is_plain(directory: &Path) -> bool {
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+    rustix::fs::statfs(directory).is_ok_and(|found| found.f_type == TMPFS)
+}
+
+/// The plain directories beside the cgroup hierarchies; when dropped, those are removed that came in between.
+#[derive(Debug)]
+pub struct PlainHierarchies {
+    before: Vec<PathBuf>,
+}
+
+impl PlainHierarchies {
+    /// Notes what is there already, and stays.
+    pub fn watch() -> PlainHierarchies {
+        PlainHierarchies {
+            before: plain_hierarchies(),
+        }
+    }
+}
+
+impl Drop for PlainHierarchies {
+    fn drop(&mut self) {
+        for directory in plain_hierarchies() {
+            if !self.before.contains(&directory)
+                && let Err(error) = fs::remove_dir_all(&directory)
+            {
+                eprintln!("cannot remove {}: {error}", directory.display());
+            }
+        }
+    }
+}
+
+fn plain_hierarchies() -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir("/sys/fs/cgroup") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .filter(|path| is_plain(path))
+        .collect()
 }
 
 fn cgroups_below(directory: &Path) -> Vec<PathBuf> {

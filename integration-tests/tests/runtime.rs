@@ -286,6 +286,20 @@ fn a_command_that_is_not_there_is_named_and_leaves_nothing() {
     assert_nothing_left(&scratch, &runtime);
 }
 
+/// The process may be there before its groups are.
+#[test]
+fn a_limit_that_the_kernel_refuses_is_named_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let runtime = Runtime::ours(&scratch);
+    let directory = scratch.join("bundle");
+    bundle::bundle(&directory, &["/bin/true"], |spec| {
+        spec["linux"]["resources"]["cpu"] = json!({"cpus": "0-4000"});
+    });
+    let error = runtime.run_bundle(&directory, scratch.unique()).one_line_error();
+    assert!(error.contains("cpuset.cpus"), "{error}");
+    assert_nothing_left(&scratch, &runtime);
+}
+
 fn assert_nothing_left(scratch: &Scratch, runtime: &Runtime) {
     assert_eq!(leftovers::mounts_below(scratch.path()), Vec::<PathBuf>::new());
     assert_eq!(leftovers::cgroups_named(scratch.unique()), Vec::<PathBuf>::new());

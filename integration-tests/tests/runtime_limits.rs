@@ -347,3 +347,44 @@ fn killing_ends_all_processes_of_a_container_in_the_hosts_pid_namespace() {
         pids.iter().all(|pid| is_gone(*pid)).then_some(())
     });
 }
+
+#[test]
+fn a_signal_for_all_goes_to_the_first_process_and_does_not_mind_a_stopped_container() {
+    let second = r#"trap "echo second >> /tmp/heard" USR1; trap "echo asked >> /tmp/heard" TERM
+        echo $$ > /tmp/pid; while :; do sleep 0.1; done"#;
+    let first =
+        format!("trap 'echo first >> /tmp/heard' USR1; /bin/sh -c '{second}' & while :; do wait; done");
+    let box_ = Running::start(&["/bin/sh", "-c", &first], |spec| {
+        spec["root"]["readonly"] = false.into();
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+    let all = |flag: &str, signal: &str| run(box_.command(&["kill", flag]).args([box_.id(), signal]));
+    let inside = |path: &str| {
+        let path = box_.scratch.join("bundle/rootfs/tmp").join(path);
+        fs::read_to_string(path).unwrap_or_default()
+    };
+    let other = eventually("both listen", Duration::from_secs(10), || {
+        inside("pid").trim().parse().ok()
+    });
+    all("--all", "USR1").ok();
+    eventually("the first hears it", Duration::from_secs(10), || {
+        (inside("heard") == "first\n").then_some(())
+    });
+    // What it had been sent before, it would have heard before.
+    let other = rustix::process::Pid::from_raw(other).expect("a pid");
+    rustix::process::kill_process(other, rustix::process::Signal::TERM).expect("signal the other");
+    eventually("the other hears only this", Duration::from_secs(10), || {
+        (inside("heard") == "first\nasked\n").then_some(())
+    });
+    all("-a", "KILL").ok();
+    eventually("it is stopped", Duration::from_secs(10), || {
+        box_.with(&["state"]).ok().contains("stopped").then_some(())
+    });
+    for signal in ["0", "TERM"] {
+        let alone = box_.kill(signal).fails_with(1);
+        assert!(alone.contains("container not running"), "{alone}");
+        all("--all", signal).ok();
+    }
+    all("--all", "NONSENSE").fails_with(1);
+}

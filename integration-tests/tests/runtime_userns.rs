@@ -328,7 +328,7 @@ fn a_network_device_that_cannot_move_is_named() {
         ),
         (
             json!({"lo": {"name": "a/b"}}),
-            "linux.netDevices: invalid network device name",
+            "linux.netDevices.lo: invalid network device name",
         ),
     ] {
         bundle::configure(&directory, &["true"], |spec| {
@@ -371,5 +371,31 @@ fn shares_of_caches_are_refused_where_there_are_none_to_give() {
             let error = finished.one_line_error();
             assert!(error.contains("Intel RDT"), "{error}");
         }
+    }
+}
+
+/// A pipe of the host's root belongs to nobody there: it could be written to, but not be opened as `/dev/stdout`.
+#[test]
+fn the_streams_of_a_foreground_process_can_be_opened_again_in_a_user_namespace() {
+    let scratch = Scratch::new();
+    let runtime = Runtime { scratch: &scratch };
+    let directory = prepare(&scratch, "bundle");
+    let script = "echo out > /dev/stdout; echo err > /dev/stderr; cat < /dev/stdin";
+    let check = |finished: Finished, who: &str| {
+        let said = (finished.code, finished.stdout.as_str(), finished.stderr.as_str());
+        assert_eq!(said, (0, "out\n", "err\n"), "{who}");
+    };
+    for user in [0, 5] {
+        bundle::configure(&directory, &["sh", "-c", script], |spec| {
+            two_ranges(spec);
+            spec["process"]["user"] = json!({"uid": user, "gid": 0});
+        });
+        check(runtime.run(&directory, scratch.unique()), &format!("user {user}"));
+    }
+    bundle::configure(&directory, &["sleep", "1000"], two_ranges);
+    let container = runtime.sleeping(&directory, scratch.unique());
+    for user in ["0", "5"] {
+        let mut command = runtime.command(&["exec", "--user", user, &container.id, "sh", "-c", script]);
+        check(run(&mut command), &format!("executed as user {user}"));
     }
 }

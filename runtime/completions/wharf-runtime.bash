@@ -19,9 +19,11 @@ _wharf_runtime_flags() {
         create) echo '--bundle --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help' ;;
         run) echo '--bundle --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --detach --keep --no-subreaper --help' ;;
         update) echo '--resources --blkio-weight --cpu-burst --cpu-idle --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-share --cpuset-cpus --cpuset-mems --l3-cache-schema --mem-bw-schema --memory --memory-reservation --memory-swap --pids-limit --help' ;;
+        checkpoint) echo '--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --parent-path --leave-running --tcp-skip-in-flight --link-remap --status-fd --page-server --pre-dump --help' ;;
+        restore) echo '--image-path --work-path --tcp-established --ext-unix-sk --shell-job --lazy-pages --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --console-socket --bundle --detach --pid-file --no-subreaper --no-pivot --lsm-profile --lsm-mount-context --help' ;;
         events) echo '--interval --stats --help' ;;
         exec) echo '--console-socket --pidfd-socket --cwd --env --tty --user --additional-gids --process --detach --pid-file --process-label --apparmor --no-new-privs --cap --preserve-fds --cgroup --ignore-paused --help' ;;
-        kill) echo '--all --help' ;;
+        kill) echo '--help' ;;
         delete) echo '--force --help' ;;
         list) echo '--format --quiet --help' ;;
         ps) echo '--format --help' ;;
@@ -49,7 +51,7 @@ _wharf_runtime() {
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
             ;;
-        --root | --bundle | -b | --cwd)
+        --root | --bundle | -b | --cwd | --image-path | --work-path)
             mapfile -t COMPREPLY < <(compgen -d -- "$word")
             return
             ;;
@@ -76,7 +78,7 @@ _wharf_runtime() {
         mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$word")
     else
         case $command in
-            create | run | list | spec | features | help) ;;
+            create | run | restore | list | spec | features | help) ;;
             *) mapfile -t COMPREPLY < <(compgen -W "$(_wharf_runtime_containers)" -- "$word") ;;
         esac
     fi

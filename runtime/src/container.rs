@@ -151,6 +151,12 @@ impl Container {
         self.is_alive().then_some(self.record.pid)
     }
 
+    /// The number that the first process has or had, for whoever has to reap it.
+    #[must_use]
+    pub fn recorded_pid(&self) -> i32 {
+        self.record.pid
+    }
+
     /// What was asked for and is not done the way it was asked, one sentence each, for the caller to log; once.
     #[must_use]
     pub fn take_warnings(&self) -> Vec<String> {
@@ -184,13 +190,26 @@ impl Container {
     }
 
     /// The configuration as it was at creation.
+    /// The user and the group, where the caller is, that root of the container's own user namespace is; nothing without one.
+    ///
+    /// # Errors
+    ///
+    /// The configuration that it was created with is not usable.
+    pub fn root_outside(&self) -> Result<Option<(u32, u32)>, Error> {
+        if self.record.namespaces & libc::CLONE_NEWUSER as u64 == 0 {
+            return Ok(None);
+        }
+        let spec = self.spec()?;
+        Ok(spec.oci().linux.as_ref().and_then(oci::Linux::root_outside))
+    }
+
     pub(crate) fn spec(&self) -> Result<Spec, Error> {
         Ok(spec::parse(self.record.config.get().as_bytes().to_vec())?)
     }
 
     /// The hooks. The configuration is read again only if it has some.
     pub(crate) fn hooks(&self) -> Result<oci::Hooks, Error> {
-        if !self.record.config.get().contains("\"hooks\"") {
+        if self.record.no_hooks {
             return Ok(oci::Hooks::default());
         }
         Ok(self.spec()?.oci().hooks.clone().unwrap_or_default())

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::id::InvalidId;
-use crate::{ContainerId, Errno, Status, cgroup, intel_rdt, plan, spec};
+use crate::{ContainerId, Errno, Status, cgroup, checkpoint, intel_rdt, plan, spec};
 
 /// A failed operation.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,9 @@ pub enum Error {
     /// A share of caches or memory bandwidth cannot be given.
     #[error(transparent)]
     IntelRdt(#[from] intel_rdt::Error),
+    /// A checkpoint or a restore failed.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     /// A request that contradicts itself or the configuration.
     #[error("{0}")]
     Invalid(String),
@@ -156,6 +159,7 @@ impl Error {
             Self::Plan(plan::Error::Unsupported(_)) => ErrorKind::Unsupported,
             Self::Id(_) | Self::Spec(_) | Self::Plan(_) | Self::Invalid(_) => ErrorKind::InvalidInput,
             Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Checkpoint(error) => error.kind(),
             Self::Cgroup(_)
             | Self::IntelRdt(_)
             | Self::Io { .. }

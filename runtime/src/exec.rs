@@ -10,8 +10,9 @@ use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
 use crate::init::{self, Failure, Message, Work};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Caller, Facts, Opened, ProcessPlan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, join_list, spawn};
+use crate::process::{Conversation, Early, Groups, Heard, Request, Streams, join_list, spawn};
 use crate::spec::oci;
+use crate::sys::credentials::is_known_capability;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::{Container, Error, State, Status, Stdio, kernel, lsm, seccomp};
@@ -124,8 +125,13 @@ impl Container {
         let pidfd_socket = options.pidfd_socket.as_deref();
         let pidfd_socket = pidfd_socket.map(PidfdSocket::connect).transpose()?;
         let initial = plan.affinity.initial.clone();
-        // Only in the container's user namespace has a user the privilege to join its pid namespace.
-        let usher = own_user && !caller.is_root();
+        let old_kernel = kernel::is_old();
+        let usher = match own_user {
+            // Only in the container's user namespace has a user the privilege to join its pid namespace.
+            true => !caller.is_root(),
+            // Who is born in its pid namespace is seen there from then on, and must hold nothing of the host's.
+            false => self.record.namespaces & libc::CLONE_NEWPID as u64 != 0 && !old_kernel,
+        };
         // Only root has the privilege to write it, and only outside.
         let oom_score = plan.oom_score_adj.filter(|_| caller.is_root());
         let own_oom_score = own_oom_score(plan.oom_score_adj.filter(|_| !caller.is_root()));
@@ -136,7 +142,6 @@ impl Container {
         let place = self.place(&options.sub_cgroups)?;
         let entrances = place.entrances()?;
         let has_work = oom_score.is_some() || self.record.intel_rdt.is_some();
-        let old_kernel = kernel::is_old();
         let host_proc = own_user && !self.has_own_pids() && plan.label.is_some();
         let (spawned, moved_by) = place.enter(|cgroup, moved_later| {
             let (mut early, late) = match usher {
@@ -155,7 +160,7 @@ impl Container {
                 create: 0,
                 early,
                 cgroup,
-                entrances: &entrances,
+                groups: Groups::Made(&entrances),
                 streams: &streams,
                 preserve_fds: options.preserve_fds,
                 gate: None,
@@ -268,15 +273,17 @@ impl Container {
             caller,
             filter: kept.as_ref(),
         };
-        let plan = plan::compile_process(&process, linux, &facts)?;
+        let mut plan = plan::compile_process(&process, linux, &facts)?;
+        plan.leave_out_capabilities(is_known_capability);
         seccomp::tell(linux.seccomp.as_ref(), plan.seccomp.as_ref());
         Ok(plan)
     }
 
-    /// Which of the container's namespaces are joined before the clone, and which by the child half.
+    /// Which of the container's namespaces are joined before the clone, and which by the child half, where there is no usher.
     ///
     /// The process is born in the container's pid namespace, where whoever may trace it can walk into its root through
-    /// `/proc/PID/root`: it must be born with the container's root already, and not enter it later. Root of a user
+    /// `/proc/PID/root`: it must be born with the container's root already, and not enter it later. (On an old kernel it
+    /// still holds descriptors of the host's for a moment.) Root of a user
     /// namespace may not trace what is still of this one, and what belongs to a user namespace can be joined only
     /// after it: there everything else is late.
     fn namespaces(&self, init: BorrowedFd<'_>) -> Result<(Early, u64), Error> {

@@ -101,7 +101,8 @@ pub fn features() -> Value {
             "wharf-runtime.version": env!("CARGO_PKG_VERSION"),
             "wharf-runtime.commit": env!("WHARF_COMMIT"),
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        // Of the first kind any that begin so: they reach systemd, and criu's configuration may name programs to run.
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config"],
     })
 }
 

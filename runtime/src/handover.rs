@@ -5,13 +5,18 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect as connect_to, send as send_bytes, sendmsg, socket_with,
 };
 
-/// Connects to the stream socket at `path`, close-on-exec.
+/// How long whoever listens may leave it waiting: for a place in its queue, and for room in its buffer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Connects to the stream socket at `path`, close-on-exec. Neither this nor what is sent waits for longer than three seconds.
 pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::UNIX,
@@ -19,6 +24,7 @@ pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
     connect_to(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }

@@ -124,7 +124,7 @@ pub(crate) fn failed(failure: HookFailure, hooks: &oci::Hooks, output: File) -> 
     }
 }
 
-fn environment_of_this_process() -> Vec<CString> {
+pub(crate) fn environment_of_this_process() -> Vec<CString> {
     let entries = std::env::vars_os().map(|(mut name, value)| {
         name.push("=");
         name.push(value);

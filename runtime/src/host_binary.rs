@@ -14,7 +14,8 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, SealFlags, StatVfsMountFlags};
 
@@ -23,6 +24,7 @@ use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::process::execve_file;
 use crate::sys::strings::Strings;
 use crate::sys::{Errno, Fd, fd};
+use crate::trace::{is_heard, trace};
 
 const SELF: &str = "/proc/self/exe";
 
@@ -78,6 +80,24 @@ pub fn protect() -> Result<(), Error> {
         &Strings::new(environment),
     );
     Err(Error::io(format!("execute {SELF} once more"), errno))
+}
+
+/// Tells the listener of [`crate::trace`], if there is one, from what file this program runs that [`protect`] was called in.
+pub fn tell() {
+    if !is_heard() {
+        return;
+    }
+    // A clone of a mount of one file has nothing above it, not even a name.
+    let way = match std::fs::read_link(SELF) {
+        Ok(path) if path == Path::new("/") => {
+            "using /proc/self/exe clone, a read-only mount in no mount namespace"
+        }
+        Ok(path) if path.as_os_str().as_bytes().starts_with(b"/memfd:") => {
+            "using /proc/self/exe clone in sealed memory"
+        }
+        _ => "no need of a /proc/self/exe clone, it is on a read-only mount",
+    };
+    trace!("runc exeseal: {way}");
 }
 
 /// The file on a mount of its own that is read-only and in no mount namespace: nobody can make it writable again.

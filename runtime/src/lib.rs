@@ -24,6 +24,8 @@
 //! which is in that namespace for its children; no thread of the caller's ever is. A user namespace that exists can be
 //! joined by no thread of a program with many, and owns what is made new in it: an usher, a process that is made for nothing
 //! else, joins it, makes the container's process beside itself, hands its pidfd to the caller, and ends.
+//! So is a process made that is executed in a container with a pid namespace: from its birth on it is seen there, and it is
+//! born with nothing of the host's, no root and no descriptor, that whoever may trace it could walk through.
 //!
 //! # Users without privileges
 //!
@@ -85,6 +87,7 @@
 
 mod caller;
 pub mod cgroup;
+pub mod checkpoint;
 mod container;
 mod create;
 mod delete;
@@ -114,6 +117,7 @@ mod process;
 mod record;
 mod resources;
 mod rootfs;
+mod search_path;
 pub mod seccomp;
 mod source;
 pub mod spec;

@@ -26,6 +26,8 @@ const MAX_LINKS: u32 = 40;
 /// How often a name may vanish between two calls; more means that somebody races on purpose.
 const MAX_RACES: u32 = 128;
 
+/// The longest directory for which there is a short way.
+const ABOVE_MAX: usize = 256;
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 const NAME_MAX: usize = 255;
 
@@ -48,7 +50,41 @@ pub(crate) fn open_or_make(root: Fd, path: &CStr, kind: Kind, resolve: Resolve) 
         Err(errno) if [libc::ENOENT, libc::ENOSYS].contains(&errno.number()) => {}
         answer => return answer,
     }
+    make(root, path, kind, resolve)
+}
+
+/// Opens (`O_PATH`) `path` beneath `root`, which was not there a moment ago: what is missing is made.
+pub(crate) fn make(root: Fd, path: &CStr, kind: Kind, resolve: Resolve) -> Result<Fd, Errno> {
+    if let Some(made) = make_last(root, path, kind, resolve) {
+        return Ok(made);
+    }
     Walk::new(root, path, resolve == Resolve::InRoot)?.run(libc::O_PATH, Some(kind))
+}
+
+/// Makes the last component where that is all that is missing, in as few calls as can be; nothing where it is not. What
+/// was made is opened as what it is: another thing that somebody puts in its place is left to the walk.
+fn make_last(root: Fd, path: &CStr, kind: Kind, resolve: Resolve) -> Option<Fd> {
+    let bytes = path.to_bytes_with_nul();
+    let slash = bytes.iter().rposition(|byte| *byte == b'/')?;
+    let (above, last) = (bytes.get(..slash)?, bytes.get(slash + 1..)?);
+    let mut buffer = [0; ABOVE_MAX];
+    buffer
+        .get_mut(..slash)
+        .filter(|_| slash > 0 && slash < ABOVE_MAX)?
+        .copy_from_slice(above);
+    let above = CStr::from_bytes_until_nul(&buffer).ok()?;
+    let name = CStr::from_bytes_with_nul(last).ok()?;
+    if [&b""[..], b".", b".."].contains(&name.to_bytes()) {
+        return None;
+    }
+    let directory = fs::openat2(root, above, libc::O_PATH | libc::O_DIRECTORY, 0, resolve).ok()?;
+    let made = match kind {
+        Kind::Directory => fs::mkdirat(directory, name, DIRECTORY_MODE),
+        Kind::File => fs::mknodat(directory, name, FILE_MODE, 0),
+    };
+    let opened = made.and_then(|()| fs::openat2(directory, name, libc::O_PATH, 0, Resolve::InRootNoSymlinks));
+    directory.close();
+    opened.ok()
 }
 
 /// A path on its way.
@@ -209,6 +245,10 @@ impl Walk {
             .filter(|text| !text.is_empty() && text.len() < PATH_MAX)
             .ok_or(Errno::new(libc::ENOENT))?;
         if text.starts_with(b"/") {
+            // There only the magic ones say where they are from the root on: they lead to what a process has open.
+            if fs::filesystem(link)? == libc::PROC_SUPER_MAGIC {
+                return Err(Errno::new(libc::ELOOP));
+            }
             self.leave();
         }
         self.prepend(text)
@@ -424,6 +464,20 @@ mod tests {
             walk(&root, &"n".repeat(256), libc::O_PATH, None, true),
             Err(libc::ENAMETOOLONG)
         );
+    }
+
+    #[test]
+    fn a_magic_link_leads_nowhere() {
+        let proc = File::open("/proc").unwrap();
+        for path in ["self/root/etc", "self/cwd", "thread-self/fd/0/..", "1/exe"] {
+            let refused = walk(&proc, path, libc::O_PATH, None, true).unwrap_err();
+            assert!(
+                [libc::ELOOP, libc::ENOENT, libc::EACCES].contains(&refused),
+                "{path}: {refused}"
+            );
+        }
+        assert!(walk(&proc, "self/status", libc::O_PATH, None, true).is_ok());
+        assert!(walk(&proc, "mounts", libc::O_PATH, None, true).is_ok());
     }
 
     #[test]

@@ -14,9 +14,8 @@ use commands::usage;
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // Before anything is open, and before arguments are parsed in vain: this executes the program once more.
-    if commands::may_make_processes(&arguments)
-        && let Err(error) = wharf_runtime::host_binary::protect()
-    {
+    let protected = commands::may_make_processes(&arguments);
+    if protected && let Err(error) = wharf_runtime::host_binary::protect() {
         Log::standard().fatal(&error.to_string());
         return ExitCode::FAILURE;
     }
@@ -31,6 +30,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if protected {
+        wharf_runtime::host_binary::tell();
+    }
     match commands::perform(arguments, log) {
         Ok(code) => code,
         Err(failure) => {

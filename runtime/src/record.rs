@@ -44,6 +44,8 @@ const FILE: &str = "state.json";
 const STAGING: &str = "staging";
 /// For a container that tells a service manager when it is ready.
 pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
+/// Where the container finds it.
+pub(crate) const NOTIFY_TARGET: &str = "/run/notify";
 /// The socket in it.
 pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
 const NEW_FILE: &str = ".state.json";
@@ -51,8 +53,9 @@ const CGROUPS_FILE: &str = "cgroups";
 const VERSION: u32 = 1;
 /// How long the process of a killed creation may take to close its descriptors.
 const CREATE_PATIENCE: Duration = Duration::from_millis(300);
-/// A configuration of 16 MiB and what is recorded beside it.
-const MAX_BYTES: u64 = 17 << 20;
+/// A configuration of the largest size, its annotations and its limits once more, and what else is recorded: what can be
+/// created can be read.
+const MAX_BYTES: u64 = 3 * crate::spec::MAX_CONFIG_BYTES + (1 << 20);
 
 /// One container, as recorded.
 #[derive(Debug, Deserialize, Serialize)]
@@ -93,6 +96,9 @@ pub(crate) struct Record {
     /// The group of resctrl that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) intel_rdt: Option<intel_rdt::Group>,
+    /// The configuration has no hooks: for what comes later it need not be read again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_hooks: bool,
     /// `config.json` as it was at creation.
     pub(crate) config: Box<RawValue>,
 }
@@ -166,7 +172,7 @@ impl Directory {
     /// Keeps everybody else from removing the container until the answer is dropped; nothing when somebody has. From then
     /// on the name and the groups may be another container's.
     pub(crate) fn lock_removal(&self) -> Result<Option<Removal>, Error> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.fd, FILE, flags, Mode::empty()) {
             Ok(file) => Some(file),
             // The creator itself holds the lock that matters, or it is gone already.
@@ -253,6 +259,11 @@ impl Directory {
         self.fd.as_fd()
     }
 
+    /// Where it is, absolute.
+    pub(crate) fn path(&self) -> Result<PathBuf, Error> {
+        std::path::absolute(&self.path).map_err(|error| Error::io("find the state", error))
+    }
+
     /// Makes the empty directory on which the container's process stages mounts, in its own mount namespace.
     pub(crate) fn make_staging(&self) -> Result<PathBuf, Error> {
         let staging = self.path.join(STAGING);
@@ -321,7 +332,8 @@ impl Directory {
     /// Reads a file of the directory; nothing when it is not there.
     fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.path.join(name);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What is no file is no reason to wait.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.fd, name, flags, Mode::empty()) {
             Ok(file) => fs::File::from(file),
             Err(rustix::io::Errno::NOENT) => return Ok(None),
@@ -434,6 +446,7 @@ mod tests {
             own_namespaces: 0,
             denies_setgroups: false,
             intel_rdt: None,
+            no_hooks: false,
             config: RawValue::from_string("{ \"a\" :1}".into()).unwrap(),
         }
     }

@@ -60,21 +60,12 @@ fn owner(spec: &oci::Spec) -> Option<u32> {
         .iter()
         .any(|namespace| namespace.typ == oci::LinuxNamespaceType::User);
     let owner = if has_user_namespace {
-        host_id(&linux.uid_mappings, uid)
+        linux.user_outside(uid)
     } else {
         Some(uid)
     };
     // Whoever makes the group owns it.
     owner.filter(|owner| *owner != rustix::process::geteuid().as_raw())
-}
-
-fn host_id(mappings: &[oci::LinuxIdMapping], id: u32) -> Option<u32> {
-    mappings.iter().find_map(|mapping| {
-        let offset = id
-            .checked_sub(mapping.container_id)
-            .filter(|offset| *offset < mapping.size)?;
-        mapping.host_id.checked_add(offset)
-    })
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
@@ -15,7 +14,9 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socke
 use crate::Error;
 use crate::plan::{IdRange, Mappings, mapping_text, parse_mappings};
 use crate::process::{reap, wait_exit};
+use crate::search_path;
 use crate::sys::Fd;
+use crate::sys::credentials::set_dumpable;
 use crate::sys::process::{Notice, clone_child, exit, setns};
 use crate::sys::socket;
 
@@ -33,28 +34,17 @@ pub(crate) fn write(pid: i32, mappings: &Mappings, is_root: bool) -> Result<(), 
 fn put(pid: i32, file: &str, program: &str, ranges: &[IdRange], is_root: bool) -> Result<(), Error> {
     let path = format!("/proc/{pid}/{file}");
     match fs::write(&path, mapping_text(ranges)) {
-        Err(error) if !is_root && error.raw_os_error() == Some(libc::EPERM) => match find(program) {
-            Some(program) => run(&program, pid, ranges),
-            None => Err(Error::io(
-                format!("write {path} ({program} is not in $PATH)"),
-                error,
-            )),
-        },
+        Err(error) if !is_root && error.raw_os_error() == Some(libc::EPERM) => {
+            match search_path::find(Path::new(program)) {
+                Some(program) => run(&program, pid, ranges),
+                None => Err(Error::io(
+                    format!("write {path} ({program} is not in $PATH)"),
+                    error,
+                )),
+            }
+        }
         answer => answer.map_err(|error: io::Error| Error::io(format!("write {path}"), error)),
     }
-}
-
-/// Looks for a program in the absolute directories of `PATH`.
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let candidates = std::env::split_paths(&path)
-        .filter(|directory| directory.is_absolute())
-        .map(|directory| directory.join(program));
-    candidates.into_iter().find(|candidate| is_program(candidate))
-}
-
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
 fn run(program: &Path, pid: i32, ranges: &[IdRange]) -> Result<(), Error> {
@@ -92,7 +82,8 @@ pub(crate) fn inspect(namespace: BorrowedFd<'_>) -> Result<Mappings, Error> {
     let (from, to, other) = (Fd::of(&namespace), Fd::of(&theirs), Fd::of(&ours));
     let body = move || {
         other.close();
-        let joined = setns(from, libc::CLONE_NEWUSER as u64);
+        // Root there could trace it otherwise, wherever it can see it, and it still has all that this process has.
+        let joined = set_dumpable(false).and_then(|()| setns(from, libc::CLONE_NEWUSER as u64));
         let number = joined.err().map_or(0, crate::Errno::number);
         let told = socket::send(to, &number.to_ne_bytes(), None);
         // Until the other end is closed.
@@ -164,19 +155,6 @@ mod tests {
         };
         let words = arguments(7, &[range(0, 1000, 1), range(1, 2, 3)]);
         assert_eq!(words.join(" "), "7 0 1000 1 1 2 3");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_executed_is_no_program() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("newuidmap");
-        assert!(!is_program(&path));
-        fs::write(&path, "").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(!is_program(&path));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(is_program(&path));
-        assert!(!is_program(directory.path()));
     }
 
     #[test]

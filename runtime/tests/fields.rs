@@ -37,6 +37,15 @@ fn telling() -> Value {
 /// Other systems' parts, which are none of this one's business.
 const ELSEWHERE: [&str; 5] = ["solaris", "windows", "vm", "zos", "freebsd"];
 
+/// Objects whose names are data.
+const MAPS: [&str; 5] = [
+    "annotations",
+    "linux.sysctl",
+    "linux.netDevices",
+    "linux.resources.rdma",
+    "linux.resources.unified",
+];
+
 /// One step down a document.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
@@ -108,12 +117,11 @@ fn a_value_of_a_wrong_type_is_refused_by_its_fields_name() {
         let mut document = full();
         let right = at(&mut document, &path).clone();
         let mut wrong = vec![json!(true), json!(1.5), json!(1e300)];
-        // The parser takes a list for an object's members in their order: no list stands for an object here.
         if !right.is_object() {
             wrong.push(json!({"a": {"b": []}}));
-            if !right.is_array() {
-                wrong.push(json!([[]]));
-            }
+        }
+        if !right.is_array() {
+            wrong.extend([json!([]), json!([[]])]);
         }
         match &right {
             Value::Bool(_) => {
@@ -129,13 +137,33 @@ fn a_value_of_a_wrong_type_is_refused_by_its_fields_name() {
             *at(&mut document, &path) = value.clone();
             let name = name(&path);
             let error = refusal(&document).expect_err(&format!("{name} may not be {value}"));
-            assert!(
-                error.starts_with(&name)
-                    || (right.is_object() && error.starts_with(name.split('[').next().unwrap())),
-                "{name} is {value}: {error}"
-            );
+            assert!(error.starts_with(&name), "{name} is {value}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+}
+
+/// The kernel's strings end there, and what is behind it would be lost; so it is nowhere, be it a key of a map.
+#[test]
+fn a_zero_byte_is_refused_by_its_fields_name() {
+    for path in all_paths() {
+        let mut document = full();
+        let value = at(&mut document, &path);
+        let name = name(&path);
+        let expected = match value {
+            Value::String(_) => {
+                *value = "a\0b".into();
+                name
+            }
+            Value::Object(members) if MAPS.contains(&name.as_str()) => {
+                let value = members.values().next().expect("not empty").clone();
+                members.insert("a\0b".into(), value);
+                format!("{name}.a\\u{{0}}b")
+            }
+            _ => continue,
+        };
+        let error = refusal(&document).expect_err(&expected);
+        assert_eq!(error, format!("{expected}: contains a zero byte"));
     }
 }
 
@@ -369,4 +397,179 @@ fn no_field_is_read_and_ignored() {
         }
     }
     assert!(ignored.is_empty(), "read and ignored: {ignored:#?}");
+}
+
+/// Texts that are hardly ever meant, by what is odd about them.
+fn nonsense() -> [(&'static str, String); 8] {
+    [
+        ("empty", String::new()),
+        ("parent", "..".into()),
+        ("above", "/../../x".into()),
+        ("relative", "a/b".into()),
+        ("long path", "/x".repeat(2500)),
+        ("long name", format!("/{}", "x".repeat(300))),
+        ("two lines", "a\nb".into()),
+        ("huge", "x".repeat(200_000)),
+    ]
+}
+
+/// Where any text may stand, because it is for others to understand.
+const FREE: &[&str] = &[
+    // Told as they are, to whoever asks for the state.
+    "annotations",
+    "linux.seccomp.listenerMetadata",
+    // For other systems.
+    "process.commandLine",
+    "process.user.username",
+    // For the programs that are executed. That it is too much is for `execve` to say.
+    "process.args[1]",
+    "process.args[2]",
+    "hooks.prestart[0].args[0]",
+    "hooks.prestart[0].env[0]",
+    // Names that only other kernels know must not stop a container: they are left out.
+    "process.capabilities",
+    "linux.seccomp.syscalls[0].names[0]",
+    // Written into a file of the kernel's, which judges it; the error tells the file.
+    "linux.sysctl.net.core.somaxconn",
+    "linux.resources.cpu.cpus",
+    "linux.resources.cpu.mems",
+    "linux.resources.unified.memory.high",
+    "linux.intelRdt.schemata[0]",
+    "linux.intelRdt.l3CacheSchema",
+    "linux.intelRdt.memBwSchema",
+    "linux.mountLabel",
+    "process.apparmorProfile",
+    "process.selinuxLabel",
+    // What no option is called is for the file system, and left out for a bind mount, as here.
+    "mounts[0].options",
+];
+
+/// Where some of these are not nonsense.
+const SENSE: &[(&str, &[&str])] = &[
+    // As if they were not there.
+    ("hostname", &["empty", "parent", "above", "relative", "two lines"]),
+    (
+        "domainname",
+        &["empty", "parent", "above", "relative", "two lines"],
+    ),
+    ("linux.cgroupsPath", &["empty", "above", "relative"]),
+    ("linux.namespaces[0].path", &["empty", "above"]),
+    ("linux.netDevices.eth0.name", &["empty"]),
+    ("linux.rootfsPropagation", &["empty"]),
+    ("linux.intelRdt.closID", &["empty"]),
+    ("linux.resources.devices[0].type", &["empty"]),
+    ("process.execCPUAffinity", &["empty"]),
+    // Looked up in the container, whose root has nothing above it; a line may end in a file's name.
+    ("process.cwd", &["above"]),
+    (
+        "process.args[0]",
+        &["parent", "above", "relative", "two lines", "huge"],
+    ),
+    ("linux.devices[0].path", &["above"]),
+    ("linux.devices[1].path", &["above"]),
+    (
+        "linux.maskedPaths[0]",
+        &["empty", "parent", "above", "relative", "two lines"],
+    ),
+    (
+        "linux.readonlyPaths[0]",
+        &["empty", "parent", "above", "relative", "two lines"],
+    ),
+    ("mounts[0].destination", &["above", "relative", "two lines"]),
+    // On the host, relative to the bundle.
+    ("mounts[0].source", &["parent", "above", "relative", "two lines"]),
+    ("root.path", &["parent", "above", "relative", "two lines"]),
+    // Of a bind mount; for others it is a name that the kernel knows or not.
+    (
+        "mounts[0].type",
+        &[
+            "empty",
+            "parent",
+            "above",
+            "relative",
+            "two lines",
+            "long name",
+            "long path",
+            "huge",
+        ],
+    ),
+    ("hooks", &["above"]),
+    (
+        "linux.seccomp.listenerPath",
+        &["parent", "above", "relative", "two lines"],
+    ),
+];
+
+#[test]
+fn nonsense_for_a_text_is_refused_by_its_fields_name() {
+    let mut wrong = Vec::new();
+    let mut fields = Vec::new();
+    let mut telling = telling();
+    paths(&telling, &mut Vec::new(), &mut fields);
+    for path in fields {
+        let field = name(&path);
+        let is_text = at(&mut telling, &path).is_string();
+        if !is_text || ELSEWHERE.contains(&field.as_str()) || FREE.iter().any(|free| field.starts_with(free))
+        {
+            continue;
+        }
+        let sense = SENSE.iter().filter(|(prefix, _)| field.starts_with(prefix));
+        let sense: Vec<&str> = sense.flat_map(|(_, sense)| sense.iter().copied()).collect();
+        for (what, text) in nonsense() {
+            let head = &path[..section(&path)];
+            let mut document = around(&field);
+            *at(&mut document, head) = at(&mut telling, head).clone();
+            if field.starts_with("linux.seccomp.listener") {
+                document["linux"]["seccomp"]["syscalls"][0]["action"] = "SCMP_ACT_NOTIFY".into();
+            }
+            *at(&mut document, &path) = text.into();
+            // An error by its field's name; or, where several fields make one value, by the name of what holds them.
+            let by_name =
+                |error: &str| error.starts_with(&field) || error.starts_with(&name(&path[..path.len() - 1]));
+            let outcomes = carried_out(&document);
+            for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+                let is_short_line = error.len() < 1100 && !error.contains(char::is_control);
+                assert!(
+                    is_short_line && error.contains(name(head).as_str()),
+                    "{field}, {what}: {error}"
+                );
+            }
+            let refused = outcomes
+                .iter()
+                .any(|outcome| outcome.as_ref().is_err_and(|error| by_name(error)));
+            if refused == sense.contains(&what) {
+                wrong.push((field.clone(), what, outcomes.map(Result::err)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "passed, or not as it says above: {wrong:#?}");
+}
+
+#[test]
+fn nonsense_for_a_name_in_a_map_is_refused_by_the_maps_name() {
+    let mut passed = Vec::new();
+    for map in MAPS
+        .iter()
+        .chain(&["linux.timeOffsets"])
+        .filter(|map| **map != "annotations")
+    {
+        let path = all_paths()
+            .into_iter()
+            .find(|path| name(path) == *map)
+            .expect("in the document");
+        for (what, text) in nonsense() {
+            let mut document = around(map);
+            let members = at(&mut telling(), &path).as_object().cloned().expect("an object");
+            let value = members.values().next().cloned().expect("not empty");
+            *at(&mut document, &path) = json!({text: value});
+            let outcomes = carried_out(&document);
+            let refused = outcomes
+                .iter()
+                .any(|outcome| outcome.as_ref().is_err_and(|error| error.starts_with(map)));
+            if !refused {
+                passed.push((*map, what, outcomes.map(Result::err)));
+            }
+        }
+    }
+    assert!(passed.is_empty(), "{passed:#?}");
 }

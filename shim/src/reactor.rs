@@ -39,6 +39,8 @@ pub enum Alarm {
     Drain(u32),
     /// The container or process is deleted even if its output is not drained.
     Delete(u32),
+    /// Look whether clients have come to read what ended processes wrote.
+    Readers,
     /// A logging program that was asked to end is killed.
     Logger(u32),
     /// Connections are taken again.

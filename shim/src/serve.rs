@@ -259,6 +259,9 @@ impl Shim {
             if let Some(error) = self.streams.take_trouble() {
                 self.log.error(&format!("output was lost: {error}"));
             }
+            if let Some(pause) = self.streams.reader_pause() {
+                self.reactor.set_alarm(Alarm::Readers, pause);
+            }
             if self.stopping && self.may_end() {
                 return Ok(());
             }
@@ -301,6 +304,7 @@ impl Shim {
             Alarm::Publish => self.publisher.due(&mut self.reactor, &self.log),
             Alarm::Drain(key) => self.drain_over(key),
             Alarm::Delete(key) => self.delete_overdue(key),
+            Alarm::Readers => self.ask_readers(),
             Alarm::Logger(key) => {
                 if let Some(logger) = self
                     .processes

@@ -14,6 +14,10 @@
 //!
 //! [plugins."io.containerd.snapshotter.v1.overlayfs"]
 //! mount_options = ["metacopy=on"]                              # of every overlay
+//!
+//! [registry]
+//! hosts = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
+//! docker_config = "/root/.docker/config.json"
 //! ```
 //!
 //! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
@@ -42,8 +46,31 @@ pub struct Config {
     /// The executable to start for the runtimes of Wharf and runc. Default: `containerd-shim-wharf-v2` beside the
     /// daemon's executable, then on `$PATH`.
     pub shim: Option<PathBuf>,
+    /// How registries are reached.
+    pub registry: Registry,
     /// Which snapshotters there are. Default: all that work here, and no external ones.
     pub snapshots: Settings,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// Directories with mirrors, certificate authorities and client certificates by registry, as containerd's `certs.d`.
+    /// Default `/etc/containerd/certs.d` and `/etc/docker/certs.d`; the first one that speaks of a registry counts.
+    pub hosts: Vec<PathBuf>,
+    /// Docker's `config.json`, whose credentials and credential helpers are used where a caller brings none of its own.
+    /// By default there is none: who may ask for a pull may then use them.
+    pub docker_config: Option<PathBuf>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            hosts: vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()],
+            docker_config: None,
+        }
+    }
 }
 
 impl Default for Config {
@@ -53,6 +80,7 @@ impl Default for Config {
             state: "/run/wharf/supervisor".into(),
             address: "/run/wharf/wharfd.sock".into(),
             shim: None,
+            registry: Registry::default(),
             snapshots: Settings::default(),
         }
     }
@@ -85,6 +113,14 @@ impl Config {
                 )));
             }
         }
+        for path in self.registry.hosts.iter().chain(&self.registry.docker_config) {
+            if !path.is_absolute() {
+                return Err(Error::invalid(format!(
+                    "registry: {} must be an absolute path",
+                    path.display()
+                )));
+            }
+        }
         if self.root == self.state {
             return Err(Error::invalid("root and state must be different directories"));
         }
@@ -104,6 +140,9 @@ pub struct File {
     pub address: Option<PathBuf>,
     /// See [`Config::shim`].
     pub shim: Option<PathBuf>,
+    /// See [`Config::registry`].
+    #[serde(default)]
+    pub registry: Registry,
     /// How much is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: Option<String>,
     /// Plugins that are not loaded, by containerd's URIs. Only snapshotters can be left out.

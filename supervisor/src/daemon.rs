@@ -5,7 +5,7 @@
 use std::{fs, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
 
 use crate::{
-    Config, content,
+    Config, config, content,
     error::{Error, Result},
     event,
     metadata::{self, Commit, Key, META, Meta, Read as _},
@@ -28,6 +28,8 @@ pub struct Daemon {
     pub tasks: Arc<task::Tasks>,
     /// What transfers share.
     pub transfer: transfer::Shared,
+    /// How registries are reached.
+    pub registry: config::Registry,
     /// An empty directory for mounts in threads' own namespaces.
     pub mount_place: PathBuf,
     /// Cancelled when the daemon is told to stop.
@@ -66,6 +68,7 @@ impl Daemon {
             events,
             tasks,
             transfer: transfer::Shared::default(),
+            registry: config.registry.clone(),
             mount_place,
             stopping: tokio_util::sync::CancellationToken::new(),
             garbage: tokio::sync::Notify::new(),

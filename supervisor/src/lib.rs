@@ -50,7 +50,7 @@ mod task;
 mod time;
 mod transfer;
 
-pub use config::{Config, File as ConfigFile};
+pub use config::{Config, File as ConfigFile, Registry as RegistryConfig};
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
 pub use server::Supervisor;

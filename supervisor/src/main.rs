@@ -106,6 +106,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         state: arguments.state.or(file.state).unwrap_or(default.state),
         address: arguments.address.or(file.address).unwrap_or(default.address),
         shim: file.shim.or(default.shim),
+        registry: file.registry,
         snapshots,
     };
     config.validate()?;

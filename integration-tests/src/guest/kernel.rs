@@ -16,14 +16,19 @@ pub(super) const DISK_MODULES: [&str; 6] = [
     "virtio_blk.ko",
 ];
 
-/// The kernel and its modules, unpacked below the build's target directory: `vmlinuz`, `overlay.ko` and [`DISK_MODULES`].
+/// What criu asks netfilter with before it does anything, in the order in which they are loaded.
+pub(super) const FILTER_MODULES: [&str; 3] = ["libcrc32c.ko", "nfnetlink.ko", "nf_tables.ko"];
+
+/// The kernel and its modules, unpacked below the build's target directory: `vmlinuz`, `overlay.ko`,
+/// [`DISK_MODULES`] and [`FILTER_MODULES`].
 ///
 /// # Panics
 ///
 /// The package cannot be had.
 pub(super) fn unpacked() -> PathBuf {
     let directory = binaries::directory().join("guest-kernel");
-    let complete = |directory: &Path| DISK_MODULES.iter().all(|module| directory.join(module).exists());
+    let modules = || DISK_MODULES.iter().chain(&FILTER_MODULES);
+    let complete = |directory: &Path| modules().all(|module| directory.join(module).exists());
     if complete(&directory) {
         return directory;
     }
@@ -50,15 +55,15 @@ pub(super) fn unpacked() -> PathBuf {
     let version = package.trim_start_matches("linux-image-");
     let ready = work.path().join("ready");
     fs::create_dir(&ready).expect("make the kernel's directory");
-    let modules = tree.join(format!("lib/modules/{version}/kernel"));
-    fs::copy(modules.join("fs/overlayfs/overlay.ko"), ready.join("overlay.ko")).expect("the overlay module");
-    for module in DISK_MODULES {
-        let found = ["drivers/virtio", "drivers/block"]
+    let packed = tree.join(format!("lib/modules/{version}/kernel"));
+    fs::copy(packed.join("fs/overlayfs/overlay.ko"), ready.join("overlay.ko")).expect("the overlay module");
+    for module in modules() {
+        let found = ["drivers/virtio", "drivers/block", "lib", "net/netfilter"]
             .iter()
-            .map(|place| modules.join(place).join(module));
+            .map(|place| packed.join(place).join(module));
         let found = found.into_iter().find(|path| path.exists());
         let found = found.unwrap_or_else(|| panic!("the kernel's package has no {module}"));
-        fs::copy(found, ready.join(module)).expect("a module of the disk");
+        fs::copy(found, ready.join(module)).expect("a module");
     }
     fs::copy(
         tree.join(format!("boot/vmlinuz-{version}")),

@@ -26,7 +26,7 @@ const END: &str = "=== the script ended with";
 const FIRST_INIT: &str = "#!/bin/busybox sh
 /bin/busybox mkdir -p /new /proc
 /bin/busybox mount -t tmpfs -o size=90% tmpfs /new
-/bin/busybox cp -a /bin /job /lib /second /new/
+/bin/busybox cp -a /bin /job /lib /lib64 /second /new/
 exec /bin/busybox switch_root /new /second
 ";
 
@@ -68,18 +68,94 @@ exec /bin/busybox switch_root /new /lib/systemd/systemd
 ";
 
 /// Boots a guest with `programs` (paths on the host) in its `/job`, which is on its `PATH`, and runs `script` there with a
-/// POSIX shell as root. Gives the script's output; its last command's exit code must be 0.
+/// POSIX shell as root. Gives the script's output; its last command's exit code must be 0. The shared libraries that the
+/// programs need come with them.
 ///
 /// # Panics
 ///
 /// QEMU or the kernel package cannot be had, the guest does not end within `limit`, or the script fails.
 pub fn run_in_guest(scratch: &Scratch, programs: &[&Path], script: &str, limit: Duration) -> String {
+    in_memory(scratch, &[], programs, script, limit, Clock::Real)
+}
+
+/// As [`run_in_guest`], with nf_tables in the kernel.
+///
+/// # Panics
+///
+/// As [`run_in_guest`].
+pub fn run_in_guest_with_filters(
+    scratch: &Scratch,
+    programs: &[&Path],
+    script: &str,
+    limit: Duration,
+) -> String {
+    // They are loaded by name, and one needs another: whichever was too early is loaded by the script.
+    let load = kernel::FILTER_MODULES.map(|module| format!("insmod /lib/{module} 2>/dev/null; "));
+    let script = format!("{}\n{script}", load.concat());
+    in_memory(
+        scratch,
+        &kernel::FILTER_MODULES,
+        programs,
+        &script,
+        limit,
+        Clock::Real,
+    )
+}
+
+/// As [`run_in_guest`], on one processor whose every instruction takes a nanosecond of the guest's time and where nobody
+/// waits for nothing: what is measured by the guest's clock does not depend on this machine, or on who else uses it.
+///
+/// # Panics
+///
+/// As [`run_in_guest`].
+pub fn run_in_counting_guest(scratch: &Scratch, programs: &[&Path], script: &str, limit: Duration) -> String {
+    in_memory(scratch, &[], programs, script, limit, Clock::Instructions)
+}
+
+/// What the guest's time is.
+#[derive(Clone, Copy, Debug)]
+enum Clock {
+    Real,
+    Instructions,
+}
+
+impl Clock {
+    /// As QEMU's options.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Real => &["-accel", "tcg,thread=multi", "-smp", "2"],
+            Self::Instructions => &[
+                "-accel",
+                "tcg,thread=single",
+                "-icount",
+                "shift=0,sleep=off",
+                "-smp",
+                "1",
+            ],
+        }
+    }
+}
+
+fn in_memory(
+    scratch: &Scratch,
+    modules: &[&str],
+    programs: &[&Path],
+    script: &str,
+    limit: Duration,
+    clock: Clock,
+) -> String {
     let home = scratch.directory("guest");
     let kernel = kernel::unpacked();
-    let modules = [kernel.join("overlay.ko")];
+    let mut library = libraries(programs);
+    library.extend(
+        ["overlay.ko"]
+            .iter()
+            .chain(modules)
+            .map(|module| kernel.join(module)),
+    );
     let inits = [("init", FIRST_INIT), ("second", SECOND_INIT)];
-    let initramfs = initramfs(&home, &modules, &inits, programs, script);
-    boot(&home, &kernel, &initramfs, None, limit)
+    let initramfs = initramfs(&home, &library, &inits, programs, script);
+    boot(&home, &kernel, &initramfs, None, clock, limit)
 }
 
 /// As [`run_in_guest`], but PID 1 is systemd, with its D-Bus, and the script is a service of it. `/job` is on a tmpfs.
@@ -93,30 +169,42 @@ pub fn run_in_systemd_guest(scratch: &Scratch, programs: &[&Path], script: &str,
     let disk = debian::disk();
     let modules = kernel::DISK_MODULES.map(|module| kernel.join(module));
     let initramfs = initramfs(&home, &modules, &[("init", DISK_INIT)], programs, script);
-    boot(&home, &kernel, &initramfs, Some(&disk), limit)
+    boot(&home, &kernel, &initramfs, Some(&disk), Clock::Real, limit)
+}
+
+/// The shared libraries of those among `programs` that are not static, the dynamic loader included.
+fn libraries(programs: &[&Path]) -> Vec<PathBuf> {
+    // A script, a static program and a file that is none have no lines with an address.
+    let listed = run(Command::new("ldd").args(programs)).stdout;
+    let mut libraries: Vec<PathBuf> = listed
+        .lines()
+        .filter_map(|line| line.trim().split_once(" (0x"))
+        .map(|(line, _)| PathBuf::from(line.rsplit(' ').next().unwrap_or(line)))
+        .filter(|path| path.is_absolute())
+        .collect();
+    libraries.sort();
+    libraries.dedup();
+    libraries
 }
 
 /// Runs the machine to its end; answers what the script wrote.
-fn boot(home: &Path, kernel: &Path, initramfs: &Path, disk: Option<&Path>, limit: Duration) -> String {
+fn boot(
+    home: &Path,
+    kernel: &Path,
+    initramfs: &Path,
+    disk: Option<&Path>,
+    clock: Clock,
+    limit: Duration,
+) -> String {
     let console = home.join("console");
     let mut command = Command::new(binaries::peer("qemu-system-x86_64"));
     command
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "2048",
-            "-nic",
-            "none",
-        ])
+        .args(clock.options())
+        .args(["-cpu", "max", "-m", "2048", "-nic", "none"])
         .args(["-display", "none", "-monitor", "none", "-no-reboot"])
         .args([
             "-append",
-            "console=ttyS0 quiet cgroup_no_v1=all psi=1 panic=-1 systemd.show_status=0",
+            "console=ttyS0 quiet no_timer_check cgroup_no_v1=all psi=1 panic=-1 systemd.show_status=0",
         ])
         .arg("-serial")
         .arg(format!("file:{}", console.display()))
@@ -160,7 +248,7 @@ fn boot(home: &Path, kernel: &Path, initramfs: &Path, disk: Option<&Path>, limit
 
 fn initramfs(
     home: &Path,
-    modules: &[PathBuf],
+    library: &[PathBuf],
     inits: &[(&str, &str)],
     programs: &[&Path],
     script: &str,
@@ -171,9 +259,11 @@ fn initramfs(
     }
     fs::copy(binaries::peer("busybox"), tree.join("bin/busybox")).expect("busybox");
     symlink("busybox", tree.join("bin/sh")).expect("link sh");
-    for module in modules {
-        let name = module.file_name().expect("a module has a name");
-        fs::copy(module, tree.join("lib").join(name)).expect("a kernel module");
+    // Where programs have the path of the dynamic loader.
+    symlink("lib", tree.join("lib64")).expect("link lib64");
+    for file in library {
+        let name = file.file_name().expect("a module or library has a name");
+        fs::copy(file, tree.join("lib").join(name)).expect("a module or library");
     }
     for program in programs {
         let name = program.file_name().expect("a program has a name");

@@ -26,8 +26,9 @@ fn dockerd_runs_its_containers_with_our_runtime() {
     let before = Holdings::of(&scratch);
     options::each(&docker, &scratch);
     options::docker_only(&docker);
+    options::privileged_if_possible(&docker);
     life::whole(&docker);
-    let ids = crowd::of(&docker, 40);
+    let ids = crowd::of(&docker);
     assert_eq!(docker.run(&["ps", "--all", "--quiet"]).ok(), "");
     eventually("nothing is left", Duration::from_secs(20), || {
         (Holdings::of(&scratch) == before).then_some(())

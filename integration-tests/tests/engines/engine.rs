@@ -14,8 +14,8 @@ pub(crate) trait Engine: Sync {
     fn command(&self) -> Command;
 
     /// Options that every `run` on this machine needs.
-    fn limits(&self) -> &[&'static str] {
-        &[]
+    fn limits(&self) -> Vec<&str> {
+        Vec::new()
     }
 
     /// Runs a command to its end, with terminals' carriage returns left out.
@@ -36,7 +36,7 @@ pub(crate) trait Engine: Sync {
         let limits = self.limits();
         let network: &[&str] = &["--network", "none"];
         let command: &[&str] = &[IMAGE, "/bin/sh", "-c", script];
-        self.run(&[&["run"], limits, network, options, command].concat())
+        self.run(&[&["run"], &limits[..], network, options, command].concat())
     }
 
     /// Starts a container in the background that does `script`.
@@ -91,5 +91,10 @@ impl Holdings {
             .collect();
         processes.sort();
         Self { mounts, processes }
+    }
+
+    /// Whether nothing is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mounts.is_empty() && self.processes.is_empty()
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn whole(engine: &impl Engine) {
         "64m",
     ];
     let program: &[&str] = &[IMAGE, "/bin/sh", "-c", COUNTING];
-    engine.run(&[create, engine.limits(), program].concat()).ok();
+    engine.run(&[create, &engine.limits(), program].concat()).ok();
     engine.run(&["start", "life"]).ok();
     says("up", 1);
 

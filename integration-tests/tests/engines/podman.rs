@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use integration_tests::{Scratch, binaries, eventually, leftovers};
+use integration_tests::{Scratch, binaries, eventually, leftovers, run};
 
 use crate::engine::{Engine, Holdings, runtime};
 use crate::{crowd, life, options};
 
 struct Podman {
     home: PathBuf,
+    /// Where all cgroups go, so that they are told from everybody else's, and removed with the test's other things.
+    parent: String,
 }
 
 impl Engine for Podman {
@@ -25,24 +27,30 @@ impl Engine for Podman {
     }
 
     // Podman asks for its own limits, above what a container of some machines may allow.
-    fn limits(&self) -> &[&'static str] {
-        &["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+    fn limits(&self) -> Vec<&str> {
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        [&limits[..], &["--cgroup-parent", &self.parent]].concat()
     }
 }
 
 #[test]
 fn podman_runs_its_containers_with_our_runtime() {
+    let _made = leftovers::PlainHierarchies::watch();
     let scratch = Scratch::new();
     let podman = Podman {
         home: scratch.directory("podman"),
+        parent: format!("/{}", scratch.unique()),
     };
     podman.import(&scratch);
     let before = Holdings::of(&scratch);
     options::each(&podman, &scratch);
     options::podman_only(&podman);
+    options::privileged(&podman);
     life::whole(&podman);
-    let ids = crowd::of(&podman, 20);
+    let ids = crowd::of(&podman);
     assert_eq!(podman.run(&["ps", "--all", "--quiet"]).ok(), "");
+    let states = run(Command::new(runtime()).args(["list", "--quiet"])).ok();
+    assert!(!ids.iter().any(|id| states.contains(id.as_str())), "{states}");
     eventually("nothing is left", Duration::from_secs(20), || {
         (Holdings::of(&scratch) == before).then_some(())
     });

@@ -7,6 +7,7 @@ mod damage;
 mod hostile;
 mod image;
 mod pull;
+mod push;
 mod supervisor;
 mod unpack;
 mod whiteouts;

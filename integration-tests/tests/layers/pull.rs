@@ -11,10 +11,7 @@ use tonic::Code;
 use wharf_proto::any;
 use wharf_proto::containerd::services::diff::v1::DiffRequest;
 use wharf_proto::containerd::services::diff::v1::diff_client::DiffClient;
-use wharf_proto::containerd::services::transfer::v1::TransferRequest;
-use wharf_proto::containerd::types::transfer::{
-    AuthRequest, AuthResponse, AuthType, OciRegistry, RegistryResolver,
-};
+use wharf_proto::containerd::types::transfer::{AuthRequest, AuthResponse, AuthType, RegistryResolver};
 
 use crate::image::{GZIP, image};
 use crate::supervisor::{Supervisor, scoped, store};
@@ -76,15 +73,6 @@ async fn what_is_not_there_is_told_by_name() {
         "{refused}"
     );
 
-    let push = TransferRequest {
-        source: Some(any::pack(&store("a"))),
-        destination: Some(any::pack(&OciRegistry::default())),
-        options: None,
-    };
-    assert_eq!(
-        supervisor.transfer(push).await.unwrap_err().code(),
-        Code::Unimplemented
-    );
     let diff = DiffClient::new(supervisor.channel.clone())
         .diff(scoped(DiffRequest::default()))
         .await;

@@ -13,6 +13,7 @@ use crate::client::{Driver, LIMIT, Shim, make_fifo, open_reader, read_all};
 
 crate::with_each_driver!(
     output_arrives_before_the_exit_is_told,
+    output_waits_for_a_reader_that_comes_after_the_exit,
     input_ends_when_it_is_closed,
     the_log_is_complete_without_any_reader,
     a_terminal_carries_both_ways,
@@ -37,6 +38,49 @@ fn output_arrives_before_the_exit_is_told(driver: Driver) {
     assert_eq!(out.join().unwrap(), expected);
     assert_eq!(err.join().unwrap(), "complaint\n");
     shim.delete("").unwrap();
+}
+
+/// Clients open their ends on a thread of their own, which on a busy machine is later than everything here.
+fn output_waits_for_a_reader_that_comes_after_the_exit(driver: Driver) {
+    let scratch = Scratch::new();
+    let mut shim = Shim::start(&scratch, driver, &["/bin/sleep", "1000"]);
+    let request = shim.create_request();
+    shim.run(&request);
+    let mut request = shim.exec_request("e", &["/bin/sh", "-c", "echo last words"]);
+    request.stdout = make_fifo(&scratch.join("out"));
+    request.stderr = make_fifo(&scratch.join("err"));
+    shim.exec(&request);
+    assert_eq!(shim.wait("e"), 0);
+    let delete = v2::DeleteRequest {
+        id: shim.id.clone(),
+        exec_id: "e".to_owned(),
+    };
+    let deleting = shim.client.send(
+        "containerd.task.v3.Task",
+        "Delete",
+        prost::Message::encode_to_vec(&delete),
+    );
+    thread::sleep(Duration::from_millis(100));
+    assert!(!shim.client.has_answer(deleting), "the output was given up");
+    let mut reader = open_reader(&request.stdout);
+    let mut text = String::new();
+    eventually("the output and its end", LIMIT, || {
+        // Until the shim closes its end, there being nothing more to read is an error.
+        reader.read_to_string(&mut text).ok()
+    });
+    assert_eq!(text, "last words\n");
+    shim.client.receive::<v2::DeleteResponse>(deleting).unwrap();
+
+    // The second time the reader of nothing comes late, and is not left waiting.
+    request.stdout = make_fifo(&scratch.join("out2"));
+    request.stderr = make_fifo(&scratch.join("err2"));
+    request.exec_id = "f".to_owned();
+    shim.exec(&request);
+    assert_eq!(shim.wait("f"), 0);
+    let err = read_all(&request.stderr);
+    assert_eq!(err.join().unwrap(), "");
+    assert_eq!(read_all(&request.stdout).join().unwrap(), "last words\n");
+    shim.delete("f").unwrap();
 }
 
 fn input_ends_when_it_is_closed(driver: Driver) {

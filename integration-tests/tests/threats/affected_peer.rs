@@ -187,6 +187,53 @@ fn cve_2025_52881_a_sysctl_that_is_redirected() {
     });
 }
 
+/// A script for a container with CAP_SYS_ADMIN: its `/proc` is a file system of its own, in which the files of labels lead to
+/// a sysctl on a procfs that is whole. `redirected` then says what was written there.
+const FALSE_LABELS: &str = r#"
+mkdir /tmp/p && mount -t proc proc /tmp/p && mount -t tmpfs none /proc || exit 1
+for task in self thread-self; do
+  mkdir -p /proc/$task/attr/apparmor
+  for file in fd exe task status stat cgroup ns mountinfo uid_map setgroups; do
+    ln -s /tmp/p/self/$file /proc/$task/$file
+  done
+  ln -s /tmp/p/sys/kernel/domainname /proc/$task/attr/exec
+  ln -s /tmp/p/sys/kernel/domainname /proc/$task/attr/apparmor/exec
+done
+for file in sys filesystems mounts; do ln -s /tmp/p/$file /proc/$file; done
+echo ready; sleep 100"#;
+
+/// The label of an executed process is written where the container has mounted something else (the other half of
+/// CVE-2025-52881, and CVE-2019-16884): the process then runs without it. The modules are not on every host: it is made
+/// to look as if they were, and the kernel itself refuses what really comes to it.
+#[test]
+fn cve_2025_52881_a_label_that_is_redirected() {
+    only_the_peer_falls(|attack| {
+        attack.configure(&["/bin/sh", "-c", FALSE_LABELS], |spec| {
+            grant(spec, "CAP_SYS_ADMIN");
+            spec["root"]["readonly"] = false.into();
+        });
+        attack.start();
+        attack.says("ready");
+        let exec = attack.command(&["exec", "--apparmor", "redirected", attack.id(), "/bin/true"]);
+        let mut command = Command::new("unshare");
+        let with_apparmor = "mount -t tmpfs none /sys/module && mkdir -p /sys/module/apparmor/parameters &&
+            echo Y >/sys/module/apparmor/parameters/enabled && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", with_apparmor, "sh"]);
+        let ended = run(command.arg(exec.get_program()).args(exec.get_args()));
+        let written = attack
+            .exec(&[], &["/bin/cat", "/tmp/p/sys/kernel/domainname"])
+            .ok();
+        attack.delete();
+        let fell = written.contains("redirected");
+        // Who stands came to the kernel's own file, which belongs to no module here, or to one that knows no such profile.
+        assert!(
+            fell || (ended.code != 0 && ended.stderr.contains("label")),
+            "{ended}"
+        );
+        fell.then_some(written)
+    });
+}
+
 /// An `/etc/passwd` of the image that never ends to open holds the runtime up, and whoever waits for it.
 #[test]
 fn a_passwd_that_is_a_fifo_holds_nobody_up() {

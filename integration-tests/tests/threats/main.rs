@@ -5,7 +5,9 @@
 
 mod affected_peer;
 mod attack;
+mod exhaustion;
 mod identity;
+mod names;
 mod own_binary;
 mod procfs;
 mod rootfs;

@@ -29,3 +29,28 @@ fn an_executed_process_brings_no_root_of_the_host() {
     assert_eq!(attack.said(), "ready\n");
     attack.delete();
 }
+
+/// The same by its descriptors: from a directory of the host's that it holds, `..` leads on.
+#[test]
+fn an_executed_process_brings_no_descriptor_of_the_host_needs_5_12() {
+    let attack = Attack::new();
+    let secret = attack.canary().join("secret");
+    attack.configure(
+        &[
+            "/bin/sh",
+            "-c",
+            "/bin/probe hunt $0; sleep 100",
+            &secret.to_string_lossy(),
+        ],
+        |spec| {
+            grant(spec, "CAP_SYS_PTRACE");
+        },
+    );
+    attack.start();
+    attack.says("ready");
+    for _ in 0..100 {
+        attack.exec(&[], &["/bin/true"]).ok();
+    }
+    assert_eq!(attack.said(), "ready\n");
+    attack.delete();
+}

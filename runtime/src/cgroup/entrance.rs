@@ -3,7 +3,7 @@
 //! A pid that is written to `cgroup.procs` is a whole process that is moved by another one. The kernel stops every
 //! process of the host from forking, executing and ending for that, which takes an RCU grace period (10 ms and more).
 //! A thread that moves only itself, by writing `0` to the v1 file `tasks`, needs none of it. So the file is
-//! opened before the clone, and the child half writes to it: with its one thread that moves all of it.
+//! opened for the child half, which writes to it: with its one thread that moves all of it.
 //!
 //! Whether the move is allowed is decided by the credentials of whoever opened the file, and the group was
 //! found by its path then: the child half needs neither a path nor a privilege.

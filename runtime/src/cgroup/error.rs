@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::spec::told;
+
 /// A failed operation on control groups.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -86,7 +88,7 @@ impl Error {
         source: impl Into<io::Error>,
     ) -> Self {
         Self::Io {
-            operation: operation.into(),
+            operation: told(operation.into()),
             path: path.as_ref().to_owned(),
             source: source.into(),
         }
@@ -94,8 +96,8 @@ impl Error {
 
     pub(super) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Field {
-            field: field.into(),
-            problem: problem.into(),
+            field: told(field.into()),
+            problem: told(problem.into()),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::create::write_all;
+use super::create::{Made, write_all};
 use super::{Entrance, Error, Unit, file, v1, v2};
 use crate::spec::oci::LinuxResources;
 
@@ -65,20 +65,25 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    pub(super) fn from_directories(made: Vec<(Vec<String>, PathBuf, OwnedFd)>) -> Self {
-        let mut paths = BTreeMap::new();
-        let mut directories = Vec::with_capacity(made.len());
+    pub(super) fn from_directories(made: Vec<Made>) -> Self {
+        let mut cgroup = Self {
+            paths: BTreeMap::new(),
+            directories: Vec::new(),
+            unit: None,
+        };
+        cgroup.extend(made);
+        cgroup
+    }
+
+    /// Adds directories of other hierarchies.
+    pub(super) fn extend(&mut self, made: Vec<Made>) {
+        self.directories.reserve(made.len());
         for (keys, path, fd) in made {
-            paths.extend(keys.into_iter().map(|key| (key, path.clone())));
-            directories.push(GroupDirectory {
+            self.paths.extend(keys.into_iter().map(|key| (key, path.clone())));
+            self.directories.push(GroupDirectory {
                 path,
                 fd: OnceLock::from(fd),
             });
-        }
-        Self {
-            paths,
-            directories,
-            unit: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::devices::DeviceRules;
@@ -9,6 +10,7 @@ use super::layout::join;
 use super::systemd::{Manager, UnitPlan, Wishes};
 use super::write::Write;
 use super::{Error, Hierarchy, Layout, Version, v1, v2};
+use crate::spec::check_path;
 use crate::spec::oci::LinuxResources;
 
 /// The v1 controllers that a container gets a group of its own in, where the host has them.
@@ -58,6 +60,13 @@ pub(super) struct Directory {
     pub writes: Vec<Write>,
     /// v2 only: the rules that become an eBPF program on this directory.
     pub filter: Option<DeviceRules>,
+}
+
+impl Directory {
+    /// Whether it is in the v2 hierarchy.
+    pub fn is_v2(&self) -> bool {
+        self.keys.iter().any(String::is_empty)
+    }
 }
 
 /// What is to be made: directories, and the values written into their files, in order.
@@ -178,6 +187,14 @@ impl CgroupPlan {
     #[must_use]
     pub fn needs_process(&self) -> bool {
         self.unit.is_some()
+    }
+
+    /// How many groups there are that a process cannot be born in.
+    pub(crate) fn v1_count(&self) -> usize {
+        self.directories
+            .iter()
+            .filter(|directory| !directory.is_v2())
+            .count()
     }
 
     /// Controller name (empty for v2) to directory, as [`Cgroup::paths`](super::Cgroup::paths) will say; directories that the
@@ -354,10 +371,16 @@ impl Inner {
     fn new(cgroups_path: Option<&Path>, id: &str) -> Result<Self, Error> {
         let asked = cgroups_path.filter(|path| !path.as_os_str().is_empty());
         let path = asked.unwrap_or(Path::new(id));
+        let field = |problem: String| Error::field("linux.cgroupsPath", problem);
+        check_path(path).map_err(field)?;
         let clean = clean(path);
+        // The kernel would refuse it as well: its own files tell one group a line.
+        if clean.as_os_str().as_bytes().contains(&b'\n') {
+            return Err(field("contains the end of a line".into()));
+        }
         if clean.as_os_str().is_empty() {
             let problem = format!("{:?} names no cgroup", path.display().to_string());
-            return Err(Error::field("linux.cgroupsPath", problem));
+            return Err(field(problem));
         }
         Ok(if path.is_absolute() {
             Self::Absolute(clean)

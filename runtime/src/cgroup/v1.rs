@@ -6,6 +6,7 @@
 
 use super::Error;
 use super::write::{Policy, Write};
+use crate::spec::is_net_device_name;
 use crate::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 /// What one controller is to be told; empty when it was asked for nothing.
@@ -40,11 +41,19 @@ pub(super) fn writes(controller: &str, resources: &LinuxResources) -> Result<Vec
         }
         "net_prio" => {
             let priorities = resources.network.iter().flat_map(|network| &network.priorities);
-            writes.extend(
-                priorities.map(|it| Write::new("net_prio.ifpriomap", format!("{} {}", it.name, it.priority))),
-            );
+            for (index, it) in priorities.enumerate() {
+                if !is_net_device_name(&it.name) {
+                    let field = format!("linux.resources.network.priorities[{index}].name");
+                    let problem = format!("invalid network device name {:?}", it.name);
+                    return Err(Error::field(field, problem));
+                }
+                writes.push(Write::new(
+                    "net_prio.ifpriomap",
+                    format!("{} {}", it.name, it.priority),
+                ));
+            }
         }
-        "rdma" => writes.extend(rdma(resources)),
+        "rdma" => writes.extend(rdma(resources)?),
         _ => {}
     }
     Ok(writes)
@@ -217,7 +226,7 @@ pub(super) fn hugepages(resources: &LinuxResources) -> Result<Vec<(&str, u64)>, 
     let mut limits = Vec::new();
     for (index, limit) in resources.hugepage_limits.iter().enumerate() {
         let size = limit.page_size.as_str();
-        if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        if size.is_empty() || size.len() > 32 || !size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             let field = format!("linux.resources.hugepageLimits[{index}].pageSize");
             return Err(Error::field(field, format!("bad page size {size:?}")));
         }
@@ -226,19 +235,21 @@ pub(super) fn hugepages(resources: &LinuxResources) -> Result<Vec<(&str, u64)>, 
     Ok(limits)
 }
 
-pub(super) fn rdma(resources: &LinuxResources) -> Vec<Write> {
-    let mut writes: Vec<Write> = resources
-        .rdma
-        .iter()
-        .map(|(device, limits)| {
-            let number = |value: Option<u32>| value.map_or("max".to_owned(), |value| value.to_string());
-            let (handles, objects) = (number(limits.hca_handles), number(limits.hca_objects));
-            Write::new(
-                "rdma.max",
-                format!("{device} hca_handle={handles} hca_object={objects}"),
-            )
-        })
-        .collect();
-    writes.sort_by(|a, b| a.value.cmp(&b.value));
-    writes
+/// The name becomes a word of a line, so it is checked.
+pub(super) fn rdma(resources: &LinuxResources) -> Result<Vec<Write>, Error> {
+    let mut writes = Vec::with_capacity(resources.rdma.len());
+    for (device, limits) in &resources.rdma {
+        let bad = |letter: char| letter == '/' || letter.is_whitespace() || letter.is_control();
+        if matches!(device.as_str(), "" | "." | "..") || device.len() > 64 || device.contains(bad) {
+            let problem = format!("{device:?} is no name of a device");
+            return Err(Error::field("linux.resources.rdma", problem));
+        }
+        let number = |value: Option<u32>| value.map_or("max".to_owned(), |value| value.to_string());
+        let (handles, objects) = (number(limits.hca_handles), number(limits.hca_objects));
+        writes.push(Write::new(
+            "rdma.max",
+            format!("{device} hca_handle={handles} hca_object={objects}"),
+        ));
+    }
+    Ok(writes)
 }

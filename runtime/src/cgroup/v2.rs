@@ -32,7 +32,7 @@ pub(super) fn writes(resources: &LinuxResources) -> Result<(Vec<Write>, Vec<Stri
         writes.push(Write::new(format!("hugetlb.{size}.max"), limit));
         writes.push(Write::new(format!("hugetlb.{size}.rsvd.max"), limit).policy(Policy::IfPresent));
     }
-    writes.extend(rdma(resources));
+    writes.extend(rdma(resources)?);
     if let Some(network) = &resources.network {
         let asked = network.class_id.is_some_and(|class| class != 0) || !network.priorities.is_empty();
         if asked {

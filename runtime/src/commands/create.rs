@@ -10,7 +10,6 @@ use super::process::{
 };
 use super::{Environment, parse_id};
 
-/// What is created, and how.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]

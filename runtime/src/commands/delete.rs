@@ -6,7 +6,6 @@ use wharf_runtime::{Error, Status};
 
 use super::{Environment, parse_id};
 
-/// Which container.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// Kill the container first if it still runs; no error if there is none

@@ -16,7 +16,6 @@ use wharf_runtime::{ExecOptions, Status, Stdio, spec};
 use super::Environment;
 use super::process::{check_preserved, check_terminal};
 
-/// What is executed where, and how.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// A unix socket that receives the master of the terminal
@@ -114,7 +113,7 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(false)?;
-    options.stdio = foreground.stdio(terminal)?;
+    options.stdio = foreground.stdio(terminal, container.root_outside()?)?;
     let mut process = container.exec(options)?;
     environment.log.warnings(process.warnings());
     if let Some(console) = process.take_console() {

@@ -1,4 +1,4 @@
-//! `kill`: a signal for a container.
+//! `kill`: a signal for a container's first process.
 
 use anyhow::bail;
 use clap::Args;
@@ -6,11 +6,10 @@ use wharf_runtime::{Error, Signal, Status};
 
 use super::Environment;
 
-/// Which signal for which container.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Signal all processes of the container, also when the first is gone
-    #[arg(short, long)]
+    /// Succeed also when the container is stopped (obsolete)
+    #[arg(short, long, hide = true)]
     all: bool,
     /// The container's name
     id: String,
@@ -26,22 +25,22 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> a
         "0" => None,
         text => Some(text.parse()?),
     };
-    if arguments.all {
-        return match signal {
-            Some(signal) => Ok(container.kill_all(signal)?),
-            None => Ok(()),
-        };
-    }
-    let killed = match signal {
-        Some(signal) => container.kill(signal),
-        None if container.state()?.status == Status::Stopped => bail!("container not running"),
-        None => Ok(()),
+    let stopped = match signal {
+        None => container.state()?.status == Status::Stopped,
+        Some(signal) => match container.kill(signal) {
+            Err(Error::WrongStatus {
+                status: Status::Stopped,
+                ..
+            }) => true,
+            result => {
+                result?;
+                false
+            }
+        },
     };
-    match killed {
-        Err(Error::WrongStatus {
-            status: Status::Stopped,
-            ..
-        }) => bail!("container not running"),
-        result => Ok(result?),
+    // Of old `--all` signalled every process; of that only this is left. SIGKILL ends all of them in any case.
+    if stopped && !arguments.all {
+        bail!("container not running");
     }
+    Ok(())
 }

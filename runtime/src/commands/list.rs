@@ -10,7 +10,6 @@ use wharf_runtime::{Error, State};
 
 use super::Environment;
 
-/// How to list.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// How to print: table or json

@@ -2,8 +2,12 @@
 //!
 //! Flags, output and the phrases of errors are runc's: programs that drive a runtime were written for them.
 
+mod checkpoint;
 mod create;
+mod criu;
 mod delete;
+#[cfg(test)]
+mod documents;
 mod events;
 mod exec;
 mod features;
@@ -14,6 +18,7 @@ mod pause;
 mod phrase;
 mod process;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -79,7 +84,7 @@ pub(crate) struct Global {
     /// The directory of the containers' state, on a tmpfs [default: /run/wharf-runtime]
     #[arg(long, value_name = "DIRECTORY")]
     root: Option<PathBuf>,
-    /// The criu program; checkpoints are not supported yet, so nothing runs it
+    /// The criu program, which makes checkpoints and restores them
     #[arg(long, value_name = "PATH", default_value = "criu")]
     criu: PathBuf,
     /// Let systemd make the control groups; linux.cgroupsPath is "slice:prefix:name" then
@@ -111,6 +116,7 @@ impl Rootless {
     }
 }
 
+// What is said of a command here is also the head of its help. A doc comment on its arguments would take that place.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 enum Command {
@@ -140,21 +146,14 @@ enum Command {
     Spec(spec::Arguments),
     /// Print what this runtime can do
     Features,
-    /// Not supported yet
-    Checkpoint(Unsupported),
-    /// Not supported yet
-    Restore(Unsupported),
+    /// Save a running container to files
+    Checkpoint(Box<checkpoint::Arguments>),
+    /// Make a container again from what was saved
+    Restore(Box<restore::Arguments>),
     /// Print a container's use of resources now and then, and when it ran out of memory
     Events(events::Arguments),
     /// Change a container's limits
     Update(Box<update::Arguments>),
-}
-
-#[derive(Args, Debug)]
-struct Unsupported {
-    /// Whatever the command would take
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<OsString>,
 }
 
 /// A command that failed: what to print, and the exit code.
@@ -200,6 +199,7 @@ struct Environment<'a> {
     root_is_given: bool,
     systemd_cgroup: bool,
     rootless: Option<bool>,
+    criu: PathBuf,
     log: &'a Log,
 }
 
@@ -250,25 +250,10 @@ pub(crate) fn perform(arguments: Arguments, log: &Log) -> Result<ExitCode, Failu
         Command::Resume(arguments) => done(pause::resume(&environment, &arguments)),
         Command::Spec(arguments) => done(spec::perform(&arguments)),
         Command::Features => done(features::perform()),
-        Command::Checkpoint(arguments) => Err(unsupported("checkpoint", &arguments)),
-        Command::Restore(arguments) => Err(unsupported("restore", &arguments)),
+        Command::Checkpoint(arguments) => done(checkpoint::perform(&environment, &arguments)),
+        Command::Restore(arguments) => Ok(restore::perform(&environment, *arguments)?),
         Command::Events(arguments) => done(events::perform(&environment, &arguments)),
         Command::Update(arguments) => done(update::perform(&environment, &arguments)),
-    }
-}
-
-fn unsupported(command: &str, asked: &Unsupported) -> Failure {
-    let message = match asked.arguments.is_empty() {
-        true => format!("{command} is not supported yet"),
-        false => format!(
-            "{command} is not supported yet (asked with {} arguments)",
-            asked.arguments.len()
-        ),
-    };
-    Failure {
-        message,
-        line: None,
-        code: ExitCode::FAILURE,
     }
 }
 
@@ -291,6 +276,7 @@ fn environment<'a>(global: &Global, log: &'a Log) -> anyhow::Result<Environment<
         root_is_given: global.root.is_some(),
         systemd_cgroup: global.systemd_cgroup,
         rootless: global.rootless.decided(),
+        criu: global.criu.clone(),
         log,
     })
 }

@@ -6,7 +6,6 @@ use wharf_runtime::Status;
 
 use super::Environment;
 
-/// Which container.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The container's name

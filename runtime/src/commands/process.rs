@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-/// The flags that `create` and `run` share.
+// The flags that `create` and `run` share; with a doc comment that would be the head of their help.
 #[derive(Args, Debug)]
 pub(super) struct ContainerFlags {
     /// The bundle's directory [default: the working directory]

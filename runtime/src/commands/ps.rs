@@ -10,7 +10,6 @@ use clap::Args;
 use super::Environment;
 use super::list::Format;
 
-/// Which container, and what to ask the host's `ps` for.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// How to print: table or json

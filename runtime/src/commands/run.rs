@@ -7,12 +7,12 @@ use std::thread;
 use anyhow::Context as _;
 use clap::Args;
 use wharf_runtime::foreground::Foreground;
+use wharf_runtime::spec::oci::Linux;
 use wharf_runtime::{Container, Notifications, Stdio};
 
 use super::process::{ContainerFlags, service_manager};
 use super::{Environment, create};
 
-/// What is run, and how.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -52,7 +52,9 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let mut foreground = Foreground::new(!arguments.no_subreaper)?;
-    options.stdio = foreground.stdio(matches!(options.stdio, Stdio::Terminal))?;
+    let linux = spec.oci().linux.as_ref();
+    let root = linux.and_then(Linux::root_outside);
+    options.stdio = foreground.stdio(matches!(options.stdio, Stdio::Terminal), root)?;
     let mut container = environment.runtime.create_as(options, &spec)?;
     environment.log.warnings(&container.take_warnings());
     let (Some(pid), Some(pidfd)) = (container.init_pid(), container.pidfd()) else {

@@ -9,7 +9,6 @@ use clap::Args;
 use wharf_runtime::cgroup::{Layout, Version};
 use wharf_runtime::spec::{CONFIG_FILE, default};
 
-/// Where to write it, and for whom.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The bundle's directory [default: the working directory]

@@ -7,7 +7,6 @@ use wharf_runtime::{Container, Notifications, Status};
 use super::Environment;
 use super::process::service_manager;
 
-/// Which container.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The container's name

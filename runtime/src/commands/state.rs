@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::Environment;
 
-/// Which container.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The container's name

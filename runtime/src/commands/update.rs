@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use wharf_runtime::spec::MAX_CONFIG_BYTES;
 use wharf_runtime::spec::oci::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use wharf_runtime::spec::{MAX_CONFIG_BYTES, parse_resources};
 use wharf_runtime::{Error, Status};
 
 use super::Environment;
 
-/// Which limits for which container. All but the first and the last two are ignored when the first is given.
 #[derive(Args, Debug)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Arguments {
-    /// A file with an OCI resources object, or - for standard input: what it does not name is unchanged
+    /// A file with an OCI resources object, or - for standard input: what it does not name is unchanged, and of the other
+    /// flags only those about Intel RDT count
     #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
     /// Relative weight for block devices, 10 to 1000
@@ -129,10 +129,7 @@ fn read(path: &Path) -> anyhow::Result<LinuxResources> {
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
         bail!("{what} is larger than {MAX_CONFIG_BYTES} bytes");
     }
-    let mut resources: LinuxResources =
-        serde_json::from_slice(&bytes).with_context(|| format!("resources in {what}"))?;
-    resources.settle_names();
-    Ok(resources)
+    parse_resources(&bytes).with_context(|| format!("resources in {what}"))
 }
 
 impl Arguments {

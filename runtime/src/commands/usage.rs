@@ -133,6 +133,14 @@ fn answer(command: &mut clap::Command, arguments: &[OsString], error: &clap::Err
             println!("Incorrect Usage: {message}\n");
             fail(&message, ExitCode::FAILURE)
         }
+        ErrorKind::InvalidValue if context(error, ContextKind::InvalidValue).is_empty() => {
+            let argument = context(error, ContextKind::InvalidArg);
+            let flag = argument.split([' ', '=']).next().unwrap_or_default();
+            // Podman asks by this whether a runtime knows a flag.
+            let message = format!("flag needs an argument: {flag}");
+            println!("Incorrect Usage: {message}\n");
+            fail(&message, ExitCode::FAILURE)
+        }
         ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument | ErrorKind::TooManyValues => {
             let name = arguments.first().map(|name| name.to_string_lossy());
             let message = match subcommand {
@@ -240,9 +248,21 @@ mod tests {
             "{text}"
         );
         let text = help(&["wharf-runtime", "create", "--help"]);
-        assert!(text.starts_with("NAME:\n   wharf-runtime create - "), "{text}");
+        assert!(
+            text.starts_with("NAME:\n   wharf-runtime create - Create a container\n"),
+            "{text}"
+        );
         let text = help(&["wharf-runtime", "list", "-h"]);
-        assert!(text.starts_with("NAME:\n   wharf-runtime list - "), "{text}");
+        assert!(
+            text.starts_with("NAME:\n   wharf-runtime list - List containers\n"),
+            "{text}"
+        );
+        let about = |command: &clap::Command| command.get_about().map(ToString::to_string);
+        let built = command(&["wharf-runtime".into()], Flags::Plain);
+        for listed in Arguments::command().get_subcommands() {
+            let described = built.find_subcommand(listed.get_name()).unwrap();
+            assert_eq!(about(listed), about(described), "{}", listed.get_name());
+        }
     }
 
     #[test]

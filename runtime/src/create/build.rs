@@ -17,11 +17,12 @@ use crate::init::{self, Failure, HookFailure, Message, Work};
 use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{Opened, Plan};
-use crate::process::{Conversation, Early, Heard, Request, Streams, gate, spawn, start_time};
+use crate::process::{Conversation, Early, Groups, Heard, Request, Streams, gate, spawn, start_time};
 use crate::record::Record;
 use crate::source::Sources;
 use crate::spec::Spec;
-use crate::sys::process::{Child, raise_hard_limit};
+use crate::sys::process::raise_hard_limit;
+use crate::sys::socket::MAX_PASSED;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
 use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, spec, user_namespace};
@@ -32,7 +33,7 @@ pub(super) struct Construction<'a> {
     pub(super) bundle: PathBuf,
     pub(super) spec: &'a Spec,
     pub(super) streams: &'a Streams,
-    pub(super) console: Option<ConsoleSocket>,
+    pub(crate) console: Option<ConsoleSocket>,
     pub(super) pidfd: Option<PidfdSocket>,
     pub(super) pid_file: Option<&'a Path>,
     pub(super) preserve_fds: u32,
@@ -40,10 +41,10 @@ pub(super) struct Construction<'a> {
 }
 
 /// What was built, besides what [`Undo`] holds.
-pub(super) struct Built {
-    pub(super) record: Record,
-    pub(super) console: Option<OwnedFd>,
-    pub(super) warnings: Vec<String>,
+pub(crate) struct Built {
+    pub(crate) record: Record,
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Construction<'_> {
@@ -60,27 +61,33 @@ impl Construction<'_> {
         trace!("state directory of {} is made", self.id);
         directory.note_cgroups(&cgroup_plan.paths())?;
         let by_unit = cgroup_plan.needs_process();
+        let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
+        let usher = plan.namespaces.need_usher();
+        let may_be_awaited = !wait_for_parent && !usher && !kernel::is_old();
+        let meanwhile = match may_be_awaited && (1..=MAX_PASSED).contains(&cgroup_plan.v1_count()) {
+            true => plan.namespaces.create & libc::CLONE_NEWNET as u64,
+            false => 0,
+        };
         if !by_unit {
-            undo.cgroup = Some(cgroup_plan.create()?);
+            undo.cgroup = Some(match meanwhile {
+                0 => cgroup_plan.create()?,
+                _ => cgroup_plan.create_v2()?,
+            });
         }
         let gate = gate::make(directory.fd())?;
         let staging = match plan.rootfs.staging {
             true => Some(directory.make_staging()?),
             false => None,
         };
-        let entrances = undo
-            .cgroup
-            .as_ref()
-            .map(Cgroup::entrances)
-            .transpose()?
-            .unwrap_or_default();
-        let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
+        let mut entrances = match &undo.cgroup {
+            Some(cgroup) if meanwhile == 0 => cgroup.entrances()?,
+            _ => Vec::new(),
+        };
         let is_root = rustix::process::geteuid().is_root();
         let raise = match plan.namespaces.has(libc::CLONE_NEWUSER) {
             true => limits_to_raise(&plan.process)?,
             false => Vec::new(),
         };
-        let usher = plan.namespaces.need_usher();
         // A procfs can be mounted only by root of the pid namespace's own user namespace.
         let host_proc = (plan.namespaces.has(libc::CLONE_NEWUSER) || user_namespace::in_user_namespace())
             && !plan.namespaces.makes(libc::CLONE_NEWPID)
@@ -96,7 +103,10 @@ impl Construction<'_> {
             create: plan.namespaces.create,
             early,
             cgroup: undo.cgroup.as_ref().map(Cgroup::v2_dir_fd).transpose()?.flatten(),
-            entrances: &entrances,
+            groups: match meanwhile {
+                0 => Groups::Made(&entrances),
+                _ => Groups::Awaited { meanwhile },
+            },
             streams: self.streams,
             preserve_fds: self.preserve_fds,
             gate: Some(gate.as_fd()),
@@ -121,9 +131,14 @@ impl Construction<'_> {
                 undo.cgroup = Some(cgroup_plan.start_unit(child.pid)?);
                 undo.cgroup = Some(cgroup_plan.fill(child.pid)?);
             }
-            let Some(cgroup) = &undo.cgroup else {
+            let Some(cgroup) = &mut undo.cgroup else {
                 return Err(Error::Invalid("the control group is gone".into()));
             };
+            if meanwhile != 0 {
+                cgroup_plan.complete(cgroup)?;
+                entrances = cgroup.entrances()?;
+                conversation.admit(&entrances)?;
+            }
             if let Some(mappings) = &plan.mappings {
                 user_namespace::write(child.pid, mappings, is_root)?;
                 // It has been born without the privilege.
@@ -150,7 +165,15 @@ impl Construction<'_> {
                 conversation.go()?;
             }
             // While the child half builds.
-            let record = self.record(child, cgroup, &plan, undo.intel_rdt.clone())?;
+            let record = record(
+                self.id,
+                &self.bundle,
+                self.spec,
+                child.pid,
+                cgroup,
+                &plan,
+                undo.intel_rdt.clone(),
+            )?;
             directory.write(&record)?;
             Ok(record)
         })();
@@ -243,38 +266,42 @@ impl Construction<'_> {
         hook::run("prestart", &hooks.prestart, &state)?;
         hook::run("createRuntime", &hooks.create_runtime, &state)
     }
+}
 
-    fn record(
-        &self,
-        child: &Child,
-        cgroup: &Cgroup,
-        plan: &Plan,
-        intel_rdt: Option<intel_rdt::Group>,
-    ) -> Result<Record, Error> {
-        let oci = self.spec.oci();
-        let root = oci.root.as_ref().map(|root| root.path.as_path());
-        let config: &RawValue = serde_json::from_slice(self.spec.original())
-            .map_err(|cause| Error::Spec(spec::Error::Syntax(cause)))?;
-        Ok(Record {
-            version: Record::VERSION,
-            id: self.id.to_string(),
-            oci_version: oci.oci_version.clone(),
-            rootfs: self.bundle.join(root.unwrap_or(Path::new("rootfs"))),
-            bundle: self.bundle.clone(),
-            pid: child.pid,
-            start_time: start_time(child.pid).ok_or(Error::Ended("being recorded"))?,
-            created: now(),
-            annotations: oci.annotations.clone(),
-            cgroups: cgroup.paths().clone(),
-            unit: cgroup.unit().cloned(),
-            resources: None,
-            namespaces: plan.namespaces.all(),
-            own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
-            denies_setgroups: plan.denies_setgroups,
-            intel_rdt,
-            config: config.to_owned(),
-        })
-    }
+/// What is recorded of a container whose first process is `pid`.
+pub(crate) fn record(
+    id: &ContainerId,
+    bundle: &Path,
+    spec: &Spec,
+    pid: i32,
+    cgroup: &Cgroup,
+    plan: &Plan,
+    intel_rdt: Option<intel_rdt::Group>,
+) -> Result<Record, Error> {
+    let oci = spec.oci();
+    let root = oci.root.as_ref().map(|root| root.path.as_path());
+    let config: &RawValue =
+        serde_json::from_slice(spec.original()).map_err(|cause| Error::Spec(spec::Error::Syntax(cause)))?;
+    Ok(Record {
+        version: Record::VERSION,
+        id: id.to_string(),
+        oci_version: oci.oci_version.clone(),
+        rootfs: bundle.join(root.unwrap_or(Path::new("rootfs"))),
+        bundle: bundle.to_owned(),
+        pid,
+        start_time: start_time(pid).ok_or(Error::Ended("being recorded"))?,
+        created: now(),
+        annotations: oci.annotations.clone(),
+        cgroups: cgroup.paths().clone(),
+        unit: cgroup.unit().cloned(),
+        resources: None,
+        namespaces: plan.namespaces.all(),
+        own_namespaces: plan.namespaces.create | plan.namespaces.unshare,
+        denies_setgroups: plan.denies_setgroups,
+        intel_rdt,
+        no_hooks: oci.hooks.is_none(),
+        config: config.to_owned(),
+    })
 }
 
 pub(super) fn step_failed(failure: Failure, plan: &Plan, entrances: &[Entrance]) -> Error {
@@ -332,7 +359,8 @@ pub(crate) fn write_oom_score(pid: i32, score: i32) -> Result<(), Error> {
     fs::write(&path, score.to_string()).map_err(|error| Error::io(format!("write {score} to {path}"), error))
 }
 
-/// Writes a pid file: it is there with its content, or not.
+/// Writes a pid file: it is there with its content, or not. What is there under its name, or under that of its making, is
+/// replaced, and neither followed nor written to.
 pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let what = || format!("write pid file {}", path.display());
     let invalid = || Error::Invalid(format!("{} is no file name for a pid", path.display()));
@@ -340,15 +368,22 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Error> {
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     let new = path.with_file_name(hidden);
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o666)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&new)
-        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .and_then(|()| fs::rename(&new, path));
+    let make = || {
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o666)
+            .open(&new)
+    };
+    let written = match make() {
+        // Of a runtime that was killed; or somebody else's.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&new).and_then(|()| make())
+        }
+        made => made,
+    }
+    .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+    .and_then(|()| fs::rename(&new, path));
     written.map_err(|error| Error::io(what(), error))
 }
 
@@ -365,5 +400,18 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "42");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         assert!(write_pid_file(Path::new("/"), 1).is_err());
+        // Neither is written through what somebody has put there.
+        let other = directory.path().join("other");
+        fs::write(&other, "not a pid").unwrap();
+        let hidden = directory.path().join(".pid");
+        fs::hard_link(&other, &hidden).unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        write_pid_file(&path, 43).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "not a pid");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "43");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &hidden, 0o600.into()).unwrap();
+        write_pid_file(&path, 44).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "44");
     }
 }

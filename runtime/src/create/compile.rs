@@ -7,15 +7,13 @@ use super::CreateOptions;
 use crate::cgroup::{CgroupPlan, Layout};
 use crate::intel_rdt::{self, Resctrl};
 use crate::plan::{self, Caller, Facts, Opened, Plan};
-use crate::record::{NOTIFY_DIRECTORY, NOTIFY_SOCKET};
+use crate::record::{NOTIFY_DIRECTORY, NOTIFY_SOCKET, NOTIFY_TARGET};
 use crate::resources;
 use crate::seccomp::cache::Cache;
 use crate::spec::{Spec, oci};
+use crate::sys::credentials::is_known_capability;
 use crate::terminal::ConsoleSocket;
 use crate::{Error, Runtime, kernel, lsm, mountinfo, seccomp, user_namespace};
-
-/// Where the container finds the notify socket's directory.
-pub(super) const NOTIFY_TARGET: &str = "/run/notify";
 
 impl Runtime {
     /// The configuration with what the options add to it, if they do.
@@ -45,7 +43,7 @@ impl Runtime {
     }
 }
 
-pub(super) fn compile(
+pub(crate) fn compile(
     spec: &oci::Spec,
     bundle: &Path,
     options: &CreateOptions,
@@ -73,7 +71,8 @@ pub(super) fn compile(
         caller: Caller::detect(&layout)?,
         filter: kept.as_ref(),
     };
-    let plan = Plan::compile(spec, &facts)?;
+    let mut plan = Plan::compile(spec, &facts)?;
+    plan.process.leave_out_capabilities(is_known_capability);
     seccomp::tell(profile, plan.process.seccomp.as_ref());
     if let (None, Some(profile), Some(compiled)) = (&kept, profile, &plan.process.seccomp) {
         filters.store(profile, compiled);
@@ -82,7 +81,7 @@ pub(super) fn compile(
 }
 
 /// Where the host divides caches, if the container is to have a share.
-pub(super) fn resctrl(plan: &Plan) -> Result<Option<Resctrl>, Error> {
+pub(crate) fn resctrl(plan: &Plan) -> Result<Option<Resctrl>, Error> {
     let Some(settings) = &plan.intel_rdt else {
         return Ok(None);
     };
@@ -92,7 +91,7 @@ pub(super) fn resctrl(plan: &Plan) -> Result<Option<Resctrl>, Error> {
 }
 
 /// What is known only when the namespaces that are joined are open.
-pub(super) fn check_joined(spec: &Spec, plan: &mut Plan, namespaces: &[Opened]) -> Result<Warnings, Error> {
+pub(crate) fn check_joined(spec: &Spec, plan: &mut Plan, namespaces: &[Opened]) -> Result<Warnings, Error> {
     let mut warnings = Warnings::default();
     let Some(linux) = &spec.oci().linux else {
         return Ok(warnings);
@@ -134,7 +133,7 @@ pub(super) fn check_joined(spec: &Spec, plan: &mut Plan, namespaces: &[Opened]) 
 }
 
 /// Whether it is a namespace that this process is in.
-pub(super) fn is_own(namespace: &Opened) -> Result<bool, Error> {
+pub(crate) fn is_own(namespace: &Opened) -> Result<bool, Error> {
     let name = plan::namespace_name(namespace.kind);
     let path = format!("/proc/self/ns/{name}");
     let own = rustix::fs::stat(&path).map_err(|errno| Error::io(format!("stat {path}"), errno))?;
@@ -145,7 +144,7 @@ pub(super) fn is_own(namespace: &Opened) -> Result<bool, Error> {
 
 /// What the caller is told about a container that was created.
 #[derive(Debug, Default)]
-pub(super) struct Warnings(Vec<String>);
+pub(crate) struct Warnings(Vec<String>);
 
 impl Warnings {
     fn add(&mut self, text: &str) {
@@ -153,7 +152,7 @@ impl Warnings {
     }
 
     /// These after those of the configuration and of the control groups.
-    pub(super) fn chain(self, spec: &Spec, cgroups: &CgroupPlan) -> Vec<String> {
+    pub(crate) fn chain(self, spec: &Spec, cgroups: &CgroupPlan) -> Vec<String> {
         let earlier = spec.warnings().iter().chain(cgroups.warnings());
         earlier.cloned().chain(self.0).collect()
     }
@@ -179,7 +178,7 @@ pub(super) fn enters_time_namespace_by_exec(release: &str) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
 }
 
-pub(super) fn console_socket(path: Option<&Path>, plan: &Plan) -> Result<Option<ConsoleSocket>, Error> {
+pub(crate) fn console_socket(path: Option<&Path>, plan: &Plan) -> Result<Option<ConsoleSocket>, Error> {
     match path {
         Some(_) if plan.process.terminal.is_none() => Err(Error::Invalid(
             "a console socket is given, but process.terminal is off".into(),

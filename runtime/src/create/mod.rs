@@ -15,11 +15,11 @@ use crate::record::Directory;
 use crate::spec::Spec;
 use crate::{Container, ContainerId, Error, Runtime, Stdio, spec};
 use build::Construction;
-use compile::{check_joined, check_time_namespaces, compile, console_socket, resctrl};
-use undo::Undo;
+use compile::check_time_namespaces;
 
-pub(crate) use build::{own_oom_score, write_oom_score, write_pid_file};
-pub(crate) use undo::end;
+pub(crate) use build::{Built, own_oom_score, record, write_oom_score, write_pid_file};
+pub(crate) use compile::{check_joined, compile, console_socket, resctrl};
+pub(crate) use undo::{Undo, end};
 
 /// How a container is created.
 #[derive(Debug)]

@@ -14,16 +14,16 @@ use crate::sys::process::{Child, pidfd_signal};
 use crate::{Container, ContainerId, Error};
 
 /// What a creation that fails leaves behind, so far.
-pub(super) struct Undo {
-    pub(super) directory: Option<Directory>,
-    pub(super) cgroup: Option<Cgroup>,
-    pub(super) child: Option<Child>,
-    pub(super) intel_rdt: Option<intel_rdt::Group>,
+pub(crate) struct Undo {
+    pub(crate) directory: Option<Directory>,
+    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) child: Option<Child>,
+    pub(crate) intel_rdt: Option<intel_rdt::Group>,
 }
 
 impl Undo {
     /// Nothing is undone: it becomes the container.
-    pub(super) fn keep(
+    pub(crate) fn keep(
         &mut self,
         built: Built,
         id: ContainerId,
@@ -54,7 +54,7 @@ impl Undo {
     }
 
     /// Undoes in reverse; the answer is `error`, with what could not be undone beside it.
-    pub(super) fn perform(&mut self, error: Error) -> Error {
+    pub(crate) fn perform(&mut self, error: Error) -> Error {
         let mut left = Vec::new();
         if let Some(child) = self.child.take() {
             left.extend(end(&child).err());

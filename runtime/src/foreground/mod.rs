@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, Gid, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
@@ -76,10 +76,14 @@ impl Foreground {
     /// it could push input into it. A file would be given to the container's user, who could then do with it what no
     /// stream allows. The bytes of these are relayed through pipes.
     ///
+    /// `root` is who root of the container's user namespace is to the caller, user and group, if it has one. A pipe of
+    /// somebody's whom that namespace does not know could be used by the container, but not opened once more (`/dev/stdout`):
+    /// there the relay's pipes, which are given to that root, stand in for the caller's too.
+    ///
     /// # Errors
     ///
     /// A terminal is asked for and the caller has none, or the kernel refuses pipes.
-    pub fn stdio(&mut self, terminal: bool) -> Result<Stdio, Error> {
+    pub fn stdio(&mut self, terminal: bool, root: Option<(u32, u32)>) -> Result<Stdio, Error> {
         if terminal {
             self.terminal = Some(HostTerminal::find()?);
             return Ok(Stdio::Terminal);
@@ -89,12 +93,20 @@ impl Foreground {
             rustix::stdio::stdout(),
             rustix::stdio::stderr(),
         ];
-        if !own.iter().any(is_not_for_sharing) {
+        let is_strange =
+            |stream: &BorrowedFd<'_>| root.is_some_and(|(user, _)| is_pipe_of_another(stream, user));
+        if !own
+            .iter()
+            .any(|stream| is_not_for_sharing(stream) || is_strange(stream))
+        {
             return Ok(Stdio::Inherit);
         }
         let (stdin, input) = pipe()?;
         let (output, stdout) = pipe()?;
         let (errors, stderr) = pipe()?;
+        for end in [&stdin, &stdout, &stderr] {
+            give(end, root)?;
+        }
         self.relays = vec![
             Relay::new(duplicate(own[0])?, input)?,
             Relay::new(output, duplicate(own[1])?)?,
@@ -272,6 +284,21 @@ impl Drop for Foreground {
 fn is_not_for_sharing(stream: &BorrowedFd<'_>) -> bool {
     let is_file = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     rustix::fs::fstat(stream).is_ok_and(is_file) || rustix::termios::isatty(stream)
+}
+
+fn is_pipe_of_another(stream: &BorrowedFd<'_>, user: u32) -> bool {
+    rustix::fs::fstat(stream)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != user)
+}
+
+/// Makes `root` the owner of a new pipe. Who then changes the owner in the user namespace must know its group, too.
+fn give(end: &OwnedFd, root: Option<(u32, u32)>) -> Result<(), Error> {
+    let Some((user, group)) = root.filter(|(user, _)| *user != rustix::process::geteuid().as_raw()) else {
+        return Ok(());
+    };
+    let (owner, owners) = (Uid::from_raw(user), Gid::from_raw(group));
+    rustix::fs::fchown(end, Some(owner), Some(owners))
+        .map_err(|errno| failed(&format!("give a pipe to user {user} and group {group}"), errno))
 }
 
 fn exit_code(status: WaitStatus) -> i32 {

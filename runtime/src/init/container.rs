@@ -6,7 +6,7 @@ use super::step::{At, Failure, Message, STAGING, Stage, Step};
 use super::{Wires, hook, isolate, program, terminal};
 use crate::lookup::{self, Kind};
 use crate::plan::{Plan, RootfsPlan};
-use crate::rootfs::{self, Maker, Site, Way};
+use crate::rootfs::{self, Maker, Parents, Site, Way};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Extent};
 use crate::sys::{Errno, Fd, fd, process, socket};
@@ -20,9 +20,24 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     if plan.mappings.is_none() {
         isolate::hide()?;
     }
-    isolate::enter_cgroups(wires)?;
-    isolate::set_affinity(&plan.process)?;
-    isolate::leave_caller(wires)?;
+    match wires.meanwhile {
+        None => {
+            if wires.usher.is_none() {
+                isolate::enter_cgroups(wires)?;
+                isolate::leave_caller(wires)?;
+            }
+            isolate::set_affinity(&plan.process)?;
+        }
+        Some(namespaces) => {
+            isolate::leave_caller(wires)?;
+            process::unshare(namespaces).at(Step::Unshare)?;
+            if plan.namespaces.loopback {
+                socket::loopback_up().at(Step::Loopback)?;
+            }
+            isolate::await_cgroups(wires.parent)?;
+            isolate::set_affinity(&plan.process)?;
+        }
+    }
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
     process::unshare(plan.namespaces.unshare).at(Step::Unshare)?;
@@ -35,7 +50,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
         isolate::hide()?;
     }
     isolate::new_session(&plan.process)?;
-    if plan.namespaces.loopback {
+    if plan.namespaces.loopback && wires.meanwhile.is_none() {
         socket::loopback_up().at(Step::Loopback)?;
     }
     if let Some(name) = &plan.hostname {
@@ -189,11 +204,13 @@ fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd
 }
 
 fn populate_dev(site: Site, rootfs: &RootfsPlan) -> Result<(), Failure> {
+    let mut parents = Parents::new(site.root);
     for (index, device) in rootfs.devices.iter().enumerate() {
-        rootfs::make_device(site, device).at_nth(Step::Device, index)?;
+        rootfs::make_device(site, &mut parents, device).at_nth(Step::Device, index)?;
     }
     for (index, link) in rootfs.links.iter().enumerate() {
-        rootfs::make_link(site.root, link).at_nth(Step::Link, index)?;
+        rootfs::make_link(site.root, &mut parents, link).at_nth(Step::Link, index)?;
     }
+    parents.close();
     Ok(())
 }

@@ -10,12 +10,24 @@ use crate::lookup;
 use crate::plan::{Cpus, ProcessPlan};
 use crate::sys::fd::{self, Closing};
 use crate::sys::fs::{self, Resolve};
+use crate::sys::socket::MAX_PASSED;
 use crate::sys::{Errno, Fd, credentials, mount, process, socket};
 
 /// Moves this process into its v1 control groups (it was born in the v2 one).
 pub(super) fn enter_cgroups(wires: &Wires) -> Result<(), Failure> {
     for (index, entrance) in wires.entrances.iter().enumerate() {
         fs::write(*entrance, Entrance::MYSELF).at_nth(Step::Cgroup, index)?;
+    }
+    Ok(())
+}
+
+/// Waits for the v1 control groups that the parent makes meanwhile, and moves this process into them.
+pub(super) fn await_cgroups(parent: Fd) -> Result<(), Failure> {
+    let mut given = [Fd::CWD; MAX_PASSED];
+    let count = socket::receive_fds(parent, &mut given).at(Step::Parent)?;
+    for (index, entrance) in given.iter().take(count).enumerate() {
+        fs::write(*entrance, Entrance::MYSELF).at_nth(Step::Cgroup, index)?;
+        entrance.close();
     }
     Ok(())
 }

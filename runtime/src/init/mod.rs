@@ -5,13 +5,15 @@
 //! - Runs on its own copy of a program's memory in which another thread may hold any lock: nothing here allocates,
 //!   locks, prints or panics; every call is one of `sys`.
 //! - Decides nothing that could have been decided in the plan.
-//! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's.
+//! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's. But for
+//!   a network namespace, which is the caller's cost as if it had been made by the clone.
 //! - Every step that fails ends the process, and is told to whoever waits: the parent, or after the gate the starter.
 //! - From its first calls until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
 //!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962). Only that of a user without privileges shows
 //!   itself at the gate, where it has no privileges and no descriptors of the host's any more.
 
 mod container;
+mod criu;
 mod gate;
 mod hook;
 mod identity;
@@ -27,6 +29,7 @@ use std::ffi::CString;
 use crate::plan::{Opened, Plan, ProcessPlan};
 use crate::sys::{Fd, process, socket};
 
+pub(crate) use criu::{Service, Trouble, become_criu, make_mountpoints};
 pub(crate) use hook::{Ending, run_beside};
 pub(crate) use step::{At, Failure, HookFailure, MESSAGE_BYTES, Message, STAGING, Stage, Step, error};
 
@@ -37,6 +40,9 @@ pub(crate) struct Wires {
     pub(crate) parent: Fd,
     /// The `tasks` files of the v1 control groups to enter.
     pub(crate) entrances: Vec<Fd>,
+    /// Namespaces (`CLONE_NEW*`) to make while the parent makes the v1 control groups, which then sends what is otherwise among
+    /// the entrances.
+    pub(crate) meanwhile: Option<u64>,
     /// The listening socket of the start gate; none for a process that starts at once.
     pub(crate) gate: Option<Fd>,
     /// Becomes 0, 1 and 2; nothing to keep what is there.
@@ -70,6 +76,14 @@ impl Wires {
     /// Whether a namespace of that type is joined by its own descriptor.
     fn joins(&self, kind: libc::c_int) -> bool {
         self.join.iter().any(|namespace| namespace.kind == kind as u64)
+    }
+
+    /// Whether a user namespace is joined, in whatever way.
+    fn joins_user_namespace(&self) -> bool {
+        let of_process = self
+            .join_process
+            .is_some_and(|(_, kinds)| kinds & libc::CLONE_NEWUSER as u64 != 0);
+        of_process || self.joins(libc::CLONE_NEWUSER)
     }
 }
 
@@ -115,9 +129,11 @@ fn join(plan: &mut ProcessPlan, wires: &Wires, reporter: &mut Fd) -> Result<Infa
     }
     // It may have been born in the container's pid namespace, before everybody's eyes.
     isolate::hide()?;
-    isolate::enter_cgroups(wires)?;
+    if wires.usher.is_none() {
+        isolate::enter_cgroups(wires)?;
+        isolate::leave_caller(wires)?;
+    }
     isolate::set_affinity(plan)?;
-    isolate::leave_caller(wires)?;
     isolate::wait_for_parent(wires)?;
     isolate::join(wires)?;
     if wires.joins(libc::CLONE_NEWUSER) {

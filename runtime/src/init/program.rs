@@ -190,6 +190,8 @@ fn find(plan: &ProcessPlan) -> Result<usize, Errno> {
     let mut error = Errno::new(libc::ENOENT);
     for (index, candidate) in plan.candidates.iter().enumerate() {
         match fs::may_execute(candidate) {
+            // Who may search a directory "may execute" it.
+            Ok(()) if fs::is_directory(candidate) => error = Errno::new(libc::EACCES),
             Ok(()) => return Ok(index),
             Err(errno) if errno.number() == libc::ENOENT || errno.number() == libc::ENOTDIR => {}
             Err(errno) => error = errno,

@@ -409,6 +409,9 @@ fn operation(operation: &Operation) -> String {
 
 /// Why a mount failed, where the errno alone does not tell.
 fn why(step: Step, index: usize, errno: Errno, plan: Option<&Plan>) -> Option<String> {
+    if step == Step::Root && errno.number() == libc::ELOOP {
+        return Some("invalid rootfs: not an absolute path, or a symlink".into());
+    }
     let Some(Operation::Mount(mount)) = plan
         .filter(|_| step == Step::Operation)
         .and_then(|plan| plan.rootfs.operations.get(index))
@@ -440,7 +443,7 @@ fn plain(step: Step) -> &'static str {
         Step::CloseDescriptors => "close descriptors",
         Step::Parent => "wait for the runtime",
         Step::Join => "join the container's namespaces",
-        Step::Unshare => "make a cgroup or time namespace",
+        Step::Unshare => "make a namespace",
         Step::TimeOffsets => "write /proc/self/timens_offsets",
         Step::BecomeRoot => "become root of the user namespace",
         Step::Session => "setsid",

@@ -1,8 +1,9 @@
-//! The usher: a process that joins namespaces which only a process with one thread can join, makes the new process there,
-//! and ends.
+//! The usher: a process that joins namespaces, makes the new process there, and ends.
 //!
 //! A user namespace cannot be joined by a thread of a program with many, nor can one be left again; and whatever is made
-//! new belongs to the user namespace of its maker. The new process is the usher's sibling: its parent is the
+//! new belongs to the user namespace of its maker. And who is born in a pid namespace that others live in is before their
+//! eyes from then on: its root, its working directory and its descriptors must be the container's already, or whoever may
+//! trace it walks through them to the host. The new process is the usher's sibling: its parent is the
 //! usher's, who is handed its pidfd. It inherits the control group that the usher was born in.
 
 use std::convert::Infallible;
@@ -27,10 +28,16 @@ pub(super) fn perform(work: Work<'_>, wires: &Wires, parent: Fd, namespaces: u64
 fn prepare(wires: &Wires) -> Result<(), Failure> {
     isolate::keep_privileges(wires)?;
     isolate::hide()?;
+    isolate::enter_cgroups(wires)?;
     match wires.join_process {
         // The kernel joins its user namespace first.
         Some((pidfd, kinds)) => process::setns(pidfd, kinds).at(Step::Join)?,
         None => join_by_path(wires)?,
+    }
+    // Of the host's nothing is left that the new process could be born with.
+    isolate::leave_caller(wires)?;
+    if !wires.joins_user_namespace() {
+        return Ok(());
     }
     isolate::become_root(wires.drop_groups)?;
     // The change of user has undone it, by whatever the host's administrator says of such programs.

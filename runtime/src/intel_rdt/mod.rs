@@ -49,11 +49,15 @@ impl Settings {
     ///
     /// The class is no name of a group.
     pub fn check(&self) -> Result<(), Error> {
+        let bad = |class: &str| {
+            class == ".."
+                || class == "."
+                || class.len() > 255
+                || (class.len() > 1 && class.contains('/'))
+                || class.contains(['\0', '\n'])
+        };
         match self.class.as_deref() {
-            Some(class) if class == "." || class == ".." || (class.len() > 1 && class.contains('/')) => {
-                Err(Error::Class(class.to_owned()))
-            }
-            Some(class) if class.contains('\0') => Err(Error::Class(class.to_owned())),
+            Some(class) if bad(class) => Err(Error::Class(class.to_owned())),
             _ => Ok(()),
         }
     }

@@ -36,9 +36,79 @@ fn bit(name: &str) -> u64 {
     number.map_or(0, |number| 1 << number)
 }
 
+/// Leaves out of every set what the running kernel does not know, as `is_known` says of each number; answers a sentence about it.
+pub(super) fn leave_out(sets: &mut CapabilitySets, is_known: impl Fn(u32) -> bool) -> Option<String> {
+    let all = sets.bounding | sets.effective | sets.permitted | sets.inheritable | sets.ambient;
+    // The kernel's numbers have no gaps, and every kernel that is supported knows those below.
+    let unknown: Vec<u32> = (OF_EVERY_KERNEL..u64::BITS)
+        .filter(|number| all >> number & 1 != 0 && !is_known(*number))
+        .collect();
+    let first = *unknown.first()?;
+    let known = (1 << first) - 1;
+    for set in [
+        &mut sets.bounding,
+        &mut sets.effective,
+        &mut sets.permitted,
+        &mut sets.inheritable,
+        &mut sets.ambient,
+    ] {
+        *set &= known;
+    }
+    let mut names: Vec<&str> = unknown
+        .iter()
+        .filter_map(|number| CAPABILITIES.get(*number as usize).copied())
+        .collect();
+    names.sort_unstable();
+    Some(format!(
+        "ignoring unknown or unavailable capabilities: [{}]",
+        names.join(" ")
+    ))
+}
+
+/// How many capabilities Linux 5.4 has.
+const OF_EVERY_KERNEL: u32 = 38;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_left_out_of_every_set_and_told() {
+        let newest = 1 << 40 | 1 << 38 | 1 << 5;
+        let asked = CapabilitySets {
+            bounding: newest,
+            effective: newest,
+            permitted: newest,
+            inheritable: newest,
+            ambient: 1 << 40,
+        };
+        let mut sets = asked;
+        assert_eq!(leave_out(&mut sets, |_| true), None);
+        assert_eq!(sets, asked);
+        let told = leave_out(&mut sets, |number| number < 40).unwrap();
+        assert_eq!(
+            told,
+            "ignoring unknown or unavailable capabilities: [CAP_CHECKPOINT_RESTORE]"
+        );
+        assert_eq!((sets.bounding, sets.ambient), (1 << 38 | 1 << 5, 0));
+        let told = leave_out(&mut sets, |number| number < 38).unwrap();
+        assert_eq!(
+            told,
+            "ignoring unknown or unavailable capabilities: [CAP_PERFMON]"
+        );
+        assert_eq!(
+            (sets.effective, sets.permitted, sets.inheritable),
+            (1 << 5, 1 << 5, 1 << 5)
+        );
+        let mut usual = CapabilitySets {
+            bounding: 1 << 37,
+            ..CapabilitySets::default()
+        };
+        assert_eq!(
+            leave_out(&mut usual, |number| panic!("asked about {number}")),
+            None
+        );
+    }
 
     #[test]
     fn only_what_is_permitted_and_inheritable_is_ambient() {

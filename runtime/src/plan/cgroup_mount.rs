@@ -87,7 +87,7 @@ fn hierarchy(field: &str, name: &str, controllers: &[&str]) -> Result<Source, Er
 }
 
 /// Directory name below `/sys/fs/cgroup` to the container's own group and the controllers, for each v1 hierarchy.
-fn hierarchies(paths: &BTreeMap<String, PathBuf>) -> BTreeMap<String, (&Path, Vec<&str>)> {
+pub(super) fn hierarchies(paths: &BTreeMap<String, PathBuf>) -> BTreeMap<String, (&Path, Vec<&str>)> {
     let mut hierarchies: BTreeMap<String, (&Path, Vec<&str>)> = BTreeMap::new();
     for (controller, path) in paths.iter().filter(|(controller, _)| !controller.is_empty()) {
         if let Some(name) = hierarchy_name(path) {

@@ -1,5 +1,8 @@
 //! Why a configuration cannot be compiled.
 
+use crate::seccomp;
+use crate::spec::told;
+
 /// A configuration that cannot be carried out.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -20,8 +23,19 @@ impl Error {
     /// An error about one field.
     pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Field {
-            field: field.into(),
-            problem: problem.into(),
+            field: told(field.into()),
+            problem: told(problem.into()),
+        }
+    }
+}
+
+impl From<seccomp::Error> for Error {
+    fn from(error: seccomp::Error) -> Self {
+        match error {
+            seccomp::Error::Field { field, problem } => {
+                Self::field(format!("linux.seccomp.{field}"), problem)
+            }
+            error @ seccomp::Error::TooLarge(_) => Self::field("linux.seccomp", error.to_string()),
         }
     }
 }

@@ -11,6 +11,7 @@ mod capability;
 mod cgroup_mount;
 mod device;
 mod error;
+mod external;
 mod hook;
 mod limit;
 mod mapping;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 pub use caller::Caller;
 pub use device::{Device, Link};
 pub use error::Error;
+pub(crate) use external::{External, Host, Mountpoint, external_devices, external_mounts, mountpoints};
 pub use hook::{Hook, Hooks, StateText};
 pub(crate) use hook::{HookState, one as compile_hook};
 pub use limit::{Affinity, Cpus, MemoryPolicy};
@@ -50,6 +52,9 @@ pub use text::Target;
 use crate::cgroup::Version;
 use crate::spec::oci;
 use crate::{ContainerId, intel_rdt, seccomp};
+
+/// The longest name of a host or a domain (`__NEW_UTS_LEN`).
+const UTS_NAME_MAX: usize = 64;
 
 /// What compiling needs to know besides the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +151,12 @@ impl Plan {
             if !namespaces.has(libc::CLONE_NEWUTS) {
                 return Err(Error::field(field, "needs a uts namespace"));
             }
+            if value.len() > UTS_NAME_MAX {
+                return Err(Error::field(
+                    field,
+                    format!("is longer than {UTS_NAME_MAX} bytes"),
+                ));
+            }
             text::c_string(field, value).map(Some)
         };
         Ok(Self {
@@ -195,9 +206,7 @@ pub fn compile_process(
     }
     plan.seccomp = match (facts.filter, &linux.seccomp) {
         (Some(filter), _) => Some(filter.clone()),
-        (None, Some(profile)) => Some(
-            seccomp::compile(profile).map_err(|error| Error::field("linux.seccomp", error.to_string()))?,
-        ),
+        (None, Some(profile)) => Some(seccomp::compile(profile)?),
         (None, None) => None,
     };
     if plan.seccomp.as_ref().is_some_and(seccomp::Program::has_listener) {
@@ -298,7 +307,7 @@ fn sysctls(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Vec<(CString, 
             return Err(Error::field(field, "is not a sysctl's name"));
         }
         compiled.push((
-            text::c_string(&field, format!("sys/{path}"))?,
+            text::c_path(&field, Path::new(&format!("sys/{path}")))?,
             text::c_string(&field, value)?,
         ));
     }

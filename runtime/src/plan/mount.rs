@@ -189,7 +189,7 @@ pub(super) fn compile(
 }
 
 /// Some callers name the target by its path on the host.
-fn in_container<'a>(destination: &'a Path, rootfs: &Path) -> &'a Path {
+pub(super) fn in_container<'a>(destination: &'a Path, rootfs: &Path) -> &'a Path {
     destination.strip_prefix(rootfs).unwrap_or(destination)
 }
 
@@ -271,7 +271,7 @@ impl One<'_> {
             parameters.push((c"context".to_owned(), Some(c_string("linux.mountLabel", label)?)));
         }
         let source = Source::New {
-            kind: c_string(&format!("{}.type", self.field), kind)?,
+            kind: c_path(&format!("{}.type", self.field), Path::new(kind))?,
             parameters,
             legacy,
             instead: None,

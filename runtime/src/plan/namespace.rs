@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use super::Error;
+use crate::spec::check_path;
 use crate::spec::oci::{self, LinuxNamespaceType as Type};
 
 /// The namespaces of a container.
@@ -110,7 +111,7 @@ impl Namespaces {
             || (self.makes(libc::CLONE_NEWUSER) && self.joins(libc::CLONE_NEWTIME))
     }
 
-    pub(super) fn compile(linux: &oci::Linux) -> Result<Self, Error> {
+    pub(crate) fn compile(linux: &oci::Linux) -> Result<Self, Error> {
         let mut namespaces = Self::default();
         for (index, namespace) in linux.namespaces.iter().enumerate() {
             let field = format!("linux.namespaces[{index}]");
@@ -120,6 +121,7 @@ impl Namespaces {
             }
             let path = &namespace.path;
             if path.is_absolute() {
+                check_path(path).map_err(|problem| Error::field(format!("{field}.path"), problem))?;
                 let path = path.clone();
                 namespaces.join.push(Join { kind, path });
             } else if !path.as_os_str().is_empty() {

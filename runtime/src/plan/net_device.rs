@@ -1,10 +1,7 @@
 //! `linux.netDevices`: which devices of the host a container takes over, and what they are called there.
 
 use super::{Error, Namespaces};
-use crate::spec::oci;
-
-/// The kernel's names are shorter than this.
-const NAME_SIZE: usize = 16;
+use crate::spec::{is_net_device_name, oci};
 
 /// A network device of the host for the container's network namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,9 +30,9 @@ pub(super) fn compile(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Vec
             name => name,
         };
         for name in [host.as_str(), container] {
-            if !is_name(name) {
+            if !is_net_device_name(name) {
                 let problem = format!("invalid network device name {name:?}");
-                return Err(Error::field("linux.netDevices", problem));
+                return Err(Error::field(format!("linux.netDevices.{host}"), problem));
             }
         }
         if devices.iter().any(|known| known.container == container) {
@@ -48,12 +45,6 @@ pub(super) fn compile(linux: &oci::Linux, namespaces: &Namespaces) -> Result<Vec
         });
     }
     Ok(devices)
-}
-
-/// Whether the kernel takes it for a device's name, and for that name only (`%` asks it to find a number).
-fn is_name(name: &str) -> bool {
-    let bad = |byte: u8| byte.is_ascii_whitespace() || byte == 0x0b || b"/:%\0".contains(&byte);
-    !name.is_empty() && name.len() < NAME_SIZE && name != "." && name != ".." && !name.bytes().any(bad)
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The `process` object: what runs, as whom, with which limits.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::CString;
 use std::path::Path;
 
-use super::Error;
 use super::limit::{Affinity, MemoryPolicy};
 use super::text::{c_path, c_string};
+use super::{Error, capability};
 use crate::seccomp;
-use crate::spec::oci;
+use crate::spec::{check_path, oci};
 use crate::sys::credentials::CapabilitySets;
 use crate::sys::process::Scheduling;
 use crate::sys::strings::Strings;
@@ -76,6 +78,15 @@ pub struct Label {
     pub value: CString,
 }
 
+impl ProcessPlan {
+    /// Leaves out the capabilities that the running kernel does not know, with a warning. `is_known` is asked only about those
+    /// that not every kernel knows.
+    pub(crate) fn leave_out_capabilities(&mut self, is_known: impl Fn(u32) -> bool) {
+        let told = capability::leave_out(&mut self.capabilities, is_known);
+        self.warnings.extend(told);
+    }
+}
+
 /// Compiles `process`. What belongs to the container (`seccomp`, `personality`, …) is compiled elsewhere.
 pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
     let arguments = &process.args;
@@ -91,7 +102,7 @@ pub(super) fn compile(process: &oci::Process) -> Result<ProcessPlan, Error> {
     }
     let user = &process.user;
     check_ids(user)?;
-    let (capabilities, warnings) = super::capability::compile(process.capabilities.as_ref());
+    let (capabilities, warnings) = capability::compile(process.capabilities.as_ref());
     Ok(ProcessPlan {
         candidates: candidates(program, &process.env)?,
         arguments: Strings::new(
@@ -155,7 +166,8 @@ fn check_ids(user: &oci::User) -> Result<(), Error> {
 
 /// The last of two equal names wins, as with `setenv`; a `HOME` that is empty counts as none (as runc).
 fn compile_environment(given: &[String]) -> Result<(Vec<CString>, bool), Error> {
-    let mut names: Vec<&str> = Vec::with_capacity(given.len());
+    // An image may bring many: looking through those before for each would take for ever.
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut compiled: Vec<CString> = Vec::with_capacity(given.len() + 1);
     for entry in given {
         let name = entry.split('=').next().unwrap_or_default();
@@ -166,10 +178,10 @@ fn compile_environment(given: &[String]) -> Result<(Vec<CString>, bool), Error> 
             ));
         }
         let entry = c_string("process.env", entry)?;
-        match names.iter().position(|known| *known == name) {
-            Some(at) => compiled[at] = entry,
-            None => {
-                names.push(name);
+        match places.entry(name) {
+            Entry::Occupied(place) => compiled[*place.get()] = entry,
+            Entry::Vacant(place) => {
+                place.insert(compiled.len());
                 compiled.push(entry);
             }
         }
@@ -195,7 +207,7 @@ fn candidates(program: &str, environment: &[String]) -> Result<Vec<CString>, Err
         .split(':')
         .filter(|directory| directory.starts_with('/'))
         .map(|directory| Path::new(directory).join(program))
-        .filter(|candidate| candidate.as_os_str().len() < libc::PATH_MAX as usize)
+        .filter(|candidate| check_path(candidate).is_ok())
         .map(|candidate| c_path("process.args[0]", &candidate))
         .collect()
 }

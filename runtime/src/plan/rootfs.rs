@@ -1,5 +1,6 @@
 //! The root file system: its mounts, devices, covered and read-only paths.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::Path;
 
@@ -154,13 +155,14 @@ pub(super) fn compile(
 /// Paths in the container, each once.
 fn paths(field: &str, paths: &[String]) -> Result<Vec<CString>, Error> {
     let mut clean = Vec::with_capacity(paths.len());
-    for path in paths {
+    let mut known = BTreeSet::new();
+    for (index, path) in paths.iter().enumerate() {
         let path = beneath_root(Path::new(path));
         if path.as_os_str().is_empty() {
             continue;
         }
-        let path = c_path(field, &path)?;
-        if !clean.contains(&path) {
+        let path = c_path(&format!("{field}[{index}]"), &path)?;
+        if known.insert(path.clone()) {
             clean.push(path);
         }
     }

@@ -5,9 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
-
-/// The longest path the kernel takes, with its final zero.
-const PATH_MAX: usize = libc::PATH_MAX as usize;
+use crate::spec::check_path;
 
 /// `text` as a C string.
 pub(super) fn c_string(field: &str, text: impl AsRef<OsStr>) -> Result<CString, Error> {
@@ -16,9 +14,7 @@ pub(super) fn c_string(field: &str, text: impl AsRef<OsStr>) -> Result<CString, 
 
 /// `path` as a C string that the kernel takes as one path.
 pub(super) fn c_path(field: &str, path: &Path) -> Result<CString, Error> {
-    if path.as_os_str().len() >= PATH_MAX {
-        return Err(Error::field(field, format!("is longer than {PATH_MAX} bytes")));
-    }
+    check_path(path).map_err(|problem| Error::field(field, problem))?;
     c_string(field, path)
 }
 
@@ -56,6 +52,11 @@ impl Target {
             path: c_path(field, &clean)?,
             parent: parent.map(|parent| c_path(field, parent)).transpose()?,
         })
+    }
+
+    /// Relative to the root.
+    pub(crate) fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.path.to_bytes()))
     }
 }
 

@@ -11,9 +11,11 @@ use rustix::net::{
 
 use super::is_alive;
 use crate::Error;
+use crate::cgroup::Entrance;
 use crate::init::{HookFailure, MESSAGE_BYTES, Message};
 use crate::sys::Fd;
 use crate::sys::process::pidfd_getfd;
+use crate::sys::socket::MAX_PASSED;
 
 /// One thing heard.
 #[derive(Debug)]
@@ -108,11 +110,21 @@ impl Conversation<'_> {
 
     /// Gives a waiting child half the descriptor it asked for.
     pub(crate) fn give(&self, fd: &impl AsFd) -> Result<(), Error> {
-        let fds = [fd.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        self.pass(&[fd.as_fd()])
+    }
+
+    /// Lets a child half that waits for it into its v1 control groups, of which there are at most [`MAX_PASSED`].
+    pub(crate) fn admit(&self, entrances: &[Entrance]) -> Result<(), Error> {
+        let fds: Vec<BorrowedFd<'_>> = entrances.iter().map(AsFd::as_fd).collect();
+        self.pass(&fds)
+    }
+
+    fn pass(&self, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PASSED))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fits = ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        debug_assert!(fits);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(Error::Invalid("too many descriptors for one packet".into()));
+        }
         let parts = [std::io::IoSlice::new(&[1])];
         let sent = sendmsg(self.socket, &parts, &mut ancillary, SendFlags::NOSIGNAL);
         sent.map(drop)

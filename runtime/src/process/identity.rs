@@ -17,11 +17,24 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-fn parse(stat: &[u8]) -> Option<u64> {
+/// The process whose child it is (field 4); nothing when it is gone.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    fields(&fs::read(format!("/proc/{pid}/stat")).ok()?)?
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+/// From the third on.
+fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
     // The second field is the program's name in parentheses, and may contain anything.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = str::from_utf8(stat.get(end + 2..)?).ok()?;
-    let mut fields = rest.split(' ');
+    Some(rest.split(' '))
+}
+
+fn parse(stat: &[u8]) -> Option<u64> {
+    let mut fields = fields(stat)?;
     let state = fields.next()?;
     if matches!(state, "Z" | "X" | "x") {
         return None;
@@ -96,5 +109,7 @@ mod tests {
         let started = start_time(pid).unwrap();
         assert!(open_pidfd(pid, started).is_some());
         assert!(open_pidfd(pid, started + 1).is_none());
+        let above = rustix::process::getppid().unwrap().as_raw_pid();
+        assert_eq!(parent(pid), Some(above));
     }
 }

@@ -7,6 +7,6 @@ mod spawn;
 mod streams;
 
 pub(crate) use conversation::{Conversation, Heard};
-pub(crate) use identity::{is_alive, open_pidfd, reap, start_time, wait_exit};
-pub(crate) use spawn::{Early, Request, join_list, open_joins, spawn};
+pub(crate) use identity::{is_alive, open_pidfd, parent, reap, start_time, wait_exit};
+pub(crate) use spawn::{Early, Groups, Request, join_list, open_joins, spawn};
 pub(crate) use streams::Streams;

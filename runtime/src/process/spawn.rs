@@ -32,6 +32,16 @@ pub(crate) struct Early {
     pub(crate) affinity: Option<Vec<u64>>,
 }
 
+/// The v1 groups of a child half.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Groups<'a> {
+    /// They are there.
+    Made(&'a [Entrance]),
+    /// They are made while the child half makes these namespaces (`CLONE_NEW*`), which then waits to be let in
+    /// ([`Conversation::admit`]). To make a network namespace takes the kernel as long as to make all the groups.
+    Awaited { meanwhile: u64 },
+}
+
 /// A child half to be.
 pub(crate) struct Request<'a> {
     /// What it becomes.
@@ -42,8 +52,8 @@ pub(crate) struct Request<'a> {
     pub(crate) early: Early,
     /// The v2 group it is born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
-    /// The v1 groups that it enters before it does anything else.
-    pub(crate) entrances: &'a [Entrance],
+    /// The v1 groups that it enters before it does anything that costs.
+    pub(crate) groups: Groups<'a>,
     /// Its streams.
     pub(crate) streams: &'a Streams,
     /// How many descriptors from 3 on it keeps.
@@ -94,20 +104,26 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     let mut keep: Vec<u32> = [Fd::of(&theirs)]
         .into_iter()
         .chain(request.gate.as_ref().map(Fd::of))
+        // The usher's, closed by the process that it makes.
+        .chain(usher.as_ref().map(|(_, theirs)| Fd::of(theirs)))
         .chain(late.iter().map(|namespace| Fd::of(&namespace.fd)))
         .chain(proc.as_ref().map(Fd::of))
         .chain(request.join_process.as_ref().map(|(pidfd, _)| Fd::of(pidfd)))
         .map(|fd| fd.number().cast_unsigned())
         .collect();
     keep.sort_unstable();
+    let (entrances, meanwhile) = match request.groups {
+        Groups::Made(entrances) => (entrances, None),
+        Groups::Awaited { meanwhile } => (&[][..], Some(meanwhile)),
+    };
     let wires = Wires {
         parent: Fd::of(&theirs),
-        entrances: request
-            .entrances
+        entrances: entrances
             .iter()
             .map(|entrance| Fd::of(&entrance.as_fd()))
             .chain(procs.as_ref().map(Fd::of))
             .collect(),
+        meanwhile,
         proc: proc.as_ref().map(Fd::of),
         gate: request.gate.as_ref().map(Fd::of),
         streams: request.streams.wires(),
@@ -124,7 +140,10 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     };
     let old_kernel = request.old_kernel;
     // What is new is the process's, not its usher's.
-    let create = if usher.is_some() { 0 } else { request.create };
+    let create = match usher {
+        Some(_) => 0,
+        None => request.create & !meanwhile.unwrap_or_default(),
+    };
     let (cgroup, work) = (request.cgroup.as_ref().map(Fd::of), request.work);
     let make = || {
         let body = || init::run(work, &wires);

@@ -36,9 +36,14 @@ impl Site {
     }
 }
 
-/// Binds the root file system at `path` on itself; answers the root of the new mount.
+/// Binds the root file system at `path` on itself; answers the root of the new mount. No link may lead to it (as runc): one
+/// in a bundle could make any directory of the host a container's root.
 pub(crate) fn attach_root(maker: Maker, path: &CStr) -> Result<Fd, Errno> {
-    let target = lookup::open(Fd::CWD, path, libc::O_PATH | libc::O_DIRECTORY, Resolve::Host)?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let host = lookup::open(Fd::CWD, c"/", flags, Resolve::Host)?;
+    let target = lookup::open(host, path, flags, Resolve::InRootNoSymlinks);
+    host.close();
+    let target = target?;
     let root = maker.bind(target, c"", Extent::Tree)?;
     detached::attach(root, target)?;
     target.close();
@@ -114,7 +119,7 @@ fn open_target(site: Site, mount: &Mount, kind: Kind, resolve: Resolve) -> Resul
     let (target, was_there) = match lookup::open(root, &mount.target.path, libc::O_PATH, resolve) {
         Ok(target) => (target, true),
         Err(errno) if errno.number() == libc::ENOENT => {
-            let made = lookup::open_or_make(root, &mount.target.path, kind, resolve)?;
+            let made = lookup::make(root, &mount.target.path, kind, resolve)?;
             (made, false)
         }
         Err(errno) => return Err(errno),

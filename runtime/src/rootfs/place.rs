@@ -16,6 +16,41 @@ pub(crate) fn open_parent(root: Fd, target: &Target, resolve: Resolve) -> Result
     }
 }
 
+/// Directories in which one thing after the other is made: the last one stays open for the next thing.
+#[derive(Debug)]
+pub(crate) struct Parents<'a> {
+    root: Fd,
+    last: Option<(Option<&'a CStr>, Fd)>,
+}
+
+impl<'a> Parents<'a> {
+    pub(crate) fn new(root: Fd) -> Self {
+        Self { root, last: None }
+    }
+
+    /// The directory the target is in, which stays open here; it and those above it are made if they are missing. No
+    /// symbolic link is followed.
+    pub(crate) fn of(&mut self, target: &'a Target) -> Result<Fd, Errno> {
+        let path = target.parent.as_deref();
+        if let Some((last, directory)) = self.last {
+            if last == path {
+                return Ok(directory);
+            }
+            directory.close();
+        }
+        self.last = None;
+        let directory = open_parent(self.root, target, Resolve::InRootNoSymlinks)?;
+        self.last = Some((path, directory));
+        Ok(directory)
+    }
+
+    pub(crate) fn close(self) {
+        if let Some((_, directory)) = self.last {
+            directory.close();
+        }
+    }
+}
+
 /// The last component of a clean path.
 pub(crate) fn name(path: &CStr) -> &CStr {
     let bytes = path.to_bytes_with_nul();

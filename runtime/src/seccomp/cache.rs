@@ -20,7 +20,7 @@
 //!
 //! # What keeps a wrong filter out
 //!
-//! - The key is the whole profile as JSON, the compiler (a hash of its sources) and the architecture, and it is compared and
+//! - The key is the whole profile, the compiler (a hash of its sources) and the architecture (see `key`), and it is compared and
 //!   not only its hash: no two profiles share a filter, whoever wrote them.
 //! - A file of another owner, one that others may write, a link, or one with a second name is not read.
 //! - The checksum tells what a writer that was cut short, or two at once, have left.
@@ -34,7 +34,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::arch::Arch;
 use super::{Instruction, MAX_INSTRUCTIONS, Program};
 use crate::spec::oci::LinuxSeccomp;
 
@@ -80,9 +79,7 @@ impl Cache {
 
 /// What was compiled, by what; nothing for a profile that is too long.
 fn key(profile: &LinuxSeccomp) -> Option<Vec<u8>> {
-    let mut key = format!("{} {:?} ", env!("WHARF_SECCOMP_SOURCES"), Arch::NATIVE).into_bytes();
-    serde_json::to_writer(&mut key, profile).ok()?;
-    (key.len() <= MAX_KEY_BYTES).then_some(key)
+    Some(super::key::of(profile)).filter(|key| key.len() <= MAX_KEY_BYTES)
 }
 
 fn slot(key: &[u8]) -> String {
@@ -92,14 +89,15 @@ fn slot(key: &[u8]) -> String {
 /// Finds what chance has changed, eight bytes at a time; no defence against intent, and none is needed of it.
 fn hash(bytes: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let chunks = bytes.chunks(8).map(|chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        u64::from_le_bytes(word)
-    });
-    let hash = chunks.fold(bytes.len() as u64, |hash, word| {
-        (hash.rotate_left(23) ^ word).wrapping_mul(FACTOR)
-    });
+    let mix =
+        |hash: u64, word: [u8; 8]| (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(FACTOR);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words
+        .iter()
+        .fold(bytes.len() as u64, |hash, word| mix(hash, *word));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let hash = mix(hash, last);
     hash ^ hash >> 32
 }
 

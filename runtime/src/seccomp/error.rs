@@ -12,7 +12,7 @@ pub enum Error {
         problem: String,
     },
     /// The filter has more instructions than the kernel takes.
-    #[error("linux.seccomp: the filter has {0} instructions, the kernel takes 4096")]
+    #[error("the filter has {0} instructions, the kernel takes 4096")]
     TooLarge(usize),
 }
 

@@ -19,6 +19,7 @@ mod arch;
 mod assemble;
 pub(crate) mod cache;
 mod error;
+mod key;
 mod notify;
 mod precedence;
 mod rules;
@@ -136,8 +137,13 @@ fn compile_native(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error
     let mut flags = flags(profile.flags.as_deref(), rules.notifies)?;
     if rules.notifies {
         flags |= NEW_LISTENER;
-        if profile.listener_path.as_os_str().is_empty() {
-            return Err(Error::field("listenerPath", "seccomp listenerPath is not set"));
+        match profile.listener_path.as_os_str().len() {
+            0 => return Err(Error::field("listenerPath", "seccomp listenerPath is not set")),
+            MAX_SOCKET_PATH.. => {
+                let problem = format!("is longer than {MAX_SOCKET_PATH} bytes, as no socket's path is");
+                return Err(Error::field("listenerPath", problem));
+            }
+            _ => {}
         }
     }
     Ok(Program {
@@ -145,6 +151,9 @@ fn compile_native(profile: &LinuxSeccomp, native: Arch) -> Result<Program, Error
         flags,
     })
 }
+
+/// The longest path in a `struct sockaddr_un`, with its final zero.
+const MAX_SOCKET_PATH: usize = 108;
 
 const NEW_LISTENER: u32 = 1 << 3;
 

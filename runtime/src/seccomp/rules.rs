@@ -105,8 +105,9 @@ impl Rules {
                     let problem = "SCMP_ACT_NOTIFY cannot be used for the write syscall";
                     return Err(Error::field(at("names"), problem));
                 }
+                let numbers = syscalls::numbers(name).unwrap_or_default();
                 for table in &mut tables {
-                    table.add(name, answer, &alternatives, default);
+                    table.add(name, numbers, answer, &alternatives, default);
                 }
             }
         }
@@ -185,8 +186,15 @@ impl Table {
         }
     }
 
-    fn add(&mut self, name: &str, answer: u32, alternatives: &[Vec<Condition>], default: u32) {
-        let number = syscalls::numbers(name).and_then(|numbers| numbers[self.arch.column()]);
+    fn add(
+        &mut self,
+        name: &str,
+        numbers: [Option<u32>; 5],
+        answer: u32,
+        alternatives: &[Vec<Condition>],
+        default: u32,
+    ) {
+        let number = numbers[self.arch.column()];
         let multiplexed = match self.arch {
             Arch::X86 => multiplexed(name),
             _ => None,

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::text::told;
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -57,8 +59,8 @@ impl Error {
     /// An error about one field.
     pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Field {
-            field: field.into(),
-            problem: problem.into(),
+            field: told(field.into()),
+            problem: told(problem.into()),
         }
     }
 }

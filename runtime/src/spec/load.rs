@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::locate::typed;
@@ -82,6 +83,15 @@ pub fn parse_process(document: &[u8]) -> Result<(oci::Process, Vec<String>), Err
     Ok((process, warnings))
 }
 
+/// Types a `resources` object, as `update` takes it.
+///
+/// # Errors
+///
+/// It is not JSON, or a field is not usable.
+pub fn parse_resources(document: &[u8]) -> Result<oci::LinuxResources, Error> {
+    typed(document, "linux.resources")
+}
+
 fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
     let io = |operation| {
         move |source| Error::Io {
@@ -90,7 +100,12 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
             source,
         }
     };
-    let file = match File::open(path) {
+    // A FIFO would keep everybody waiting who only wants to know what is in the bundle.
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::NotFound {
@@ -99,7 +114,11 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, Error> {
         }
         Err(error) => return Err(io("open")(error)),
     };
-    let length = file.metadata().map_err(io("stat"))?.len();
+    let metadata = file.metadata().map_err(io("stat"))?;
+    if !metadata.is_file() {
+        return Err(io("open")(io::Error::other("no regular file")));
+    }
+    let length = metadata.len();
     // One more than there is: the read that finds the end needs a place too.
     let mut bytes = Vec::with_capacity(length.min(MAX_CONFIG_BYTES) as usize + 1);
     file.take(MAX_CONFIG_BYTES + 1)

@@ -2,47 +2,85 @@
 //!
 //! The parser tells at which byte it stopped. A walk over the same text tells whose value ends, or begins, there.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Error;
+use super::read::read;
 
 /// Types the document `text`, which stands at `path` in the configuration.
 ///
-/// Go's parser, which configurations are written for, takes `null` for "not there" wherever it is. Few documents have one,
-/// so they are looked for only in what cannot be typed as it is.
+/// Go's parser, which configurations are written for, takes `null` for "not there" wherever it is, and a member that is there
+/// twice, perhaps in other letters, for more of the same: the last value, the objects joined. (Here the last of those in the
+/// same letters, whole.) Few documents have either, so they are looked for only in what cannot be typed as it is.
 pub(super) fn typed<T: DeserializeOwned>(text: &[u8], path: &str) -> Result<T, Error> {
-    // The parser would take a list for an object's members in their order.
-    let object = text.trim_ascii_start().starts_with(b"{");
-    match serde_json::from_slice(text) {
-        Ok(typed) if object => Ok(typed),
-        _ => {
-            let plain = without_nulls(text, path)?;
-            // From bytes once more: a parser of another kind would be all of its code once more.
-            serde_json::from_slice(plain.as_bytes()).map_err(|error| complaint(&plain, path, &error))
-        }
-    }
+    read(text).or_else(|_| {
+        let plain = settled(text, path)?;
+        // From bytes once more: a parser of another kind would be all of its code once more.
+        read(plain.as_bytes()).map_err(|error| complaint(&plain, path, &error))
+    })
 }
 
-/// The document without the members that are `null`, on one line and without spaces. That it is no JSON comes before
-/// everything else: behind such an error nothing means anything.
-fn without_nulls(text: &[u8], path: &str) -> Result<String, Error> {
+/// Objects whose names are data: there, names in other letters are other names.
+const MAPS: [&str; 5] = ["annotations", "netDevices", "rdma", "sysctl", "unified"];
+
+/// The document without the members that are `null`, with one member for each name, on one line and without spaces. That
+/// it is no JSON comes before everything else: behind such an error nothing means anything.
+fn settled(text: &[u8], path: &str) -> Result<String, Error> {
     let mut document: Value = serde_json::from_slice(text).map_err(Error::Syntax)?;
     if !document.is_object() {
         return Err(Error::field(path, "must be an object"));
     }
-    drop_nulls(&mut document);
+    settle(&mut document, false);
     Ok(document.to_string())
 }
 
-fn drop_nulls(value: &mut Value) {
+fn settle(value: &mut Value, is_map: bool) {
     match value {
         Value::Object(members) => {
             members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(drop_nulls);
+            if !is_map {
+                join_names(members);
+            }
+            for (name, member) in members {
+                settle(member, MAPS.iter().any(|map| map.eq_ignore_ascii_case(name)));
+            }
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Array(items) => items.iter_mut().for_each(|item| settle(item, false)),
         _ => {}
+    }
+}
+
+/// Makes one member of those whose names differ in the case of letters only: objects are joined, of others the one in
+/// capitals stays.
+fn join_names(members: &mut Map<String, Value>) {
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    for (name, member) in std::mem::take(members) {
+        match known.entry(name.to_ascii_lowercase()) {
+            Entry::Vacant(entry) => {
+                entry.insert(name.clone());
+                members.insert(name, member);
+            }
+            Entry::Occupied(first) => {
+                if let Some(first) = members.get_mut(first.get()) {
+                    join(first, member);
+                }
+            }
+        }
+    }
+}
+
+fn join(first: &mut Value, second: Value) {
+    if let (Value::Object(first), Value::Object(second)) = (first, second) {
+        for (name, member) in second {
+            match first.get_mut(&name) {
+                None => drop(first.insert(name, member)),
+                Some(first) => join(first, member),
+            }
+        }
     }
 }
 

@@ -15,9 +15,6 @@ pub(super) fn spec(spec: &mut oci::Spec) -> Vec<String> {
     let Some(linux) = &mut spec.linux else {
         return warnings;
     };
-    if let Some(resources) = &mut linux.resources {
-        resources.settle_names();
-    }
     let memory = linux
         .resources
         .as_mut()

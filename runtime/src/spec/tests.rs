@@ -195,6 +195,10 @@ fn what_is_no_configuration_is_refused() {
         missing.starts_with("JSON specification file ") && missing.ends_with("config.json not found"),
         "{missing}"
     );
+    std::fs::create_dir(empty.path().join(CONFIG_FILE)).unwrap();
+    let directory = load(empty.path()).unwrap_err().to_string();
+    assert!(directory.ends_with("config.json: no regular file"), "{directory}");
+    std::fs::remove_dir(empty.path().join(CONFIG_FILE)).unwrap();
     let large = std::fs::File::create(empty.path().join(CONFIG_FILE)).unwrap();
     large.set_len(MAX_CONFIG_BYTES + 1).unwrap();
     assert!(matches!(load(empty.path()), Err(Error::TooLarge { .. })));
@@ -352,4 +356,39 @@ fn a_list_is_not_taken_for_an_object() {
         parse_process(b"[]").unwrap_err().to_string(),
         "process: must be an object"
     );
+}
+
+/// As Go's parser has it, but that of two objects under one name in the same letters the last counts, whole.
+#[test]
+fn a_member_that_is_there_twice_is_one() {
+    let resources = |text: &str| parse_resources(text.as_bytes()).unwrap();
+    let cpu = resources(r#"{"cpu": {"shares": 5, "cpus": "0"}, "CPU": {"Cpus": "1", "Mems": "0"}}"#);
+    let cpu = cpu.cpu.unwrap();
+    assert_eq!(
+        (cpu.shares, cpu.cpus.as_str(), cpu.mems.as_str()),
+        (Some(5), "1", "0")
+    );
+    let twice = resources(r#"{"pids": {"limit": 1}, "pids": {"limit": 2}, "unified": {"A": "1", "a": "2"}}"#);
+    assert_eq!(twice.pids.unwrap().limit, Some(2));
+    assert_eq!(twice.unified.len(), 2, "these names are data");
+}
+
+/// What Go's parser refuses too, or would take for something else without a word.
+#[test]
+fn what_only_looks_like_a_configuration_is_refused() {
+    let whole = document(json!({})).to_string();
+    for text in [
+        format!("\u{feff}{whole}"),
+        format!("{whole}{whole}"),
+        format!("{whole}\0"),
+        whole.replace("rootfs", "\\ud800"),
+        String::new(),
+    ] {
+        let error = parse(text.clone().into_bytes()).unwrap_err();
+        assert!(matches!(error, Error::Syntax(_)), "{text}: {error}");
+    }
+    let mut bytes = whole.into_bytes();
+    let at = bytes.windows(6).position(|word| word == b"rootfs").unwrap();
+    bytes[at] = 0xff;
+    assert!(matches!(parse(bytes), Err(Error::Syntax(_))));
 }

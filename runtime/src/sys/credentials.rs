@@ -42,6 +42,11 @@ pub(crate) fn set_keep_capabilities(keep: bool) -> Result<(), Errno> {
     prctl(libc::PR_SET_KEEPCAPS, [usize::from(keep), 0, 0, 0]).map(drop)
 }
 
+/// Whether this kernel has a capability of that number.
+pub(crate) fn is_known_capability(number: u32) -> bool {
+    prctl(libc::PR_CAPBSET_READ, [number as usize, 0, 0, 0]).is_ok()
+}
+
 /// Drops every capability that the kernel knows and `keep` lacks from the bounding set.
 pub(crate) fn limit_bounding(keep: u64) -> Result<(), Errno> {
     for capability in (0..CAPABILITIES).filter(|capability| keep & (1 << capability) == 0) {

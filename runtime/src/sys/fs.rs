@@ -419,6 +419,21 @@ pub(crate) fn may_execute(path: &CStr) -> Result<(), Errno> {
     }
 }
 
+/// Whether `path` leads to a directory; one call where it does not.
+pub(crate) fn is_directory(path: &CStr) -> bool {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: `path` outlives the call.
+    let opened = unsafe {
+        raw(
+            libc::SYS_openat,
+            [Fd::CWD.arg(), path.as_ptr() as usize, flags as usize],
+        )
+    };
+    let Ok(number) = opened else { return false };
+    Fd::at(number as i32).close();
+    true
+}
+
 /// Changes the working directory.
 pub(crate) fn chdir(path: &CStr) -> Result<(), Errno> {
     // SAFETY: `path` outlives the call.

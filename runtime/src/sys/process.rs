@@ -142,8 +142,20 @@ where
         raw(
             libc::SYS_clone3,
             [&raw const arguments as usize, size_of::<CloneArguments>()],
-        )?
+        )
     };
+    let pid = match pid {
+        Err(errno) if errno.number() == libc::ENOSYS && namespaces == 0 => {
+            // SAFETY: as above, and as in `clone_child`: without a stack the sibling goes on with the copy of this one.
+            unsafe {
+                raw(
+                    libc::SYS_clone,
+                    [arguments.flags as usize, 0, &raw mut pidfd as usize, 0, 0],
+                )
+            }
+        }
+        answer => answer,
+    }?;
     if pid == 0 {
         body();
     }

@@ -5,6 +5,24 @@ use std::ptr;
 
 use super::{Errno, Fd, raw};
 
+/// A pair of packet sockets, close-on-exec. Each says of the other side that it is this process, whoever has it.
+pub(crate) fn packet_pair() -> Result<(Fd, Fd), Errno> {
+    let mut pair = [0i32; 2];
+    // SAFETY: the kernel writes two numbers into the array, which outlives the call.
+    unsafe {
+        raw(
+            libc::SYS_socketpair,
+            [
+                libc::AF_UNIX as usize,
+                (libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as usize,
+                0,
+                pair.as_mut_ptr() as usize,
+            ],
+        )?;
+    }
+    Ok((Fd::at(pair[0]), Fd::at(pair[1])))
+}
+
 /// Sends one packet, with a descriptor beside it if there is one.
 pub(crate) fn send(socket: Fd, bytes: &[u8], passed: Option<Fd>) -> Result<(), Errno> {
     /// A control message with one descriptor.
@@ -100,14 +118,28 @@ pub(crate) fn receive(socket: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
+/// As many descriptors as one packet may carry here.
+pub(crate) const MAX_PASSED: usize = 32;
+
 /// Receives one packet with a descriptor beside it, close-on-exec; blocks until there is one.
 pub(crate) fn receive_fd(socket: Fd) -> Result<Fd, Errno> {
-    /// A control message with one descriptor.
+    let mut passed = [Fd::CWD];
+    match receive_fds(socket, &mut passed)? {
+        0 => Err(Errno::new(libc::EPROTO)),
+        _ => Ok(passed[0]),
+    }
+}
+
+/// Receives one packet and the descriptors beside it, close-on-exec; blocks until there is one. Answers how many of `passed`
+/// were set: more than have room there are no longer open.
+pub(crate) fn receive_fds(socket: Fd, passed: &mut [Fd]) -> Result<usize, Errno> {
+    /// A control message with descriptors.
     #[repr(C)]
     struct Rights {
         header: libc::cmsghdr,
-        fd: i32,
+        fds: [i32; MAX_PASSED],
     }
+    let room = passed.len().min(MAX_PASSED);
     let mut byte = 0u8;
     let mut vector = libc::iovec {
         iov_base: (&raw mut byte).cast(),
@@ -117,10 +149,10 @@ pub(crate) fn receive_fd(socket: Fd) -> Result<Fd, Errno> {
     let (mut message, mut rights) = unsafe { (mem::zeroed::<libc::msghdr>(), mem::zeroed::<Rights>()) };
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
-    message.msg_control = (&raw mut rights).cast();
-    message.msg_controllen = size_of::<Rights>();
     loop {
-        // SAFETY: the message and all it points to outlive the call, and the lengths are those of what it points to.
+        message.msg_control = (&raw mut rights).cast();
+        message.msg_controllen = mem::offset_of!(Rights, fds) + room * size_of::<i32>();
+        // SAFETY: the message and all it points to outlive the call, and the lengths are at most those of what it points to.
         let answer = unsafe {
             raw(
                 libc::SYS_recvmsg,
@@ -135,10 +167,24 @@ pub(crate) fn receive_fd(socket: Fd) -> Result<Fd, Errno> {
             Err(errno) if errno.number() == libc::EINTR => {}
             Err(errno) => return Err(errno),
             Ok(0) => return Err(Errno::new(libc::EPIPE)),
-            Ok(_) if rights.header.cmsg_type == libc::SCM_RIGHTS => return Ok(Fd::at(rights.fd)),
-            Ok(_) => return Err(Errno::new(libc::EPROTO)),
+            Ok(_) => break,
         }
     }
+    if message.msg_controllen == 0 {
+        return Ok(0);
+    }
+    if rights.header.cmsg_type != libc::SCM_RIGHTS {
+        return Err(Errno::new(libc::EPROTO));
+    }
+    let bytes = rights
+        .header
+        .cmsg_len
+        .saturating_sub(mem::offset_of!(Rights, fds));
+    let count = (bytes / size_of::<i32>()).min(room);
+    for (place, number) in passed.iter_mut().zip(rights.fds).take(count) {
+        *place = Fd::at(number);
+    }
+    Ok(count)
 }
 
 /// Waits for somebody to connect to a listening socket.

@@ -8,6 +8,7 @@ pub mod fifo;
 pub mod json_file;
 pub mod logger;
 pub mod stream;
+pub mod unread;
 pub mod uri;
 
 use std::cell::RefCell;

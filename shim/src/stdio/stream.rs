@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::io::{Errno, ioctl_fionread, read, write};
 
 use super::fifo::{Tap, Writer};
 use super::json_file::LogStream;
+use super::unread::Unread;
 use crate::reactor::{Interest, Reactor, Token};
 
 /// Bytes in one read.
@@ -126,6 +128,7 @@ pub struct Streams {
     next: u32,
     scratch: Vec<u8>,
     trouble: Option<io::Error>,
+    unread: Unread,
 }
 
 impl Streams {
@@ -176,7 +179,7 @@ impl Streams {
         }
         self.trouble = stream.trouble.take().or(self.trouble.take());
         if !alive {
-            self.close(reactor, id);
+            self.end(reactor, id);
         }
         if settled {
             Change::Settled { owner }
@@ -193,7 +196,7 @@ impl Streams {
                 continue;
             };
             if !stream.is_output {
-                self.close(reactor, id);
+                self.end(reactor, id);
                 continue;
             }
             stream.left = Some(ioctl_fionread(&stream.source).unwrap_or(0));
@@ -216,6 +219,31 @@ impl Streams {
             .all(|stream| stream.pending.is_empty() && (stream.is_terminal || stream.left.unwrap_or(0) == 0))
     }
 
+    /// Whether no output waits in a FIFO, either, for a client that is there or has not come yet. To be asked after
+    /// [`Streams::release`].
+    pub fn is_taken(&self, owner: u32) -> bool {
+        self.is_handed_on(owner)
+            && !self.unread.holds(owner)
+            && !self
+                .streams
+                .values()
+                .any(|stream| stream.owner == owner && stream.is_unread())
+    }
+
+    /// How long to wait before [`Streams::ask_readers`], once for each; `None` when nobody is waited for.
+    pub fn reader_pause(&mut self) -> Option<Duration> {
+        let open = self
+            .streams
+            .values()
+            .any(|stream| stream.left.is_some() && stream.is_unread());
+        self.unread.pause(open)
+    }
+
+    /// Looks whether readers have come that were not there in time.
+    pub fn ask_readers(&mut self) {
+        self.unread.ask();
+    }
+
     /// The client may be gone: output that only a dead client would read is given up.
     pub fn release(&mut self, reactor: &Reactor, owner: u32) {
         for id in self.of(owner) {
@@ -223,6 +251,7 @@ impl Streams {
                 sink: Sink::Fifo(writer),
                 ..
             }) = self.streams.get_mut(&id)
+                && !writer.is_unmet()
             {
                 writer.release();
             }
@@ -231,10 +260,16 @@ impl Streams {
     }
 
     /// Ends all streams of a process. Unfinished lines of a log are written.
-    pub fn close_all(&mut self, reactor: &Reactor, owner: u32) {
+    pub fn end_all(&mut self, reactor: &Reactor, owner: u32) {
         for id in self.of(owner) {
-            self.close(reactor, id);
+            self.end(reactor, id);
         }
+    }
+
+    /// The same for a process that nobody asks for any more: what its client has not come to read is given up.
+    pub fn close_all(&mut self, reactor: &Reactor, owner: u32) {
+        self.end_all(reactor, owner);
+        self.unread.drop_all(owner);
     }
 
     /// The latest failure that cost output, once.
@@ -250,7 +285,7 @@ impl Streams {
             .collect()
     }
 
-    fn close(&mut self, reactor: &Reactor, id: u32) {
+    fn end(&mut self, reactor: &Reactor, id: u32) {
         let Some(mut stream) = self.streams.remove(&id) else {
             return;
         };
@@ -266,6 +301,9 @@ impl Streams {
             && let Err(error) = log.flush()
         {
             self.trouble = Some(error);
+        }
+        if let Sink::Fifo(writer) = stream.sink {
+            self.unread.end(stream.owner, writer);
         }
         if self.streams.is_empty() {
             self.scratch = Vec::new();
@@ -329,6 +367,11 @@ impl Stream {
             }
         }
         self.pending.extend_from_slice(rest);
+    }
+
+    /// Whether bytes wait in a FIFO for a reader who is there, or has not come yet.
+    fn is_unread(&self) -> bool {
+        matches!(&self.sink, Sink::Fifo(writer) if writer.unread() > 0 && (writer.is_unmet() || !writer.is_alone()))
     }
 
     fn is_settled(&self) -> bool {

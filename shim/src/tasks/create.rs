@@ -7,11 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use wharf_proto::any::unpack;
 use wharf_proto::containerd::events::{TaskCreate, TaskIo};
-use wharf_proto::containerd::runc::v1::Options;
 use wharf_proto::containerd::task::v2::CreateTaskRequest;
 
+use super::options::options;
 use super::{Container, Operation, Process, Stage};
 use crate::connection::Reply;
 use crate::driver::Settings;
@@ -42,22 +41,6 @@ impl Process {
             spec,
         }
     }
-}
-
-/// The request's options, when they are for us.
-fn options(request: &CreateTaskRequest) -> Result<Options, Refusal> {
-    let Some(any) = request.options.as_ref().filter(|any| !any.value.is_empty()) else {
-        return Ok(Options::default());
-    };
-    let invalid = |message: String| Refusal::new(Code::InvalidArgument, message);
-    unpack(any)
-        .map_err(|error| invalid(format!("runtime options: {error}")))?
-        .ok_or_else(|| {
-            invalid(format!(
-                "runtime options of type {:?} are not understood",
-                any.type_url
-            ))
-        })
 }
 
 /// Whether the container's processes can outlive its first one: they do not when it has a new pid namespace.

@@ -1,7 +1,8 @@
 //! Delete: of a container, or of one process of it.
 //!
 //! A container is deleted when its first process has stopped; one that was created and never started is killed first. Output
-//! that a client has not read yet is waited for, at most [`READING`].
+//! that a client has not read yet, or has not come yet to read, is waited for, at most [`READING`],
+//! so that a client that ends with the answer to its delete has it all.
 
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::status::{Code, Refusal};
 
 /// How long a delete waits for a client to read.
 const READING: Duration = Duration::from_secs(10);
+
+/// The same when the FIFO has taken all of it.
+const LAST_READING: Duration = Duration::from_secs(5);
 
 /// How long a logging program may take to end.
 const LOGGING: Duration = Duration::from_secs(5);
@@ -101,21 +105,21 @@ impl Shim {
     }
 
     fn delete_when_settled(&mut self, reply: Reply, key: u32) {
-        if !self.streams.is_handed_on(key) {
-            self.streams.release(&self.reactor, key);
-        }
-        if self.streams.is_handed_on(key) {
+        self.streams.release(&self.reactor, key);
+        if self.streams.is_taken(key) {
             return self.delete_settled(reply, key);
         }
         if let Some(process) = self.processes.get_mut(&key) {
             process.delete_when_settled = Some(reply);
-            self.reactor.set_alarm(Alarm::Delete(key), READING);
+            let is_handed_on = self.streams.is_handed_on(key);
+            let limit = if is_handed_on { LAST_READING } else { READING };
+            self.reactor.set_alarm(Alarm::Delete(key), limit);
         }
     }
 
     /// A stream of the process has settled, and a delete may have waited for it.
     pub fn continue_delete(&mut self, key: u32) {
-        if self.streams.is_handed_on(key) {
+        if self.streams.is_taken(key) {
             self.delete_overdue(key);
         }
     }

@@ -139,6 +139,17 @@ impl Shim {
         self.continue_delete(key);
     }
 
+    /// Looks for clients that came to read after their process had ended.
+    pub fn ask_readers(&mut self) {
+        self.streams.ask_readers();
+        let deleted =
+            |(key, process): (&u32, &super::Process)| process.delete_when_settled.as_ref().map(|_| *key);
+        let keys: Vec<u32> = self.processes.iter().filter_map(deleted).collect();
+        for key in keys {
+            self.continue_delete(key);
+        }
+    }
+
     /// The client had its time to read.
     pub fn drain_over(&mut self, key: u32) {
         if let Some(process) = self.processes.get_mut(&key) {
@@ -177,7 +188,7 @@ impl Shim {
         process.stage = Stage::Stopped;
         if process.console.take().is_some() && self.streams.is_handed_on(key) {
             // A background process that still has the terminal loses it, as it does with containerd's shim.
-            self.streams.close_all(&self.reactor, key);
+            self.streams.end_all(&self.reactor, key);
         }
         if is_init {
             container.is_paused = false;

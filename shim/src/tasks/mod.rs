@@ -21,6 +21,7 @@ mod create;
 mod delete;
 mod exit;
 mod operation;
+mod options;
 mod process;
 
 use std::collections::{BTreeMap, VecDeque};

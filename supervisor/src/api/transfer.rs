@@ -1,9 +1,9 @@
-//! The Transfer service: registry or archive into the image store, and names onto names.
+//! The Transfer service: registry or archive into the image store, the image store into a registry, and names onto names.
 //!
 //! The operation is a task of its own that is told when the caller goes away, so that it ends in order and gives its
-//! lease back. Refuses push, export, and options that are not here yet, by name.
+//! lease back. Refuses export, and options that are not here yet, by name.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use hyper::{
@@ -30,7 +30,7 @@ use crate::{
     daemon::Daemon,
     error::{Error, Kind, Result},
     namespace::Scope,
-    registry::{self, CredentialSource, Credentials, NoCredentials},
+    registry::{self, CredentialSource, Credentials, DockerConfig, NoCredentials},
     transfer::{self, Destination, Name, Platform, Progress, Stream, Unpack},
 };
 
@@ -89,6 +89,11 @@ enum Work {
     Pull(Box<registry::Client>),
     Import(Stream),
     Tag(String),
+    Push {
+        client: Box<registry::Client>,
+        name: String,
+        platforms: Vec<Platform>,
+    },
 }
 
 struct Operation {
@@ -120,6 +125,13 @@ impl Operation {
             Work::Tag(name) => {
                 transfer::tag(&daemon, &scope, name, destination).await?;
             }
+            Work::Push {
+                client,
+                name,
+                platforms,
+            } => {
+                transfer::push(&daemon, &scope, &name, &platforms, *client, progress, &cancelled).await?;
+            }
         }
         Ok(())
     }
@@ -138,15 +150,26 @@ fn operation(
         )))
     };
     let work = if let Some(registry) = unpack::<OciRegistry>(source)? {
-        Work::Pull(Box::new(client(daemon, &scope, registry)?))
+        Work::Pull(Box::new(client(daemon, &scope, registry, false)?))
     } else if let Some(archive) = unpack::<ImageImportStream>(source)? {
         if archive.force_compress {
             return refused("compressing layers on import");
         }
         Work::Import(daemon.transfer.streams.take(&scope, &archive.stream)?)
     } else if let Some(store) = unpack::<ImageStore>(source)? {
-        if unpack::<OciRegistry>(destination)?.is_some() {
-            return refused("pushing an image");
+        if let Some(registry) = unpack::<OciRegistry>(destination)? {
+            let work = Work::Push {
+                client: Box::new(client(daemon, &scope, registry, true)?),
+                name: store.name,
+                platforms: store.platforms.into_iter().map(Platform::from).collect(),
+            };
+            return Ok(Operation {
+                daemon: Arc::clone(daemon),
+                scope,
+                work,
+                destination: Destination::default(),
+                progress,
+            });
         }
         if unpack::<ImageExportStream>(destination)?.is_some() {
             return refused("exporting an image");
@@ -203,14 +226,22 @@ fn decode(store: ImageStore) -> Destination {
     }
 }
 
-fn client(daemon: &Daemon, scope: &Scope, registry: OciRegistry) -> Result<registry::Client> {
+fn client(daemon: &Daemon, scope: &Scope, registry: OciRegistry, push: bool) -> Result<registry::Client> {
     let reference: registry::Reference = registry.reference.parse()?;
     let resolver: RegistryResolver = registry.resolver.unwrap_or_default();
-    if !resolver.host_dir.is_empty() {
-        return Err(Error::unimplemented(
-            "a directory of registry hosts is not supported yet: host_dir",
-        ));
-    }
+    let configured = &daemon.registry;
+    let hosts = match resolver.host_dir.as_str() {
+        "" => configured.hosts.clone(),
+        named => {
+            let directory = PathBuf::from(named);
+            if !directory.is_absolute() {
+                return Err(Error::invalid(format!(
+                    "host_dir {named:?} must be an absolute path"
+                )));
+            }
+            vec![directory]
+        }
+    };
     if resolver.http_debug() != HttpDebug::Disabled || !resolver.logs_stream.is_empty() {
         return Err(Error::unimplemented(
             "logging of requests to registries is not supported yet: http_debug",
@@ -233,13 +264,22 @@ fn client(daemon: &Daemon, scope: &Scope, registry: OciRegistry) -> Result<regis
         );
     }
     let source: Arc<dyn CredentialSource> = match resolver.auth_stream.as_str() {
-        "" => Arc::new(NoCredentials),
+        "" => match &configured.docker_config {
+            Some(path) => Arc::new(DockerConfig::new(path)),
+            None => Arc::new(NoCredentials),
+        },
         id => Arc::new(Asked {
             stream: Mutex::new(daemon.transfer.streams.take(scope, id)?),
             reference: registry.reference.clone(),
         }),
     };
-    registry::Client::new(reference, registry::Options { plain_http, headers }, source)
+    let options = registry::Options {
+        plain_http,
+        headers,
+        hosts,
+        push,
+    };
+    registry::Client::new(reference, options, source)
 }
 
 /// Credentials that the client is asked for over its stream.

@@ -1,20 +1,26 @@
 //! Reading a blob.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 
 use crate::error::{Error, Result};
 
-/// Random access to one blob; stays valid when the blob is deleted.
-#[derive(Debug)]
+/// Random access to one blob, and sequential reading from the start; stays valid when the blob is deleted. Clones read the
+/// same bytes, each at a place of its own.
+#[derive(Debug, Clone)]
 pub struct Reader {
-    file: File,
+    file: Arc<File>,
     size: u64,
+    position: u64,
 }
 
 impl Reader {
     pub(super) fn new(file: File) -> io::Result<Self> {
         let size = file.metadata()?.len();
-        Ok(Self { file, size })
+        Ok(Self {
+            file: Arc::new(file),
+            size,
+            position: 0,
+        })
     }
 
     /// The size in bytes.
@@ -48,6 +54,8 @@ impl Reader {
 /// Sequential reading, from the start.
 impl io::Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
+        let count = self.file.read_at(buffer, self.position)?;
+        self.position += count as u64;
+        Ok(count)
     }
 }

@@ -13,7 +13,7 @@ use wharf_proto::{
 };
 
 use super::{
-    Status,
+    Reader, Status,
     lock::Lock,
     store::{Shared, Store},
 };
@@ -94,40 +94,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Verifies size and digest where given, makes the blob durable and visible in the namespace with `labels`, adds it
-    /// to the scope's lease, and ends the ingest.
+    /// The bytes so far, for somebody who does not wait until they are durable. He must have seen [`Writer::check`] pass.
     ///
     /// # Errors
     ///
-    /// `FailedPrecondition` on a mismatch (the ingest stays); `AlreadyExists` when the namespace has the blob (the
-    /// ingest ends).
-    pub fn commit(self, size: Option<u64>, expected: Option<&Digest>, mut labels: Labels) -> Result<Digest> {
-        identifier::validate_labels(&labels).map_err(|error| error.context("info.Labels"))?;
-        identifier::drop_empty(&mut labels);
-        let digest = self.verify(size, expected)?;
+    /// `Unknown` when the process has no descriptor left.
+    pub fn reader(&self) -> Result<Reader> {
         self.file
-            .sync_all()
-            .map_err(|source| Error::io(format!("flush ingest {:?}", self.status.reference), source))?;
-        let created = self.publish(&digest, labels)?;
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            // The row is gone, so the directory is swept on open at the latest.
-            tracing::warn!(path = %self.directory.display(), %error, "remove a finished ingest");
-        }
-        if !created {
-            return Err(Error::already_exists(format!("content {digest}")));
-        }
-        let event = ContentCreate {
-            digest: digest.to_string(),
-            size: i64::try_from(self.status.offset).unwrap_or(i64::MAX),
-            ..ContentCreate::default()
-        };
-        self.shared
-            .events
-            .publish(&self.scope.namespace, "/content/create", any::pack(&event));
-        Ok(digest)
+            .try_clone()
+            .and_then(Reader::new)
+            .map_err(|source| Error::io(format!("open ingest {:?}", self.status.reference), source))
     }
 
-    fn verify(&self, size: Option<u64>, expected: Option<&Digest>) -> Result<Digest> {
+    /// Verifies size and digest where given; says the digest.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` on a mismatch.
+    pub fn check(&self, size: Option<u64>, expected: Option<&Digest>) -> Result<Digest> {
         let offset = self.status.offset;
         if let Some(size) = size.filter(|size| *size != offset) {
             return Err(Error::precondition(format!(
@@ -148,6 +132,39 @@ impl Writer {
             ))),
             _ => Ok(digest),
         }
+    }
+
+    /// Verifies size and digest where given, makes the blob durable and visible in the namespace with `labels`, adds it
+    /// to the scope's lease, and ends the ingest.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` on a mismatch (the ingest stays); `AlreadyExists` when the namespace has the blob (the
+    /// ingest ends).
+    pub fn commit(self, size: Option<u64>, expected: Option<&Digest>, mut labels: Labels) -> Result<Digest> {
+        identifier::validate_labels(&labels).map_err(|error| error.context("info.Labels"))?;
+        identifier::drop_empty(&mut labels);
+        let digest = self.check(size, expected)?;
+        self.file
+            .sync_all()
+            .map_err(|source| Error::io(format!("flush ingest {:?}", self.status.reference), source))?;
+        let created = self.publish(&digest, labels)?;
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            // The row is gone, so the directory is swept on open at the latest.
+            tracing::warn!(path = %self.directory.display(), %error, "remove a finished ingest");
+        }
+        if !created {
+            return Err(Error::already_exists(format!("content {digest}")));
+        }
+        let event = ContentCreate {
+            digest: digest.to_string(),
+            size: i64::try_from(self.status.offset).unwrap_or(i64::MAX),
+            ..ContentCreate::default()
+        };
+        self.shared
+            .events
+            .publish(&self.scope.namespace, "/content/create", any::pack(&event));
+        Ok(digest)
     }
 
     /// Moves the flushed bytes to their blob and commits the rows. Says whether the namespace saw the blob for the first

@@ -2,8 +2,11 @@
 //!
 //! Labels are containerd's, so that its clients find what was unpacked here: `containerd.io/snapshot.ref` on a snapshot,
 //! `containerd.io/uncompressed` on a layer's blob, `containerd.io/gc.ref.snapshot.<snapshotter>` on the config.
+//!
+//! A layer is made in two steps: [`fill`] unpacks it, in any order and beside other layers where the snapshotter keeps
+//! layers apart; [`commit`] puts it on the layer below and publishes it, bottom first.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use crate::{
     content::Reader,
@@ -11,8 +14,9 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     identifier::Labels,
-    layer::{self, Limits},
+    layer::{self, Implied, Limits},
     namespace::Scope,
+    snapshot::Mount,
 };
 
 const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
@@ -38,56 +42,134 @@ pub struct Layer {
     pub parent: Option<Digest>,
 }
 
-/// Makes the snapshot of a layer, unless it is there; says whether it was made. Blocks; durable.
+/// A layer's files, in an active snapshot that is not yet the layer's.
+#[derive(Debug)]
+pub struct Filled {
+    key: String,
+    /// What it takes from the layers below, of which nothing was known while it was filled.
+    apart: Option<Implied>,
+}
+
+/// Whether `layer` may be filled before the layers below it are there.
 ///
-/// `progress` is told how many bytes of the blob were read.
+/// # Errors
+///
+/// `InvalidArgument` for an unknown snapshotter.
+pub fn may_fill_early(daemon: &Daemon, layer: &Layer) -> Result<bool> {
+    Ok(layer.parent.is_none() || daemon.snapshots.keeps_layers_apart(&layer.snapshotter)?)
+}
+
+/// Unpacks the verified bytes in `blob` into an active snapshot; `None` when the layer's snapshot is there already. Blocks.
+///
+/// With `early` the layers below need not be there yet. `progress` is told how many bytes of the blob were read, and ends
+/// the work by an error.
 ///
 /// # Errors
 ///
 /// `InvalidArgument` for a layer that cannot be applied; `FailedPrecondition` when its DiffID is another one;
 /// `ResourceExhausted` when the disk is full. Nothing of the layer is left then.
-pub fn layer(
+pub fn fill(
     daemon: &Daemon,
     scope: &Scope,
     layer: &Layer,
-    progress: impl FnMut(u64) + Send,
-) -> Result<bool> {
-    let chain_id = layer.chain_id.as_str();
-    let snapshotter = &layer.snapshotter;
+    blob: Reader,
+    early: bool,
+    progress: impl FnMut(u64) -> io::Result<()> + Send,
+) -> Result<Option<Filled>> {
+    let key = format!("extract-{} {}", unique()?, layer.chain_id);
+    let parent = match &layer.parent {
+        Some(parent) if !early => parent.as_str(),
+        _ => "",
+    };
+    let prepared = daemon
+        .snapshots
+        .prepare(scope, &layer.snapshotter, &key, parent, labels(layer));
+    let mounts = match prepared {
+        Err(error) if error.is_already_exists() => return Ok(None),
+        mounts => mounts?,
+    };
+    let apart = early && layer.parent.is_some();
+    match apply(layer, blob, &mounts, apart, progress) {
+        Ok(implied) => Ok(Some(Filled {
+            key,
+            apart: apart.then_some(implied),
+        })),
+        Err(error) => {
+            let error = error.context(format!("unpack layer {}", layer.blob));
+            match discard(daemon, scope, layer, &Filled { key, apart: None }) {
+                Ok(()) => Err(error),
+                Err(second) => Err(error.context(second)),
+            }
+        }
+    }
+}
+
+fn labels(layer: &Layer) -> Labels {
     let mut labels = Labels::from([
-        (SNAPSHOT_REF.to_owned(), chain_id.to_owned()),
+        (SNAPSHOT_REF.to_owned(), layer.chain_id.to_string()),
         (DIFF_ID.to_owned(), layer.diff_id.to_string()),
     ]);
     if let Some(parent) = &layer.parent {
         labels.insert(PARENT_CHAIN_ID.to_owned(), parent.to_string());
     }
-    let parent = layer.parent.as_ref().map_or("", Digest::as_str);
-    let key = format!("extract-{} {chain_id}", unique()?);
-    let mounts = match daemon
-        .snapshots
-        .prepare(scope, snapshotter, &key, parent, labels.clone())
-    {
-        Err(error) if error.is_already_exists() => return Ok(false),
-        mounts => mounts?,
+    labels
+}
+
+fn apply(
+    layer: &Layer,
+    blob: Reader,
+    mounts: &[Mount],
+    apart: bool,
+    progress: impl FnMut(u64) -> io::Result<()> + Send,
+) -> Result<Implied> {
+    if !layer::is_layer(&layer.media_type) {
+        return Err(Error::unimplemented(format!("media type {:?}", layer.media_type)));
+    }
+    let target = match apart {
+        true => layer::prepare_apart(mounts)?,
+        false => layer::prepare(mounts)?.target,
     };
-    let committed = fill(daemon, scope, layer, &mounts, progress)
-        .map_err(|error| error.context(format!("unpack layer {}", layer.blob)))
-        .and_then(|()| {
-            daemon
-                .snapshots
-                .commit(scope, snapshotter, chain_id, &key, "", labels)
-        });
+    let size = blob.size();
+    let counted = Counted {
+        reader: blob,
+        offset: 0,
+        progress,
+    };
+    let applied = layer::apply(counted, size, target, Limits::default())?;
+    if applied.diff_id != layer.diff_id {
+        return Err(Error::precondition(format!(
+            "wrong diff id {} calculated, the image config says {}",
+            applied.diff_id, layer.diff_id
+        )));
+    }
+    Ok(applied.implied)
+}
+
+/// Makes what was filled the snapshot of its layer; the layers below and the blob are there now. Says whether it was made.
+/// Blocks; durable.
+///
+/// # Errors
+///
+/// `NotFound` when a layer below is not there; `ResourceExhausted` when the disk is full. Nothing of the layer is left then.
+pub fn commit(daemon: &Daemon, scope: &Scope, layer: &Layer, filled: &Filled) -> Result<bool> {
+    let name = layer.chain_id.as_str();
+    let committed = settle(daemon, scope, layer, filled).and_then(|()| {
+        daemon
+            .snapshots
+            .commit(scope, &layer.snapshotter, name, &filled.key, "", labels(layer))
+    });
     let made = match committed {
         Ok(()) => true,
         Err(error) => {
-            match daemon.snapshots.remove(scope, snapshotter, &key) {
-                Err(second) if !second.is_not_found() => return Err(error.context(second)),
-                _ => {}
+            let discarded = discard(daemon, scope, layer, filled);
+            match (error.is_already_exists(), discarded) {
+                (true, discarded) => {
+                    discarded?;
+                    false
+                }
+                (false, Ok(())) => return Err(error),
+                (false, Err(second)) => return Err(error.context(second)),
             }
-            if !error.is_already_exists() {
-                return Err(error);
-            }
-            false
         }
     };
     let verified = Labels::from([(UNCOMPRESSED.to_owned(), layer.diff_id.to_string())]);
@@ -95,32 +177,32 @@ pub fn layer(
     Ok(made)
 }
 
-fn fill(
-    daemon: &Daemon,
-    scope: &Scope,
-    layer: &Layer,
-    mounts: &[crate::snapshot::Mount],
-    progress: impl FnMut(u64) + Send,
-) -> Result<()> {
-    if !layer::is_layer(&layer.media_type) {
-        return Err(Error::unimplemented(format!("media type {:?}", layer.media_type)));
-    }
-    let prepared = layer::prepare(mounts)?;
-    let reader = daemon.content.reader(scope, &layer.blob)?;
-    let size = reader.size();
-    let counted = Counted {
-        reader,
-        offset: 0,
-        progress,
+/// Puts a layer that was filled apart on those below it.
+fn settle(daemon: &Daemon, scope: &Scope, layer: &Layer, filled: &Filled) -> Result<()> {
+    let (Some(implied), Some(parent)) = (&filled.apart, &layer.parent) else {
+        return Ok(());
     };
-    let applied = layer::apply(counted, size, prepared.target, Limits::default())?;
-    if applied.diff_id != layer.diff_id {
-        return Err(Error::precondition(format!(
-            "wrong diff id {} calculated, the image config says {}",
-            applied.diff_id, layer.diff_id
-        )));
+    let snapshotter = &layer.snapshotter;
+    daemon
+        .snapshots
+        .rebase(scope, snapshotter, &filled.key, parent.as_str())?;
+    if implied.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let mounts = daemon.snapshots.mounts(scope, snapshotter, &filled.key)?;
+    layer::settle(layer::prepare(&mounts)?.target, implied)
+}
+
+/// Throws away what was filled. Blocks.
+///
+/// # Errors
+///
+/// `Unknown` from the metadata.
+pub fn discard(daemon: &Daemon, scope: &Scope, layer: &Layer, filled: &Filled) -> Result<()> {
+    match daemon.snapshots.remove(scope, &layer.snapshotter, &filled.key) {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the config keep the topmost snapshot of its image. Blocks; durable.
@@ -153,11 +235,11 @@ struct Counted<F> {
     progress: F,
 }
 
-impl<F: FnMut(u64)> Read for Counted<F> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+impl<F: FnMut(u64) -> io::Result<()>> Read for Counted<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.offset += count as u64;
-        (self.progress)(self.offset);
+        (self.progress)(self.offset)?;
         Ok(count)
     }
 }

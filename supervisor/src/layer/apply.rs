@@ -8,7 +8,11 @@
 //! Refuses names and hard links that lead out of the root, whiteouts of `.` and `..`, ids and device numbers out of
 //! range, and layers beyond [`Limits`].
 
-use std::{collections::HashSet, io::Read, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    io::Read,
+    rc::Rc,
+};
 
 use rustix::{
     fd::OwnedFd,
@@ -87,6 +91,43 @@ pub(crate) struct Applied {
     pub(crate) diff_id: Digest,
     /// Bytes of that stream.
     pub(crate) size: u64,
+    /// What the layer left to the layers below it.
+    pub(crate) implied: Implied,
+}
+
+/// What a layer needs but does not bring: it looks as in the layers below, once those are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Implied {
+    /// Whether the layer says nothing of the root.
+    root: bool,
+    /// Directories by inode, with their paths.
+    directories: HashMap<u64, Vec<u8>>,
+}
+
+impl Implied {
+    /// Whether the layer brings all that it needs.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.root && self.directories.is_empty()
+    }
+}
+
+/// Gives what `implied` names in the upper directory of `target` the attributes of what it covers. Blocks.
+///
+/// # Errors
+///
+/// `Unknown` from the disk.
+pub(crate) fn settle(target: Target, implied: &Implied) -> Result<()> {
+    let Target::Upper { upper, lowers } = target else {
+        return Ok(());
+    };
+    let tree = Tree::new(upper, lowers);
+    let settled = match implied.root {
+        true => tree.inherit_root(),
+        false => Ok(()),
+    };
+    settled
+        .and_then(|()| tree.inherit_all(&implied.directories))
+        .map_err(|error| Error::io("copy attributes of covered directories", error))
 }
 
 /// Applies the layer in `input`, of `compressed_size` bytes, to `target`. Blocks; uses one more thread.
@@ -115,11 +156,15 @@ pub(crate) fn apply(
             .join()
             .map_err(|_panic| Error::unknown("decompress layer", "the thread panicked"))?;
         let (diff_id, size) = pumped.map_err(|error| Error::io("read layer", error))?;
-        extracted.map(|()| Applied { diff_id, size })
+        extracted.map(|implied| Applied {
+            diff_id,
+            size,
+            implied,
+        })
     })
 }
 
-fn extract(reader: ChunkReader, target: Target, limits: Limits) -> Result<()> {
+fn extract(reader: ChunkReader, target: Target, limits: Limits) -> Result<Implied> {
     let mut extractor =
         Extractor::new(target, limits).map_err(|error| Error::io("open target of layer", error))?;
     let mut archive = Archive::new(reader);
@@ -145,6 +190,8 @@ struct Extractor {
     directories: Vec<(Vec<u8>, fs::Timestamps)>,
     entries: u64,
     names: u64,
+    /// Whether an entry spoke of the root.
+    root: bool,
 }
 
 impl Extractor {
@@ -173,6 +220,7 @@ impl Extractor {
             directories: Vec::new(),
             entries: 0,
             names: 0,
+            root: false,
         })
     }
 
@@ -200,6 +248,9 @@ impl Extractor {
             .tree
             .directory(parent_path)
             .map_err(|error| Error::io(format!("open directory {}", quoted(parent_path)), error))?;
+        if self.names + self.tree.implied_bytes() > self.limits.directory_names {
+            return Err(Error::invalid("too many directories"));
+        }
         if name == OPAQUE {
             return self
                 .opaque(&parent)
@@ -247,6 +298,7 @@ impl Extractor {
             metadata::set(self.tree.root(), entry, owner, false)
                 .map_err(|(step, error)| Error::io(step, error))?;
             self.directories.push((Vec::new(), metadata::timestamps(entry)));
+            self.root = true;
         }
         Ok(())
     }
@@ -291,6 +343,9 @@ impl Extractor {
                     .st_ino,
             );
         }
+        self.tree
+            .brought(&directory)
+            .map_err(|error| Error::io("stat", error))?;
         self.tree.remember(path, &directory);
         self.directories
             .push((path.to_vec(), metadata::timestamps(entry)));
@@ -453,7 +508,7 @@ impl Extractor {
     }
 
     /// Sets the times of the directories, now that nothing is created in them any more.
-    fn finish(mut self) -> Result<()> {
+    fn finish(mut self) -> Result<Implied> {
         for (path, times) in std::mem::take(&mut self.directories) {
             match self.tree.existing(&path) {
                 Ok(directory) => fs::futimens(&*directory, &times)
@@ -463,7 +518,10 @@ impl Extractor {
                 Err(error) => return Err(Error::io(format!("open directory {}", quoted(&path)), error)),
             }
         }
-        Ok(())
+        Ok(Implied {
+            root: !self.root,
+            directories: self.tree.into_implied(),
+        })
     }
 }
 

@@ -28,10 +28,10 @@ mod pipeline;
 mod sparse;
 mod tree;
 
-pub(crate) use apply::{Limits, apply};
+pub(crate) use apply::{Implied, Limits, apply, settle};
 pub(crate) use archive::{Archive, Entry, EntryKind};
 pub(crate) use compression::{Decompressor, is_layer};
-pub(crate) use mounts::prepare;
+pub(crate) use mounts::{prepare, prepare_apart};
 
 #[cfg(test)]
 mod tests;

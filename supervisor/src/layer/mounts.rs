@@ -65,6 +65,22 @@ pub(crate) fn prepare(mounts: &[Mount]) -> Result<Prepared> {
     }
 }
 
+/// Opens what `mounts` of a snapshot without parent describe, for a layer whose parents come later: its whiteouts are
+/// kept.
+///
+/// # Errors
+///
+/// As [`prepare`].
+pub(crate) fn prepare_apart(mounts: &[Mount]) -> Result<Target> {
+    match prepare(mounts)?.target {
+        Target::Complete(upper) => Ok(Target::Upper {
+            upper,
+            lowers: Vec::new(),
+        }),
+        upper @ Target::Upper { .. } => Ok(upper),
+    }
+}
+
 fn bind(mount: &Mount) -> Result<Prepared> {
     if mount.options.iter().any(|option| option == "ro") {
         return Err(Error::invalid("the mount to apply a layer to is read-only"));

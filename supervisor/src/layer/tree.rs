@@ -39,6 +39,9 @@ pub(super) struct Tree {
     /// an entry needs and the layer does not bring.
     lowers: Vec<OwnedFd>,
     known: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    /// The directories that were made because an entry needed them, by inode, with their paths.
+    implied: HashMap<u64, Vec<u8>>,
+    implied_bytes: u64,
 }
 
 impl Tree {
@@ -48,6 +51,8 @@ impl Tree {
             root: Rc::new(root),
             lowers,
             known: HashMap::new(),
+            implied: HashMap::new(),
+            implied_bytes: 0,
         }
     }
 
@@ -60,7 +65,12 @@ impl Tree {
     pub(super) fn directory(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
         match self.existing(path) {
             Err(Errno::NOENT) => {
-                let made = Rc::new(self.walk(path, true)?);
+                let mut implied = Vec::new();
+                let made = Rc::new(self.walk(path, Some(&mut implied))?);
+                for (inode, path) in implied {
+                    self.implied_bytes += path.len() as u64;
+                    self.implied.insert(inode, path);
+                }
                 self.remember(path, &made);
                 Ok(made)
             }
@@ -79,12 +89,64 @@ impl Tree {
         // Without NOFOLLOW: a link to a directory is as good as the directory, inside the root.
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let found = match fs::openat2(&*self.root, path, flags, Mode::empty(), INSIDE) {
-            Err(Errno::NOSYS | Errno::AGAIN) => self.walk(path, false)?,
+            Err(Errno::NOSYS | Errno::AGAIN) => self.walk(path, None)?,
             found => found?,
         };
         let found = Rc::new(found);
         self.remember(path, &found);
         Ok(found)
+    }
+
+    /// Bytes of the paths of directories that no entry brought.
+    pub(super) fn implied_bytes(&self) -> u64 {
+        self.implied_bytes
+    }
+
+    /// Takes note that an entry brought `directory`.
+    pub(super) fn brought(&mut self, directory: &OwnedFd) -> Result<(), Errno> {
+        if !self.implied.is_empty() {
+            self.implied.remove(&fs::fstat(directory)?.st_ino);
+        }
+        Ok(())
+    }
+
+    /// The directories that no entry brought, by inode, with their paths.
+    pub(super) fn into_implied(self) -> HashMap<u64, Vec<u8>> {
+        self.implied
+    }
+
+    /// Gives the directories of an earlier [`Tree::into_implied`], as far as they are still those, the attributes of
+    /// what they cover.
+    pub(super) fn inherit_all(&self, implied: &HashMap<u64, Vec<u8>>) -> Result<(), Errno> {
+        for (inode, path) in implied {
+            // Made by us and named by its real path: a link on the way came later and is another directory.
+            let inside = INSIDE | ResolveFlags::NO_SYMLINKS;
+            let directory = match fs::openat2(&*self.root, &path[..], DIRECTORY, Mode::empty(), inside) {
+                Err(Errno::NOSYS | Errno::AGAIN) => self.walk(path, None),
+                found => found,
+            };
+            match directory {
+                Ok(directory) if fs::fstat(&directory)?.st_ino == *inode => self.inherit(&directory, path)?,
+                // A later entry put something else there.
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the root owner and mode of the one it covers.
+    pub(super) fn inherit_root(&self) -> Result<(), Errno> {
+        let Some(lower) = self.lowers.first() else {
+            return Ok(());
+        };
+        let stat = fs::fstat(lower)?;
+        fs::fchown(
+            &*self.root,
+            Some(fs::Uid::from_raw(stat.st_uid)),
+            Some(fs::Gid::from_raw(stat.st_gid)),
+        )?;
+        fs::fchmod(&*self.root, Mode::from_raw_mode(stat.st_mode & 0o7777))
     }
 
     /// Keeps the directory at `path` open for the entries that follow.
@@ -145,8 +207,8 @@ impl Tree {
         empty(&open_below(directory, b".")?, keep, 0).map(|_emptied| ())
     }
 
-    /// Walks `path` component by component.
-    fn walk(&self, path: &[u8], make: bool) -> Result<OwnedFd, Errno> {
+    /// Walks `path` component by component; with `made`, makes what is missing and adds it there.
+    fn walk(&self, path: &[u8], mut made: Option<&mut Vec<(u64, Vec<u8>)>>) -> Result<OwnedFd, Errno> {
         // Where the walk stands: the open directories from the root on, with their real names.
         let mut stack: Vec<(Vec<u8>, OwnedFd)> = Vec::new();
         let mut pending: Vec<Vec<u8>> = components(path);
@@ -164,13 +226,18 @@ impl Tree {
                     }
                     stack.push((component, next));
                 }
-                Err(Errno::NOENT) if make => {
+                Err(Errno::NOENT) if made.is_some() => {
                     fs::mkdirat(here, &component[..], Mode::from_raw_mode(0o755))?;
-                    let made = open_below(here, &component)?;
+                    let directory = open_below(here, &component)?;
                     let mut real: Vec<&[u8]> = stack.iter().map(|(name, _)| name.as_slice()).collect();
                     real.push(&component);
-                    self.inherit(&made, &real.join(&b'/'))?;
-                    stack.push((component, made));
+                    let real = real.join(&b'/');
+                    fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
+                    self.inherit(&directory, &real)?;
+                    if let Some(made) = &mut made {
+                        made.push((fs::fstat(&directory)?.st_ino, real));
+                    }
+                    stack.push((component, directory));
                 }
                 Err(error @ (Errno::NOTDIR | Errno::LOOP)) => {
                     let stat = fs::statat(here, &component[..], AtFlags::SYMLINK_NOFOLLOW)?;
@@ -198,7 +265,6 @@ impl Tree {
 
     /// Gives a directory that had to be made the attributes of the one it covers.
     fn inherit(&self, made: &OwnedFd, path: &[u8]) -> Result<(), Errno> {
-        fs::fchmod(made, Mode::from_raw_mode(0o755))?;
         for lower in &self.lowers {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             match fs::openat2(lower, path, flags, Mode::empty(), INSIDE) {

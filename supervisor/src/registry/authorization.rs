@@ -5,7 +5,6 @@
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, StatusCode, Uri,
     header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
@@ -14,7 +13,7 @@ use serde::Deserialize;
 
 use super::{
     challenge::{self, Challenge},
-    http::{self, Ask, Http},
+    http::{self, Ask, Http, Payload},
 };
 use crate::error::{Error, Kind, Result};
 
@@ -64,7 +63,38 @@ struct TokenAnswer {
     access_token: String,
 }
 
-/// Answers the challenges in `headers`, which `registry` (its root URL) sent; `scope` is asked for when they name none.
+/// What a token is to allow.
+pub(super) struct Scopes {
+    repository: String,
+    push: bool,
+}
+
+impl Scopes {
+    /// Reading `repository`, with `push` also writing.
+    pub(super) fn new(repository: &str, push: bool) -> Self {
+        Self {
+            repository: repository.to_owned(),
+            push,
+        }
+    }
+
+    /// The word for what is done.
+    pub(super) fn verb(&self) -> &'static str {
+        if self.push { "push" } else { "pull" }
+    }
+
+    /// The scope to ask for, where a challenge names `asked`. Who pushes wants one token for all that it will do, not
+    /// only for the request that was refused.
+    fn choose(&self, asked: &str) -> String {
+        match (self.push, asked) {
+            (true, _) => format!("repository:{}:pull,push", self.repository),
+            (false, "") => format!("repository:{}:pull", self.repository),
+            (false, asked) => asked.to_owned(),
+        }
+    }
+}
+
+/// Answers the challenges in `headers`, which `registry` (its root URL) sent, for `scopes`.
 ///
 /// # Errors
 ///
@@ -73,7 +103,7 @@ pub(super) async fn answer(
     http: &Http,
     registry: &Uri,
     headers: &HeaderMap,
-    scope: &str,
+    scopes: &Scopes,
     source: &dyn CredentialSource,
 ) -> Result<HeaderValue> {
     let challenges: Vec<Challenge> = headers
@@ -88,7 +118,7 @@ pub(super) async fn answer(
         return sensitive(header);
     }
     if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-        let token = token(http, registry, bearer, scope, credentials).await?;
+        let token = token(http, registry, bearer, scopes, credentials).await?;
         return sensitive(format!("Bearer {token}"));
     }
     if challenges.iter().any(|challenge| challenge.scheme == "basic") {
@@ -110,7 +140,7 @@ async fn token(
     http: &Http,
     registry: &Uri,
     challenge: &Challenge,
-    scope: &str,
+    scopes: &Scopes,
     credentials: Credentials,
 ) -> Result<String> {
     let realm = challenge.parameter("realm");
@@ -132,17 +162,14 @@ async fn token(
         (_, Some("https")) | (Some("http"), Some("http")) => {}
         _ => return Err(refused("a registry on HTTPS must name one on HTTPS")),
     }
-    let scope = match challenge.parameter("scope") {
-        "" => scope,
-        asked => asked,
-    };
-    let mut query = form_urlencoded(&[("service", challenge.parameter("service")), ("scope", scope)]);
+    let scope = scopes.choose(challenge.parameter("scope"));
+    let mut query = form_urlencoded(&[("service", challenge.parameter("service")), ("scope", &scope)]);
     let mut ask = Ask {
         method: Method::GET,
         uri: uri.clone(),
         headers: HeaderMap::new(),
         authorization: None,
-        body: Bytes::new(),
+        payload: Payload::default(),
     };
     if let Credentials::Refresh(token) = &credentials {
         let fields = [
@@ -156,7 +183,7 @@ async fn token(
             CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
-        ask.body = query.into();
+        ask.payload = Payload::Bytes(query.into());
     } else {
         if let Credentials::Basic { username, password } = &credentials {
             ask.authorization = Some(sensitive(basic(username, password))?);

@@ -14,6 +14,7 @@ use wharf_proto::containerd::types::Descriptor;
 
 use super::{
     client::Client,
+    endpoint::Endpoint,
     http::{self, Answer},
     retry,
 };
@@ -39,16 +40,40 @@ impl Client {
         let size = u64::try_from(blob.size)
             .map_err(|_negative| Error::invalid(format!("blob {}: negative size", blob.digest)))?;
         let mut offset = offset;
+        let mut failure = self.nobody("pull");
+        for endpoint in self.able(|able| able.pull) {
+            match endpoint.blob(blob, size, &mut offset, &chunks).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == Kind::Canceled => return Err(error),
+                Err(error) => {
+                    // What came counts: the digest is checked over all of it.
+                    tracing::debug!(digest = blob.digest, offset, %error, "a host does not give a blob");
+                    failure = error;
+                }
+            }
+        }
+        Err(failure)
+    }
+}
+
+impl Endpoint {
+    async fn blob(
+        &self,
+        blob: &Descriptor,
+        size: u64,
+        offset: &mut u64,
+        chunks: &mpsc::Sender<Bytes>,
+    ) -> Result<()> {
         let mut failed = 0;
         let mut resumes = 0;
-        while offset < size || size == 0 {
-            let before = offset;
-            let error = match self.part(blob, size, &mut offset, &chunks).await {
+        while *offset < size || size == 0 {
+            let before = *offset;
+            let error = match self.part(blob, size, offset, chunks).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == Kind::Unavailable => error,
                 Err(error) => return Err(error),
             };
-            failed = if offset > before { 1 } else { failed + 1 };
+            failed = if *offset > before { 1 } else { failed + 1 };
             resumes += 1;
             if failed >= retry::TRIES || resumes > MAX_RESUMES {
                 return Err(error);
@@ -75,7 +100,7 @@ impl Client {
             headers.insert(RANGE, range);
         }
         let answer = self
-            .ask(Method::GET, &format!("blobs/{}", blob.digest), &headers)
+            .ask(Method::GET, &format!("blobs/{}", blob.digest), headers)
             .await?;
         let answer = self
             .successful(answer, || Error::not_found(format!("{what}: blob unknown")))

@@ -1,20 +1,20 @@
-//! One repository of one registry: resolving names and reading manifests.
+//! One repository of one registry, on whichever hosts stand for it: resolving names and reading manifests.
+//!
+//! A host that fails, whatever the reason, is passed over for the next one; what each of them says is checked.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method, StatusCode, Uri,
+    HeaderMap, Method, StatusCode,
     header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue},
 };
-use serde::Deserialize;
-use tokio::sync::Mutex;
 
 use super::{
     Reference,
-    authorization::{self, CredentialSource},
-    http::{self, Answer, Ask, Http},
-    retry,
+    authorization::CredentialSource,
+    endpoint::Endpoint,
+    hosts::{self, Capabilities},
+    http,
 };
 use crate::{
     digest::Digest,
@@ -24,9 +24,7 @@ use wharf_proto::containerd::types::Descriptor;
 
 /// The largest manifest or index, in bytes.
 pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
-/// The longest error document that is read.
-const MAX_ERROR: u64 = 64 * 1024;
-const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(super) const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// What a client asks a registry for manifests in: those of OCI and Docker, indexes first.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
@@ -37,50 +35,43 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
 /// How to reach the registry.
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Speak plain HTTP (`Some(true)`) or HTTPS (`Some(false)`); by default HTTP with loopback addresses only.
+    /// Speak plain HTTP (`Some(true)`) or HTTPS (`Some(false)`); by default HTTP with loopback addresses only. A
+    /// configuration of hosts that names URLs decides for itself.
     pub(crate) plain_http: Option<bool>,
     /// Headers to send along with every request to the registry itself.
     pub(crate) headers: HeaderMap,
+    /// Directories with configurations of hosts, in containerd's layout; the first one that speaks of the registry counts.
+    pub(crate) hosts: Vec<PathBuf>,
+    /// Whether the registry is written to.
+    pub(crate) push: bool,
 }
 
-/// A client of one repository. Cheap to clone; clones share connections and token.
+/// A client of one repository. Cheap to clone; clones share connections and tokens.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(super) http: Http,
     reference: Arc<Reference>,
-    /// `scheme://host/`.
-    root: Uri,
-    headers: HeaderMap,
-    source: Arc<dyn CredentialSource>,
-    authorization: Arc<Mutex<Option<HeaderValue>>>,
+    /// In the order in which they are asked, the registry itself last.
+    endpoints: Arc<[Endpoint]>,
 }
 
 impl Client {
-    /// A client for the repository of `reference`. Connects to nothing yet.
+    /// A client for the repository of `reference`. Connects to nothing yet; blocks shortly on files.
     ///
     /// # Errors
     ///
-    /// `Unknown` when TLS cannot be set up.
+    /// `InvalidArgument` for a configuration of hosts that is not understood or names files that cannot be used.
     pub(crate) fn new(
         reference: Reference,
         options: Options,
         source: Arc<dyn CredentialSource>,
     ) -> Result<Self> {
         let plain = options.plain_http.unwrap_or_else(|| reference.is_loopback());
-        let scheme = if plain { "http" } else { "https" };
-        let root = format!("{scheme}://{}/", reference.endpoint())
-            .parse()
-            .map_err(|error| {
-                Error::invalid(format!("registry host {:?}", reference.host())).caused_by(error)
-            })?;
-        Ok(Self {
-            http: Http::new()?,
-            reference: Arc::new(reference),
-            root,
-            headers: options.headers,
-            source,
-            authorization: Arc::default(),
-        })
+        let reference = Arc::new(reference);
+        let endpoints = hosts::load(&options.hosts, &reference, plain)?
+            .into_iter()
+            .map(|host| Endpoint::new(host, &reference, &options.headers, &source, options.push))
+            .collect::<Result<_>>()?;
+        Ok(Self { reference, endpoints })
     }
 
     /// The reference this client was made for.
@@ -88,19 +79,46 @@ impl Client {
         &self.reference
     }
 
+    /// The hosts that can do what `able` asks of them.
+    pub(super) fn able(&self, able: impl Fn(&Capabilities) -> bool) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints
+            .iter()
+            .filter(move |endpoint| able(&endpoint.capabilities))
+    }
+
+    /// What is said when no host can do something.
+    pub(super) fn nobody(&self, what: &str) -> Error {
+        Error::precondition(format!("{}: no host is configured to {what}", self.reference))
+    }
+
     /// Finds out which manifest or index the reference means.
     ///
     /// # Errors
     ///
     /// `NotFound` (`manifest unknown`), `Unauthenticated`, `PermissionDenied`, `Unavailable`; `InvalidArgument` when the
-    /// registry contradicts itself.
+    /// registry contradicts itself. Of several hosts that fail, the last one's.
     pub(crate) async fn resolve(&self) -> Result<Descriptor> {
+        let digested = self.reference.digest().is_some();
+        let mut failure = self.nobody("resolve");
+        for endpoint in self.able(|able| able.resolve || (able.pull && digested)) {
+            match self.resolve_at(endpoint).await {
+                Ok(found) => return Ok(found),
+                Err(error) => {
+                    tracing::debug!(reference = %self.reference, %error, "a host does not resolve");
+                    failure = error;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    async fn resolve_at(&self, endpoint: &Endpoint) -> Result<Descriptor> {
         let object = self.reference.object();
-        let answer = self
+        let answer = endpoint
             .ask(
                 Method::HEAD,
                 &format!("manifests/{object}"),
-                &accept(MANIFEST_TYPES),
+                accept(MANIFEST_TYPES),
             )
             .await?;
         let headers = answer.response.headers();
@@ -120,7 +138,7 @@ impl Client {
             return Err(self.unknown_manifest());
         }
         // Registries may answer HEAD with less than is needed; then the document itself tells.
-        let (media_type, bytes) = self.get_manifest(object).await?;
+        let (media_type, bytes) = self.get_manifest(endpoint, object).await?;
         let digest = Digest::of(&bytes);
         if let Some(expected) = self.reference.digest()
             && *expected != digest
@@ -138,12 +156,31 @@ impl Client {
     pub(crate) async fn manifest(&self, wanted: &Descriptor) -> Result<Vec<u8>> {
         let expected: Digest = wanted.digest.parse()?;
         check_size(wanted.size.unsigned_abs(), &expected)?;
-        let (_, bytes) = self.get_manifest(expected.as_str()).await?;
+        let mut failure = self.nobody("pull");
+        for endpoint in self.able(|able| able.pull) {
+            match self.manifest_at(endpoint, wanted, &expected).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => {
+                    tracing::debug!(reference = %self.reference, %error, "a host does not give a manifest");
+                    failure = error;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    async fn manifest_at(
+        &self,
+        endpoint: &Endpoint,
+        wanted: &Descriptor,
+        expected: &Digest,
+    ) -> Result<Vec<u8>> {
+        let (_, bytes) = self.get_manifest(endpoint, expected.as_str()).await?;
         let mut hasher = crate::digest::Hasher::new(expected.algorithm());
         hasher.update(&bytes);
         let found = hasher.finish();
-        if found != expected {
-            return Err(mismatch(&expected, &found));
+        if found != *expected {
+            return Err(mismatch(expected, &found));
         }
         if bytes.len() as u64 != wanted.size.unsigned_abs() {
             return Err(Error::precondition(format!(
@@ -155,15 +192,15 @@ impl Client {
         Ok(bytes)
     }
 
-    async fn get_manifest(&self, object: &str) -> Result<(String, Vec<u8>)> {
-        let answer = self
+    async fn get_manifest(&self, endpoint: &Endpoint, object: &str) -> Result<(String, Vec<u8>)> {
+        let answer = endpoint
             .ask(
                 Method::GET,
                 &format!("manifests/{object}"),
-                &accept(MANIFEST_TYPES),
+                accept(MANIFEST_TYPES),
             )
             .await?;
-        let answer = self.successful(answer, || self.unknown_manifest()).await?;
+        let answer = endpoint.successful(answer, || self.unknown_manifest()).await?;
         let media_type = answer
             .response
             .headers()
@@ -192,95 +229,11 @@ impl Client {
     fn unknown_manifest(&self) -> Error {
         Error::not_found(format!("{}: manifest unknown", self.reference))
     }
+}
 
-    /// Asks for `path` in the repository, with authorization when the registry wants it, and again after failures that
-    /// may pass.
-    pub(super) async fn ask(&self, method: Method, path: &str, headers: &HeaderMap) -> Result<Answer> {
-        let uri: Uri = format!("{}v2/{}/{path}", self.root, self.reference.repository())
-            .parse()
-            .map_err(|error| Error::invalid(format!("path {path:?}")).caused_by(error))?;
-        let mut all = self.headers.clone();
-        all.extend(headers.clone());
-        let mut failed = 0;
-        let mut authorised = false;
-        loop {
-            let authorization = self.authorization.lock().await.clone();
-            let ask = Ask {
-                method: method.clone(),
-                uri: uri.clone(),
-                headers: all.clone(),
-                authorization: authorization.clone(),
-                body: Bytes::new(),
-            };
-            let outcome = self.http.ask(ask).await;
-            let (pause, error) = match outcome {
-                // Only the registry itself is answered: a host it sent us to gets no credentials.
-                Ok(answer)
-                    if answer.response.status() == StatusCode::UNAUTHORIZED
-                        && !answer.redirected
-                        && !authorised =>
-                {
-                    authorised = true;
-                    self.authorise(answer.response.headers(), authorization).await?;
-                    continue;
-                }
-                Ok(answer) if retry::is_transient(answer.response.status()) => {
-                    let status = answer.response.status();
-                    let error = Error::unavailable(format!("{method} {uri}: status {status}"));
-                    (retry::pause(failed + 1, Some(answer.response.headers())), error)
-                }
-                Ok(answer) => return Ok(answer),
-                Err(failure) if failure.may_pass => (retry::pause(failed + 1, None), failure.error),
-                Err(failure) => return Err(failure.error),
-            };
-            failed += 1;
-            if failed >= retry::TRIES {
-                return Err(error);
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// Gets a new authorization, unless somebody else did since `stale` was used.
-    async fn authorise(&self, headers: &HeaderMap, stale: Option<HeaderValue>) -> Result<()> {
-        let mut authorization = self.authorization.lock().await;
-        if *authorization == stale {
-            let scope = format!("repository:{}:pull", self.reference.repository());
-            let fresh = authorization::answer(&self.http, &self.root, headers, &scope, &*self.source).await?;
-            *authorization = Some(fresh);
-        }
-        Ok(())
-    }
-
-    /// Turns an answer other than success into an error; `not_found` says what a 404 means.
-    pub(super) async fn successful(&self, answer: Answer, not_found: impl Fn() -> Error) -> Result<Answer> {
-        let status = answer.response.status();
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let said = http::read_all(answer.response.into_body(), MAX_ERROR, "error of the registry").await;
-        let said = said
-            .ok()
-            .and_then(|body| message(&body))
-            .unwrap_or_else(|| status.to_string());
-        let reference = &self.reference;
-        Err(match status {
-            StatusCode::NOT_FOUND => not_found(),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::new(
-                if status == StatusCode::FORBIDDEN {
-                    Kind::PermissionDenied
-                } else {
-                    Kind::Unauthenticated
-                },
-                format!(
-                    "pull access denied for {}/{}, repository does not exist or may require authorization: {said}",
-                    reference.host(),
-                    reference.repository()
-                ),
-            ),
-            _ => Error::unknown(format!("pull {reference}"), said),
-        })
-    }
+/// The header that asks for every kind of manifest.
+pub(super) fn accept_manifests() -> HeaderMap {
+    accept(MANIFEST_TYPES)
 }
 
 fn accept(types: &'static str) -> HeaderMap {
@@ -311,33 +264,4 @@ fn mismatch(expected: &Digest, found: &Digest) -> Error {
     Error::precondition(format!(
         "the registry answered with digest {found}, expected {expected}"
     ))
-}
-
-/// The messages of a registry's error document, shortened.
-fn message(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Document {
-        errors: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    let document: Document = serde_json::from_slice(body).ok()?;
-    let texts: Vec<String> = document
-        .errors
-        .iter()
-        .take(3)
-        .map(|entry| format!("{}: {}", entry.code.to_lowercase(), entry.message))
-        .collect();
-    let text: String = texts
-        .join(", ")
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(300)
-        .collect();
-    (!text.is_empty()).then_some(text)
 }

@@ -1,23 +1,32 @@
-//! One HTTP exchange: TLS with the host's certificate authorities, time-outs, redirects.
+//! One HTTP exchange: time-outs, redirects, and what is sent along.
 //!
 //! Redirects are followed for reading only; to another host they take no authorization along, and from HTTPS never to
 //! plain HTTP. Neither bodies nor headers are read without bounds and a time-out.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use futures_util::{Stream, StreamExt as _};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
-    body::Incoming,
-    header::{AUTHORIZATION, HeaderValue, LOCATION, USER_AGENT},
+    body::{Frame, Incoming},
+    header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT},
 };
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 
+use super::{proxy::Connector, tls::Tls};
 use crate::error::{Error, Kind, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,7 +39,52 @@ const AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
 /// Connections to registries.
 #[derive(Clone)]
 pub(super) struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Connector>, UnsyncBoxBody<Bytes, io::Error>>,
+    connector: Connector,
+}
+
+/// A stream of what is sent.
+pub(super) type Chunks = std::pin::Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// What is sent with a request; it can be sent again.
+#[derive(Clone)]
+pub(super) enum Payload {
+    /// A few bytes.
+    Bytes(Bytes),
+    /// Many bytes, as they are read.
+    Stream {
+        /// How many.
+        size: u64,
+        /// Reads them, from the start.
+        open: Arc<dyn Fn() -> Chunks + Send + Sync>,
+    },
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
+impl Payload {
+    /// The body of one request; `sent` counts its bytes.
+    fn body(&self, sent: &Arc<AtomicU64>) -> UnsyncBoxBody<Bytes, io::Error> {
+        match self {
+            Self::Bytes(bytes) => Full::new(bytes.clone())
+                .map_err(|never| match never {})
+                .boxed_unsync(),
+            Self::Stream { open, .. } => {
+                let sent = Arc::clone(sent);
+                let frames = open().map(move |chunk| {
+                    chunk.map(|bytes| {
+                        sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        Frame::data(bytes)
+                    })
+                });
+                BodyExt::boxed_unsync(StreamBody::new(frames))
+            }
+        }
+    }
 }
 
 /// What is asked for.
@@ -40,7 +94,7 @@ pub(super) struct Ask {
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
     pub(super) authorization: Option<HeaderValue>,
-    pub(super) body: Bytes,
+    pub(super) payload: Payload,
 }
 
 /// What came back, and whether the registry that was asked said it, or somebody it sent us to.
@@ -71,35 +125,25 @@ fn lasting(error: Error) -> Failure {
 }
 
 impl Http {
-    /// Reads the host's certificate authorities. Blocks shortly on their files.
-    pub(super) fn new() -> Result<Self> {
-        let provider = || std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let builder = || {
-            rustls::ClientConfig::builder_with_provider(provider())
-                .with_safe_default_protocol_versions()
-                .map_err(|error| Error::unknown("set up TLS", error))
-        };
-        let tls = match builder()?.with_native_roots() {
-            Ok(trusting) => trusting.with_no_client_auth(),
-            // A host without authorities trusts nobody over HTTPS; registries on loopback still work.
-            Err(_none) => builder()?
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth(),
-        };
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        http.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+    /// Connections to the host of `root` and to those it names, with `tls` and a bound on each attempt to connect. Blocks
+    /// on the files that `tls` names, and for HTTPS on the host's certificate authorities.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` naming a file that cannot be used.
+    pub(super) fn new(root: &Uri, tls: &Tls, dial_timeout: Option<Duration>) -> Result<Self> {
+        tracing::trace!(%root, "open a registry");
+        let connector = Connector::new(dial_timeout.unwrap_or(CONNECT_TIMEOUT));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config((*tls.config()?).clone())
             .https_or_http()
             .enable_http1()
-            .wrap_connector(http);
+            .wrap_connector(connector.clone());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
-        Ok(Self { client })
+            .build(https);
+        Ok(Self { client, connector })
     }
 
     /// Asks once, following redirects.
@@ -139,25 +183,44 @@ impl Http {
             if let Some(authorization) = &ask.authorization {
                 headers.insert(AUTHORIZATION, authorization.clone());
             }
+            if let Some(authorization) = self.connector.forwarding_authorization(&ask.uri) {
+                headers.insert(PROXY_AUTHORIZATION, authorization);
+            }
         }
-        let request = request.body(Full::new(ask.body.clone())).map_err(|error| {
-            lasting(Error::invalid(format!("{} {}", ask.method, ask.uri)).caused_by(error))
+        if let (Payload::Stream { size, .. }, Some(headers)) = (&ask.payload, request.headers_mut()) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(*size));
+        }
+        let sent = Arc::new(AtomicU64::new(0));
+        let request = request.body(ask.payload.body(&sent)).map_err(|error| {
+            lasting(Error::invalid(format!("{} {}", ask.method, without_query(&ask.uri))).caused_by(error))
         })?;
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Failure {
-                error: unreachable_host(ask, &error),
-                may_pass: !error.is_connect(),
-            }),
-            Err(_elapsed) => Err(Failure {
-                error: Error::unavailable(format!(
-                    "{} {}: no answer within {} seconds",
-                    ask.method,
-                    without_query(&ask.uri),
-                    ANSWER_TIMEOUT.as_secs()
-                )),
-                may_pass: true,
-            }),
+        let mut answer = self.client.request(request);
+        let mut before = 0;
+        loop {
+            match tokio::time::timeout(ANSWER_TIMEOUT, &mut answer).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => {
+                    return Err(Failure {
+                        error: unreachable_host(ask, &error),
+                        may_pass: !error.is_connect(),
+                    });
+                }
+                Err(_elapsed) => {}
+            }
+            // Sending may take as long as it goes on.
+            let now = sent.load(Ordering::Relaxed);
+            if now == before {
+                return Err(Failure {
+                    error: Error::unavailable(format!(
+                        "{} {}: no answer within {} seconds",
+                        ask.method,
+                        without_query(&ask.uri),
+                        ANSWER_TIMEOUT.as_secs()
+                    )),
+                    may_pass: true,
+                });
+            }
+            before = now;
         }
     }
 }
@@ -222,9 +285,9 @@ fn is_redirect(status: StatusCode) -> bool {
     )
 }
 
-/// Where a redirect leads: an absolute URL, or a path on the same host.
-fn target(from: &Uri, headers: &HeaderMap) -> Result<Uri> {
-    let refused = |reason: &str| Error::invalid(format!("redirect from {}: {reason}", without_query(from)));
+/// Where a redirect, or the place of an upload, leads: an absolute URL, or a path on the same host.
+pub(super) fn target(from: &Uri, headers: &HeaderMap) -> Result<Uri> {
+    let refused = |reason: &str| Error::invalid(format!("location from {}: {reason}", without_query(from)));
     let location = headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok())

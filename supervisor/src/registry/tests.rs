@@ -1,6 +1,8 @@
 //! The client against registries that break off, lie, and send it elsewhere.
 
 use std::{
+    collections::BTreeMap,
+    fs,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -14,7 +16,7 @@ use tokio::{
 };
 use wharf_proto::containerd::types::Descriptor;
 
-use super::{Client, CredentialSource, Credentials, NoCredentials, Options};
+use super::{Client, Content, CredentialSource, Credentials, NoCredentials, Options, Pushed};
 use crate::{
     Kind,
     digest::Digest,
@@ -25,6 +27,7 @@ use crate::{
 struct Registry {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
+    bodies: Arc<Mutex<BTreeMap<usize, Vec<u8>>>>,
 }
 
 impl Registry {
@@ -34,10 +37,13 @@ impl Registry {
         let address = listener.local_addr().unwrap();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let seen = Arc::clone(&requests);
+        let bodies: Arc<Mutex<BTreeMap<usize, Vec<u8>>>> = Arc::default();
+        let received = Arc::clone(&bodies);
         let answer = Arc::new(answer);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+                let bodies = Arc::clone(&received);
                 tokio::spawn(async move {
                     let mut head = Vec::new();
                     while !head.ends_with(b"\r\n\r\n") {
@@ -53,12 +59,25 @@ impl Registry {
                         seen.len() - 1
                     };
                     let bytes = answer(number, &head);
+                    // An answer of nothing is a connection that breaks off before the body has come.
+                    if bytes.is_empty() {
+                        return;
+                    }
+                    let mut body = vec![0; length(&head)];
+                    if stream.read_exact(&mut body).await.is_err() {
+                        return;
+                    }
+                    bodies.lock().unwrap().insert(number, body);
                     drop(stream.write_all(&bytes).await);
                     drop(stream.shutdown().await);
                 });
             }
         });
-        Self { address, requests }
+        Self {
+            address,
+            requests,
+            bodies,
+        }
     }
 
     fn client(&self, object: &str, source: Arc<dyn CredentialSource>) -> Client {
@@ -66,9 +85,31 @@ impl Registry {
         Client::new(reference, Options::default(), source).unwrap()
     }
 
+    fn pusher(&self, source: Arc<dyn CredentialSource>) -> Client {
+        let reference = format!("{}/repo/name:v1", self.address).parse().unwrap();
+        let options = Options {
+            push: true,
+            ..Options::default()
+        };
+        Client::new(reference, options, source).unwrap()
+    }
+
+    fn body(&self, number: usize) -> Vec<u8> {
+        self.bodies.lock().unwrap()[&number].clone()
+    }
+
     fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
+}
+
+/// The length of the body behind `head`.
+fn length(head: &str) -> usize {
+    let lines = head.lines().map(str::to_ascii_lowercase);
+    let said = lines
+        .filter_map(|line| line.strip_prefix("content-length: ").map(str::to_owned))
+        .next();
+    said.map_or(0, |said| said.parse().unwrap())
 }
 
 fn response(status: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
@@ -377,4 +418,217 @@ async fn an_anonymous_caller_is_told_that_access_is_denied() {
     let error: Error = fetch(&client, &blob(DATA), 0).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthenticated);
     assert!(error.to_string().contains("pull access denied for"), "{error}");
+}
+
+/// A client for `registry.invalid`, for which `servers` stand in this order.
+fn mirrored(servers: &[&Registry], header: &'static str) -> Client {
+    let directory = tempfile::tempdir().unwrap();
+    let named = directory.path().join("registry.invalid");
+    fs::create_dir(&named).unwrap();
+    let (last, mirrors) = servers.split_last().unwrap();
+    let mut text = format!("server = \"http://{}\"\n", last.address);
+    for mirror in mirrors {
+        text += &format!(
+            "[host.\"http://{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
+            mirror.address
+        );
+    }
+    fs::write(named.join("hosts.toml"), text).unwrap();
+    let options = Options {
+        hosts: vec![directory.path().into()],
+        headers: [("x-caller".parse().unwrap(), header.parse().unwrap())]
+            .into_iter()
+            .collect(),
+        ..Options::default()
+    };
+    let reference = "registry.invalid/repo/name:v1".parse().unwrap();
+    Client::new(reference, options, Arc::new(NoCredentials)).unwrap()
+}
+
+#[tokio::test]
+async fn mirrors_are_asked_first_and_passed_over_when_they_fail_or_lie() {
+    let digest = Digest::of(DATA).to_string();
+    let empty = Registry::start(|_, _| response("404 Not Found", &[], b"")).await;
+    let liar = Registry::start(|_, head| match head.starts_with("HEAD") {
+        true => response("500 No", &[], b""),
+        // As long as it should be, and something else.
+        false => response("200 OK", &[("Content-Length", "16")], b"fedcba9876543210"),
+    })
+    .await;
+    let server = Registry::start(move |_, head| {
+        let headers = [
+            ("Docker-Content-Digest", &*digest),
+            ("Content-Type", "application/vnd.oci.image.manifest.v1+json"),
+            ("Content-Length", "16"),
+        ];
+        response(
+            "200 OK",
+            &headers,
+            if head.starts_with("HEAD") { b"" } else { DATA },
+        )
+    })
+    .await;
+    let client = mirrored(&[&empty, &server], "mine");
+    assert_eq!(
+        client.resolve().await.unwrap().digest,
+        Digest::of(DATA).to_string()
+    );
+    let asked = &empty.requests()[0];
+    assert!(
+        asked.starts_with("HEAD /v2/repo/name/manifests/v1?ns=registry.invalid "),
+        "{asked}"
+    );
+    assert!(
+        !asked.contains("x-caller"),
+        "the caller's headers are for the registry: {asked}"
+    );
+
+    let client = mirrored(&[&liar, &server], "mine");
+    assert_eq!(client.manifest(&blob(DATA)).await.unwrap(), DATA);
+    assert_eq!(liar.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_blob_goes_on_at_the_next_host_where_the_last_one_stopped() {
+    let mirror = Registry::start(|number, _| match number {
+        0 => response("200 OK", &[("Content-Length", "16")], &DATA[..7]),
+        _ => response("403 Forbidden", &[], b""),
+    })
+    .await;
+    let server = Registry::start(|_, head| {
+        assert!(head.contains("range: bytes=7-"), "{head}");
+        response(
+            "206 Partial Content",
+            &[("Content-Range", "bytes 7-15/16")],
+            &DATA[7..],
+        )
+    })
+    .await;
+    let client = mirrored(&[&mirror, &server], "mine");
+    assert_eq!(fetch(&client, &blob(DATA), 0).await.unwrap(), DATA);
+}
+
+fn content(data: &'static [u8]) -> Content {
+    Content {
+        digest: Digest::of(data),
+        size: data.len() as u64,
+        open: Arc::new(move |offset, length| {
+            let part = Bytes::from_static(&data[offset as usize..(offset + length) as usize]);
+            Box::pin(futures_util::stream::iter([Ok(part)]))
+        }),
+    }
+}
+
+#[tokio::test]
+async fn a_blob_is_sent_whole_and_only_when_it_is_missing() {
+    let registry = Registry::start(|_, head| match head.split(' ').next().unwrap() {
+        "HEAD" if head.contains(Digest::of(b"there").as_str()) => response("200 OK", &[], b""),
+        "HEAD" => response("404 Not Found", &[], b""),
+        "POST" if head.contains("mount=") => response("201 Created", &[], b""),
+        "POST" => response("202 Accepted", &[("Location", "/v2/upload?state=1")], b""),
+        _ => response("201 Created", &[], b""),
+    })
+    .await;
+    let client = registry.pusher(Arc::new(NoCredentials));
+    assert_eq!(
+        client.push_blob(&content(b"there"), Some("other")).await.unwrap(),
+        Pushed::Present
+    );
+    assert_eq!(registry.requests().len(), 1);
+    assert_eq!(
+        client
+            .push_blob(&content(DATA), Some("other/repo"))
+            .await
+            .unwrap(),
+        Pushed::Mounted
+    );
+    assert!(
+        registry.requests()[2].contains("&from=other/repo "),
+        "{}",
+        registry.requests()[2]
+    );
+    assert_eq!(
+        client.push_blob(&content(DATA), None).await.unwrap(),
+        Pushed::Uploaded
+    );
+    let put = &registry.requests()[5];
+    assert!(
+        put.starts_with(&format!("PUT /v2/upload?state=1&digest={} ", Digest::of(DATA))),
+        "{put}"
+    );
+    assert_eq!(registry.body(5), DATA);
+}
+
+#[tokio::test]
+async fn a_broken_upload_is_continued_where_it_arrived() {
+    let registry = Registry::start(|number, head| match (number, head.split(' ').next().unwrap()) {
+        (_, "HEAD") => response("404 Not Found", &[], b""),
+        (_, "POST") => response("202 Accepted", &[("Location", "/v2/upload")], b""),
+        (2, "PUT") => Vec::new(),
+        (_, "GET") => response("204 No Content", &[("Range", "0-4"), ("Location", "/v2/on")], b""),
+        (_, "PATCH") => {
+            assert!(head.starts_with("PATCH /v2/on "), "{head}");
+            assert!(head.contains("content-range: 5-15"), "{head}");
+            response("202 Accepted", &[("Range", "0-15"), ("Location", "/v2/end")], b"")
+        }
+        (_, "PUT") => {
+            assert!(head.starts_with("PUT /v2/end?digest=sha256:"), "{head}");
+            response("201 Created", &[], b"")
+        }
+        other => panic!("{other:?}"),
+    })
+    .await;
+    let client = registry.pusher(Arc::new(NoCredentials));
+    assert_eq!(
+        client.push_blob(&content(DATA), None).await.unwrap(),
+        Pushed::Uploaded
+    );
+    assert_eq!(registry.body(4), &DATA[5..]);
+    assert_eq!(registry.requests().len(), 6);
+}
+
+/// The place of an upload is the registry's to name, but another host gets neither token nor credentials.
+#[tokio::test]
+async fn credentials_do_not_follow_an_upload() {
+    let other = Registry::start(|_, _| {
+        response(
+            "401 Unauthorized",
+            &[("WWW-Authenticate", "Basic realm=\"give\"")],
+            b"",
+        )
+    })
+    .await;
+    let location = format!("http://{}/upload", other.address);
+    let registry = Registry::start(move |_, head| {
+        authorising(head, &host_of(head)).unwrap_or_else(|| match head.starts_with("HEAD") {
+            true => response("404 Not Found", &[], b""),
+            false => response("202 Accepted", &[("Location", &location)], b""),
+        })
+    })
+    .await;
+    let client = registry.pusher(Arc::new(Password));
+    let error = client.push_blob(&content(DATA), None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unauthenticated, "{error}");
+    assert!(error.to_string().contains("push access denied for"), "{error}");
+    assert_eq!(other.requests().len(), 1);
+    assert!(!other.requests()[0].to_lowercase().contains("authorization"));
+    let asked = &registry.requests()[1];
+    assert!(
+        asked.contains("scope=repository%3Arepo%2Fname%3Apull%2Cpush "),
+        "{asked}"
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_stores_another_manifest_is_refused() {
+    let lie = Digest::of(b"something else").to_string();
+    let registry =
+        Registry::start(move |_, _| response("201 Created", &[("Docker-Content-Digest", &lie)], b"")).await;
+    let client = registry.pusher(Arc::new(NoCredentials));
+    let pushed = client
+        .push_manifest("application/x", &Digest::of(DATA), Bytes::from_static(DATA), true)
+        .await;
+    assert_eq!(pushed.unwrap_err().kind(), Kind::FailedPrecondition);
+    assert!(registry.requests()[0].starts_with("PUT /v2/repo/name/manifests/v1 "));
+    assert_eq!(registry.body(0), DATA);
 }

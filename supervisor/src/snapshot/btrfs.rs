@@ -110,6 +110,11 @@ impl Snapshotter for Btrfs {
         })
     }
 
+    // The trees are whole: a layer is filled on a snapshot of its parent.
+    fn keeps_layers_apart(&self) -> bool {
+        false
+    }
+
     fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>> {
         let mode = if stack.kind == Kind::Active { "rw" } else { "ro" };
         Ok(vec![bind(&self.tree(stack.number), mode)])

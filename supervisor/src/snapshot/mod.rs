@@ -118,6 +118,9 @@ pub trait Snapshotter: Send + Sync {
     /// `ResourceExhausted` or `Unknown` from the disk; nothing is left then.
     fn create(&self, stack: Stack<'_>) -> Result<Made>;
 
+    /// Whether a snapshot surely keeps only its own layer, so that it can be filled before its parent is there.
+    fn keeps_layers_apart(&self) -> bool;
+
     /// How to mount an active snapshot or a view.
     ///
     /// # Errors

@@ -71,6 +71,11 @@ impl Snapshotter for Native {
         }
     }
 
+    // The trees are whole: a layer is filled on a copy of its parent.
+    fn keeps_layers_apart(&self) -> bool {
+        false
+    }
+
     fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>> {
         let (source, mode) = match (stack.kind, stack.parents) {
             (Kind::Active, _) => (stack.number, "rw"),

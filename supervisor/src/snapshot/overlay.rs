@@ -96,6 +96,10 @@ impl Snapshotter for Overlay {
         })
     }
 
+    fn keeps_layers_apart(&self) -> bool {
+        true
+    }
+
     fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>> {
         let bind = |number, mode: &str| Mount {
             r#type: "bind".into(),

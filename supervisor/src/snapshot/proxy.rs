@@ -298,6 +298,11 @@ impl Snapshotter for Client {
         }
     }
 
+    // What the other side keeps is its own affair.
+    fn keeps_layers_apart(&self) -> bool {
+        false
+    }
+
     fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>> {
         let request = MountsRequest {
             snapshotter: self.name.clone(),

@@ -228,6 +228,39 @@ fn of_many_that_prepare_one_key_one_succeeds() {
 }
 
 #[test]
+fn a_snapshot_made_apart_is_put_on_its_parent_later() {
+    let f = fixture();
+    assert!(f.store.keeps_layers_apart("").unwrap());
+    assert!(f.store.keeps_layers_apart("nobody").is_err());
+    f.prepare("apart", "").unwrap();
+    f.layer("base", "");
+    let onto = |key: &str, parent: &str| f.store.rebase(&a(), "", key, parent);
+    assert_eq!(onto("apart", "absent").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(onto("absent", "base").unwrap_err().kind(), ErrorKind::NotFound);
+    onto("apart", "base").unwrap();
+    let mounts = f.store.mounts(&a(), "", "apart").unwrap();
+    assert_eq!(mounts[0].r#type, "overlay");
+    assert!(
+        mounts[0]
+            .options
+            .iter()
+            .any(|option| option.starts_with("lowerdir="))
+    );
+    // Once is enough, and the parent is held now.
+    assert_eq!(
+        onto("apart", "base").unwrap_err().kind(),
+        ErrorKind::FailedPrecondition
+    );
+    assert!(f.store.remove(&a(), "", "base").is_err());
+    f.commit("top", "apart").unwrap();
+    assert_eq!(f.store.stat(&a(), "", "top").unwrap().parent, "base");
+    assert_eq!(
+        onto("top", "base").unwrap_err().kind(),
+        ErrorKind::FailedPrecondition
+    );
+}
+
+#[test]
 fn what_was_made_on_nothing_can_get_a_parent_at_its_commit() {
     let f = fixture();
     f.layer("base", "");

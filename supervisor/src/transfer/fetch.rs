@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     descriptor::{Descriptor, labels},
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Kind,
-    content::Writer,
+    content::{Reader, Writer},
     daemon::Daemon,
     digest::Digest,
     error::{Error, Result},
@@ -121,14 +121,22 @@ impl Fetcher {
         }
     }
 
-    /// Gets any other blob into the store.
-    pub(super) async fn blob(&self, wanted: &Descriptor, parent: &str) -> Result<()> {
+    /// Gets any other blob into the store. `verified` is given its bytes as soon as they are known to be the right ones:
+    /// unpacking them need not wait until they are durable.
+    pub(super) async fn blob(
+        &self,
+        wanted: &Descriptor,
+        parent: &str,
+        verified: oneshot::Sender<Reader>,
+    ) -> Result<()> {
         let digest = wanted.digest()?;
         let size = wanted.size()?;
         let progress = self.progress.blob(wanted, parent);
         progress.state("waiting", 0);
         let Some(writer) = self.writer(wanted, &digest, size).await? else {
-            self.check_present(wanted, &digest, size).await?;
+            let reader = self.check_present(wanted, &digest, size).await?;
+            // Who does not unpack does not wait for it.
+            drop(verified.send(reader));
             progress.state("already exists", size);
             return Ok(());
         };
@@ -140,7 +148,13 @@ impl Fetcher {
         let _slot = slot(&self.daemon.transfer.downloading).await?;
         let offset = writer.status().offset;
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-        let store = self.store(writer, receiver, digest.clone(), size, progress.clone());
+        let store = self.store(
+            writer,
+            receiver,
+            (digest.clone(), size),
+            progress.clone(),
+            verified,
+        );
         let wire = wanted.to_wire();
         let fetched = client.blob(&wire, offset, sender);
         // Both run to their end: a failed download leaves what it brought, a failed disk ends the download.
@@ -185,9 +199,9 @@ impl Fetcher {
         &self,
         mut writer: Writer,
         mut chunks: mpsc::Receiver<Bytes>,
-        digest: Digest,
-        size: u64,
+        (digest, size): (Digest, u64),
         mut progress: Blob,
+        verified: oneshot::Sender<Reader>,
     ) -> Result<()> {
         let scope = self.scope.clone();
         self.daemon
@@ -201,7 +215,11 @@ impl Fetcher {
                     // The download failed and says why; what came stays for the next try.
                     return Err(Error::unavailable(format!("blob {digest}: incomplete")));
                 }
-                match writer.commit(Some(size), Some(&digest), Labels::new()) {
+                let committed = writer.check(Some(size), Some(&digest)).and_then(|_digest| {
+                    drop(verified.send(writer.reader()?));
+                    writer.commit(Some(size), Some(&digest), Labels::new())
+                });
+                match committed {
                     Ok(_digest) => Ok(()),
                     Err(error) if error.is_already_exists() => Ok(()),
                     Err(error) if error.kind() == Kind::FailedPrecondition => {
@@ -218,38 +236,41 @@ impl Fetcher {
     }
 
     /// A descriptor that lies about the size of a blob that is there is refused like one that lies about a download.
-    async fn check_present(&self, wanted: &Descriptor, digest: &Digest, size: u64) -> Result<()> {
+    async fn check_present(&self, wanted: &Descriptor, digest: &Digest, size: u64) -> Result<Reader> {
         let (scope, digest, origin) = (self.scope.clone(), digest.clone(), self.origin());
         let present = self
             .daemon
             .blocking(move |daemon| {
-                let info = daemon.content.info(&scope, &digest)?;
+                let reader = daemon.content.reader(&scope, &digest)?;
                 label(daemon, &scope, &digest, Labels::new(), origin.as_ref())?;
-                Ok(info.size)
+                Ok(reader)
             })
             .await?;
-        if present == size {
-            Ok(())
+        if present.size() == size {
+            Ok(present)
         } else {
-            Err(wrong_size(wanted, present))
+            Err(wrong_size(wanted, present.size()))
         }
     }
 
-    /// The label that says where a blob was seen: key, and the repository.
     fn origin(&self) -> Option<(String, String)> {
-        let Source::Registry(client) = &self.source else {
-            return None;
-        };
-        let reference = client.reference();
-        let host = reference
-            .host()
-            .rsplit_once(':')
-            .map_or(reference.host(), |(host, _port)| host);
-        Some((
-            format!("containerd.io/distribution.source.{host}"),
-            reference.repository().to_owned(),
-        ))
+        match &self.source {
+            Source::Registry(client) => Some(origin(client.reference())),
+            Source::Local => None,
+        }
     }
+}
+
+/// The label that says where a blob was seen: key, and the repository.
+pub(super) fn origin(reference: &registry::Reference) -> (String, String) {
+    let host = reference
+        .host()
+        .rsplit_once(':')
+        .map_or(reference.host(), |(host, _port)| host);
+    (
+        format!("containerd.io/distribution.source.{host}"),
+        reference.repository().to_owned(),
+    )
 }
 
 fn wrong_size(wanted: &Descriptor, found: u64) -> Error {
@@ -260,7 +281,7 @@ fn wrong_size(wanted: &Descriptor, found: u64) -> Error {
 }
 
 /// Adds labels to a blob, and the repository to those it was seen in.
-fn label(
+pub(super) fn label(
     daemon: &Daemon,
     scope: &Scope,
     digest: &Digest,

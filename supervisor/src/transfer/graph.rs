@@ -9,9 +9,9 @@ use super::{
 use crate::error::{Error, Result};
 
 /// Indexes within indexes.
-const MAX_DEPTH: usize = 4;
+pub(super) const MAX_DEPTH: usize = 4;
 /// Images of one target, all platforms and nested indexes together.
-const MAX_IMAGES: usize = 1000;
+pub(super) const MAX_IMAGES: usize = 1000;
 
 /// One image: its manifest was read and is in the store, its config and layers need not be.
 #[derive(Debug, Clone)]
@@ -83,7 +83,11 @@ pub(super) async fn images(
 }
 
 /// The entries of an index that are wanted.
-fn choose(index: &Descriptor, entries: Vec<Descriptor>, platforms: &[Platform]) -> Result<Vec<Descriptor>> {
+pub(super) fn choose(
+    index: &Descriptor,
+    entries: Vec<Descriptor>,
+    platforms: &[Platform],
+) -> Result<Vec<Descriptor>> {
     if platforms.is_empty() {
         return Ok(entries);
     }

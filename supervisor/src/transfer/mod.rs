@@ -1,10 +1,10 @@
-//! Transfers: pull and import as one leased operation with progress, down to unpacked snapshots and image records.
+//! Transfers: pull, push and import as one leased operation with progress, down to unpacked snapshots and image records.
 //!
 //! ```text
-//! registry ─ resolve ─┐                                       ┌─ layers in parallel ─► content ─┐
-//!                     ├─► graph: index → manifest → config ───┤                                 ├─► unpack, in order
-//! archive ── import ──┘       (documents into content)        └─ each is applied when it is here┘        │
-//!                                                              image records ◄──────────────────────────┘
+//! registry ─ resolve ─┐                                       ┌─► layers, all at the same time ─► content ─┐
+//!                     ├─► graph: index → manifest → config ───┤          each is unpacked when it is here   ├─► snapshots
+//! archive ── import ──┘       (documents into content)        └───────────────────────────────────────────┘ bottom first
+//!                                                              image records ◄────────────────────────────────────┘
 //! ```
 //!
 //! The invariants:
@@ -15,7 +15,7 @@
 //! - Two transfers of one blob or layer at the same time do the work once.
 //! - Documents that are both an index and a manifest are refused (CVE-2021-41190).
 //!
-//! Push and export are not here yet; the service refuses them by name.
+//! Export is not here yet; the service refuses it by name.
 
 mod descriptor;
 mod destination;
@@ -28,6 +28,7 @@ mod lock;
 mod operation;
 mod platform;
 mod progress;
+mod push;
 mod stream;
 mod unpack;
 
@@ -41,11 +42,13 @@ pub(crate) use destination::{Destination, Name};
 pub(crate) use operation::{import, pull, tag};
 pub(crate) use platform::Platform;
 pub(crate) use progress::Progress;
+pub(crate) use push::push;
 pub(crate) use stream::{Stream, Streams, read_bytes};
 pub(crate) use unpack::Unpack;
 
-/// Layers that are applied at the same time in one instance: two already keep inflating and writing apart.
-const APPLYING: usize = 2;
+/// Layers that are applied at the same time in one instance, each by two threads: as many as there are processors, but no
+/// more than these, as memory is bounded by their number.
+const APPLYING: std::ops::RangeInclusive<usize> = 2..=8;
 
 /// Blobs that are downloaded, and archives that are read, at the same time in one instance. Each holds a thread of the
 /// blocking pool while its peer sends, so that no peer may take the pool from the other calls.
@@ -73,10 +76,13 @@ async fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
 
 impl Default for Shared {
     fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             streams: Streams::default(),
             locks: lock::Locks::default(),
-            applying: Arc::new(Semaphore::new(APPLYING)),
+            applying: Arc::new(Semaphore::new(
+                processors.clamp(*APPLYING.start(), *APPLYING.end()),
+            )),
             downloading: Arc::new(Semaphore::new(DOWNLOADING)),
             importing: Arc::new(Semaphore::new(IMPORTING)),
         }

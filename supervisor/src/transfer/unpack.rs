@@ -1,8 +1,14 @@
-//! What of an image is unpacked, and the order of it: layers bottom first, each as soon as it is here.
+//! What of an image is unpacked, and the order of it: each layer is unpacked as soon as its bytes are here, beside the
+//! others, and becomes a snapshot when the one below it is one.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     descriptor::Descriptor,
@@ -13,7 +19,9 @@ use super::{
     slot,
 };
 use crate::{
-    error::{Error, Result},
+    content::Reader,
+    daemon::Daemon,
+    error::{Error, Kind, Result},
     image::unpack::{self, Layer},
     snapshot,
 };
@@ -31,37 +39,44 @@ pub(crate) struct Unpack {
 }
 
 /// Gets the config and layers of `image` into the store and unpacks them where `wishes` say so; says whether any did.
+///
+/// All layers are under way at the same time; they become snapshots bottom first.
 pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Outcome> {
     let parent = image.manifest.reference();
-    fetcher.blob(&image.config, &parent).await?;
-    let permits = Arc::new(tokio::sync::Semaphore::new(DOWNLOADS));
-    let mut downloads = Vec::with_capacity(image.layers.len());
-    for layer in &image.layers {
-        let (fetcher, layer, parent, permits) = (
-            fetcher.clone(),
-            layer.clone(),
-            parent.clone(),
-            Arc::clone(&permits),
-        );
-        downloads.push(AbortOnDropHandle::new(tokio::spawn(async move {
-            let _slot = slot(&permits).await?;
-            fetcher.blob(&layer, &parent).await
-        })));
-    }
+    let (nobody, _) = oneshot::channel();
+    fetcher.blob(&image.config, &parent, nobody).await?;
     let outcome = plan(fetcher, image, wishes).await?;
-    let Outcome::Unpacked(plans) = &outcome else {
-        for download in downloads {
-            joined(download.await)?;
-        }
-        return Ok(outcome);
+    let plans = match &outcome {
+        Outcome::Unpacked(plans) => Arc::clone(plans),
+        _ => Arc::default(),
     };
-    for (number, download) in downloads.into_iter().enumerate() {
-        joined(download.await)?;
-        for plan in plans {
-            layer(fetcher, plan, number, &image.layers[number], &parent).await?;
+    let stop = Arc::new(Stop::default());
+    let _stopped = stop.token.clone().drop_guard();
+    let permits = Arc::new(Semaphore::new(DOWNLOADS));
+    let mut layers = Vec::with_capacity(image.layers.len());
+    for (number, blob) in image.layers.iter().enumerate() {
+        let layer = Layered {
+            fetcher: fetcher.clone(),
+            plans: Arc::clone(&plans),
+            number,
+            blob: blob.clone(),
+            parent: parent.clone(),
+            stop: Arc::clone(&stop),
+        };
+        let permits = Arc::clone(&permits);
+        layers.push(tokio::spawn(layer.get(permits)));
+    }
+    // After a failure the others end, and leave nothing, before anybody hears of it.
+    for layer in layers {
+        match layer.await {
+            Ok(got) => got.finish().await,
+            Err(error) => stop.fail(Error::unknown("get a layer", error)),
         }
     }
-    for plan in plans {
+    if let Some(error) = stop.cause() {
+        return Err(error);
+    }
+    for plan in plans.iter() {
         let (scope, snapshotter, config) = (
             fetcher.scope.clone(),
             plan.snapshotter.clone(),
@@ -76,8 +91,182 @@ pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]
     Ok(outcome)
 }
 
-fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
-    outcome.map_err(|error| Error::unknown("download", error))?
+/// What ends the work on all layers of an image: a failure of one, or that nobody waits any more.
+#[derive(Default)]
+struct Stop {
+    token: CancellationToken,
+    cause: Mutex<Option<Error>>,
+}
+
+impl Stop {
+    /// Ends the work; of several failures the first one counts.
+    fn fail(&self, error: Error) {
+        let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.token.is_cancelled() {
+            *cause = Some(error);
+            self.token.cancel();
+        }
+    }
+
+    fn cause(&self) -> Option<Error> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Waits for `work` unless the work is ended.
+    async fn or<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let ended = self.token.run_until_cancelled(work).await;
+        ended.unwrap_or_else(|| Err(Error::new(Kind::Canceled, "another layer failed")))
+    }
+}
+
+/// One layer on its way into the store and into snapshots.
+struct Layered {
+    fetcher: Fetcher,
+    plans: Arc<[Plan]>,
+    number: usize,
+    blob: Descriptor,
+    parent: String,
+    stop: Arc<Stop>,
+}
+
+/// A layer whose blob is in the store, unless the work is ended, and what there is of its snapshots.
+struct Got {
+    layer: Layered,
+    blob: Option<Reader>,
+    states: Vec<State>,
+}
+
+/// A layer in one snapshotter.
+enum State {
+    /// Its snapshot is there.
+    Present,
+    /// Unpacked, under the lock of its name.
+    Filled(unpack::Filled, OwnedMutexGuard<()>),
+    /// It can be unpacked only when the layers below it are there.
+    Waiting,
+}
+
+impl Layered {
+    /// Downloads the layer and, where the snapshotter lets it, unpacks it while its bytes are made durable.
+    async fn get(self, permits: Arc<Semaphore>) -> Got {
+        let (sender, verified) = oneshot::channel();
+        let fetched = async {
+            let _slot = slot(&permits).await?;
+            self.fetcher.blob(&self.blob, &self.parent, sender).await
+        };
+        let mut states = Vec::new();
+        let mut reader = None;
+        let filled = async {
+            // Without bytes the download says why.
+            let Ok(blob) = verified.await else { return };
+            for plan in self.plans.iter() {
+                match self.fill(plan, &blob, true).await {
+                    Ok(state) => states.push(state),
+                    Err(error) => return self.stop.fail(error),
+                }
+            }
+            reader = Some(blob);
+        };
+        let fetched = async {
+            if let Err(error) = self.stop.or(fetched).await {
+                self.stop.fail(error);
+            }
+        };
+        tokio::join!(fetched, filled);
+        Got {
+            layer: self,
+            blob: reader,
+            states,
+        }
+    }
+
+    /// The layer in the snapshotter of `plan`.
+    fn layer(&self, plan: &Plan) -> Result<Layer> {
+        Ok(Layer {
+            snapshotter: plan.snapshotter.clone(),
+            blob: self.blob.digest()?,
+            media_type: self.blob.media_type.clone(),
+            diff_id: plan.diff_ids[self.number].clone(),
+            chain_id: plan.chain[self.number].clone(),
+            parent: self.number.checked_sub(1).map(|below| plan.chain[below].clone()),
+        })
+    }
+
+    /// Unpacks the layer, unless it is unpacked, or has to wait and that is not over.
+    async fn fill(&self, plan: &Plan, blob: &Reader, early: bool) -> Result<State> {
+        let daemon = &self.fetcher.daemon;
+        let layer = self.layer(plan)?;
+        if early && !unpack::may_fill_early(daemon, &layer)? {
+            return Ok(State::Waiting);
+        }
+        let shared = &daemon.transfer;
+        let name = format!(
+            "{}/{}/{}",
+            self.fetcher.scope.namespace, plan.snapshotter, layer.chain_id
+        );
+        // Whoever holds a name waits for names of layers below only: nobody waits in a circle.
+        let locked = self.stop.or(async { Ok(shared.locks.lock(&name).await) }).await?;
+        let _slot = self.stop.or(slot(&shared.applying)).await?;
+        let (scope, blob) = (self.fetcher.scope.clone(), blob.clone());
+        let mut progress = self.fetcher.progress.blob(&self.blob, &self.parent);
+        let stop = Arc::clone(&self.stop);
+        let filled = daemon
+            .blocking(move |daemon| {
+                unpack::fill(daemon, &scope, &layer, blob, early, |offset| {
+                    if stop.token.is_cancelled() {
+                        return Err(io::Error::other("another layer failed"));
+                    }
+                    progress.at("extracting", offset);
+                    Ok(())
+                })
+            })
+            .await?;
+        Ok(match filled {
+            Some(filled) => State::Filled(filled, locked),
+            None => State::Present,
+        })
+    }
+}
+
+impl Got {
+    /// Makes the layer's snapshots, now that those below it are there, or throws away what there is of them.
+    async fn finish(mut self) {
+        let states = std::mem::take(&mut self.states);
+        let plans = Arc::clone(&self.layer.plans);
+        for (state, plan) in states.into_iter().zip(plans.iter()) {
+            if let Err(error) = self.publish(state, plan).await {
+                self.layer.stop.fail(error);
+            }
+        }
+    }
+
+    async fn publish(&self, state: State, plan: &Plan) -> Result<()> {
+        let ended = self.layer.stop.token.is_cancelled();
+        let state = match (state, &self.blob) {
+            (State::Waiting, Some(blob)) if !ended => self.layer.fill(plan, blob, false).await?,
+            (state, _) => state,
+        };
+        let State::Filled(filled, _locked) = state else {
+            return Ok(());
+        };
+        let (scope, layer) = (self.layer.fetcher.scope.clone(), self.layer.layer(plan)?);
+        let size = self.layer.blob.size()?;
+        let progress = self
+            .layer
+            .fetcher
+            .progress
+            .blob(&self.layer.blob, &self.layer.parent);
+        let work = move |daemon: &Daemon| match ended {
+            true => unpack::discard(daemon, &scope, &layer, &filled),
+            false => {
+                if unpack::commit(daemon, &scope, &layer, &filled)? {
+                    progress.state("extracted", size);
+                }
+                Ok(())
+            }
+        };
+        self.layer.fetcher.daemon.blocking(work).await
+    }
 }
 
 /// What became of the wishes.
@@ -87,7 +276,7 @@ pub(super) enum Outcome {
     /// The image is for this platform, which no wish names.
     OtherPlatform(Platform),
     /// It was unpacked as planned.
-    Unpacked(Vec<Plan>),
+    Unpacked(Arc<[Plan]>),
 }
 
 /// The layers of one image in one snapshotter.
@@ -120,14 +309,19 @@ async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Out
             .as_ref()
             .is_none_or(|platform| wish.platform.score(platform).is_some())
     };
-    let plans: Vec<Plan> = wishes
+    // Two wishes for one snapshotter are one: the layers are the same.
+    let snapshotters: BTreeSet<&str> = wishes
         .iter()
         .filter(fits)
-        .map(|wish| Plan {
-            snapshotter: match wish.snapshotter.as_str() {
-                "" => snapshot::DEFAULT.to_owned(),
-                named => named.to_owned(),
-            },
+        .map(|wish| match wish.snapshotter.as_str() {
+            "" => snapshot::DEFAULT,
+            named => named,
+        })
+        .collect();
+    let plans: Arc<[Plan]> = snapshotters
+        .into_iter()
+        .map(|snapshotter| Plan {
+            snapshotter: snapshotter.to_owned(),
             chain: document::chain_ids(&diff_ids),
             diff_ids: diff_ids.clone(),
         })
@@ -136,34 +330,4 @@ async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Out
         (true, Some(platform)) => Ok(Outcome::OtherPlatform(platform)),
         _ => Ok(Outcome::Unpacked(plans)),
     }
-}
-
-/// Unpacks layer `number`, unless it is unpacked.
-async fn layer(fetcher: &Fetcher, plan: &Plan, number: usize, blob: &Descriptor, parent: &str) -> Result<()> {
-    let chain_id = &plan.chain[number];
-    let shared = &fetcher.daemon.transfer;
-    let name = format!("{}/{}/{chain_id}", fetcher.scope.namespace, plan.snapshotter);
-    let _locked = shared.locks.lock(&name).await;
-    let _slot = slot(&shared.applying).await?;
-    let layer = Layer {
-        snapshotter: plan.snapshotter.clone(),
-        blob: blob.digest()?,
-        media_type: blob.media_type.clone(),
-        diff_id: plan.diff_ids[number].clone(),
-        chain_id: chain_id.clone(),
-        parent: number.checked_sub(1).map(|below| plan.chain[below].clone()),
-    };
-    let scope = fetcher.scope.clone();
-    let size = blob.size()?;
-    let mut progress = fetcher.progress.blob(blob, parent);
-    fetcher
-        .daemon
-        .blocking(move |daemon| {
-            let applied = unpack::layer(daemon, &scope, &layer, |offset| progress.at("extracting", offset))?;
-            if applied {
-                progress.state("extracted", size);
-            }
-            Ok(())
-        })
-        .await
 }

@@ -3,6 +3,7 @@
 //! It is one static binary, so it runs in any root filesystem, and on the host for comparison.
 
 mod entry;
+mod hunt;
 mod identity;
 mod tree;
 
@@ -14,11 +15,12 @@ fn main() -> ExitCode {
     let report = match arguments.as_slice() {
         ["identity"] => identity::report(),
         ["call", entry, number, arguments @ ..] => entry::report(entry, number, arguments),
+        ["hunt", secret] => hunt::report(secret),
         ["tree", directory] => tree::report(directory),
         ["notify", message] => return notify(message),
         _ => {
             eprintln!(
-                "usage: probe identity | probe tree DIRECTORY | probe call ENTRY NUMBER ARGUMENT... | probe notify MESSAGE"
+                "usage: probe identity | probe tree DIRECTORY | probe hunt SECRET | probe call ENTRY NUMBER ARGUMENT... | probe notify MESSAGE"
             );
             return ExitCode::from(2);
         }

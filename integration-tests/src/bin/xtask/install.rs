@@ -1,12 +1,12 @@
 //! `cargo xtask install`: the release binaries, where a system looks for them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{programs, shell};
+use crate::{programs, shell, workspace};
 
 /// The programs that an installation consists of.
 pub(crate) const PROGRAMS: [&str; 4] = ["wharf", "wharfd", "containerd-shim-wharf-v2", "wharf-runtime"];
@@ -14,7 +14,7 @@ pub(crate) const PROGRAMS: [&str; 4] = ["wharf", "wharfd", "containerd-shim-whar
 /// Where to install.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The directory whose `bin/` takes the programs
+    /// The directory whose `bin/` takes the programs, and `share/man` the manual pages
     #[arg(long, default_value = "/usr/local")]
     prefix: PathBuf,
 }
@@ -33,6 +33,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         fs::rename(&temporary, &place).with_context(|| format!("move {} into place", place.display()))?;
         println!("{}", place.display());
     }
+    install_pages(&arguments.prefix.join("share/man/man8"))
+}
+
+/// The runtime's manual pages.
+fn install_pages(target: &Path) -> Result<()> {
+    fs::create_dir_all(target).with_context(|| format!("make {}", target.display()))?;
+    let source = workspace().join("runtime/man");
+    for page in fs::read_dir(&source).with_context(|| format!("list {}", source.display()))? {
+        let page = page.with_context(|| format!("list {}", source.display()))?;
+        let place = target.join(page.file_name());
+        fs::copy(page.path(), &place).with_context(|| format!("write {}", place.display()))?;
+    }
+    println!("{}", target.display());
     Ok(())
 }
 

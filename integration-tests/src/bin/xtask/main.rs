@@ -4,6 +4,7 @@
 
 mod bench;
 mod install;
+mod man;
 mod peers;
 mod proto;
 mod shell;
@@ -37,7 +38,9 @@ enum Task {
     Test(test::Arguments),
     /// Compare with the peers that are installed, interleaved, and print medians, ratios and peak memory
     Bench(bench::Arguments),
-    /// Build the release binaries and copy them to PREFIX/bin
+    /// Make the runtime's manual pages and its completions of fish and zsh from its command line
+    Man,
+    /// Build the release binaries and copy them to PREFIX/bin, and the manual pages beside them
     Install(install::Arguments),
 }
 
@@ -57,6 +60,7 @@ fn run(task: Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Man => man::run(),
         Task::Install(arguments) => install::run(&arguments),
     }
 }

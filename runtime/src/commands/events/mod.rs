@@ -14,7 +14,6 @@ use wharf_runtime::{Container, Status};
 use super::Environment;
 use shape::Event;
 
-/// Which container, and how often.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// How often to print what is in use (1m30s, 500ms)

@@ -65,6 +65,32 @@ pub struct Linux {
     pub time_offsets: BTreeMap<String, LinuxTimeOffset>,
 }
 
+impl Linux {
+    /// The user, where the runtime is, that user `uid` of the container's own user namespace is; nothing if it has none, or
+    /// none whose maps are known here.
+    #[must_use]
+    pub fn user_outside(&self, uid: u32) -> Option<u32> {
+        self.outside(&self.uid_mappings, uid)
+    }
+
+    /// The user and the group, likewise, that root is.
+    #[must_use]
+    pub fn root_outside(&self) -> Option<(u32, u32)> {
+        self.user_outside(0).zip(self.outside(&self.gid_mappings, 0))
+    }
+
+    fn outside(&self, ranges: &[LinuxIdMapping], id: u32) -> Option<u32> {
+        let is_user = |namespace: &LinuxNamespace| namespace.typ == LinuxNamespaceType::User;
+        let found = ranges.iter().find_map(|range| {
+            let offset = id
+                .checked_sub(range.container_id)
+                .filter(|offset| *offset < range.size)?;
+            range.host_id.checked_add(offset)
+        });
+        found.filter(|_| self.namespaces.iter().any(is_user))
+    }
+}
+
 /// A namespace that is made, or joined if it has a path.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

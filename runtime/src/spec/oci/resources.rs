@@ -8,8 +8,6 @@ use super::word::optional;
 use super::{LinuxDeviceType, is_default};
 
 /// Limits of a container's control groups. This is also what `update` takes.
-///
-/// Some names are also known as programs write them whose own reader does not look at the case of letters.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LinuxResources {
@@ -22,11 +20,6 @@ pub struct LinuxResources {
     /// Processors.
     #[serde(skip_serializing_if = "is_default")]
     pub cpu: Option<LinuxCpu>,
-    /// More of `cpu`, under the name that programs give it whose own reader does not look at the case of letters; see
-    /// [`Self::settle_names`].
-    #[doc(hidden)]
-    #[serde(rename = "CPU", skip_serializing)]
-    pub cpu_in_capitals: Option<LinuxCpu>,
     /// Processes.
     #[serde(skip_serializing_if = "is_default")]
     pub pids: Option<LinuxPids>,
@@ -45,28 +38,6 @@ pub struct LinuxResources {
     /// Values by file of a v2 group.
     #[serde(skip_serializing_if = "is_default")]
     pub unified: BTreeMap<String, String>,
-}
-
-impl LinuxResources {
-    /// Puts what stands under a name in other letters where it belongs; it goes before what is there.
-    pub fn settle_names(&mut self) {
-        let Some(more) = self.cpu_in_capitals.take() else {
-            return;
-        };
-        let cpu = self.cpu.take().unwrap_or_default();
-        let list = |more: String, list: String| if more.is_empty() { list } else { more };
-        self.cpu = Some(LinuxCpu {
-            shares: more.shares.or(cpu.shares),
-            quota: more.quota.or(cpu.quota),
-            burst: more.burst.or(cpu.burst),
-            period: more.period.or(cpu.period),
-            realtime_runtime: more.realtime_runtime.or(cpu.realtime_runtime),
-            realtime_period: more.realtime_period.or(cpu.realtime_period),
-            cpus: list(more.cpus, cpu.cpus),
-            mems: list(more.mems, cpu.mems),
-            idle: more.idle.or(cpu.idle),
-        });
-    }
 }
 
 /// A rule about devices.
@@ -149,10 +120,10 @@ pub struct LinuxCpu {
     #[serde(skip_serializing_if = "is_default")]
     pub realtime_period: Option<u64>,
     /// The processors to use, as a list (`0-3,7`).
-    #[serde(alias = "Cpus", skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub cpus: String,
     /// The memory nodes to use, as a list.
-    #[serde(alias = "Mems", skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub mems: String,
     /// 1 for as little as `SCHED_IDLE` gets.
     #[serde(skip_serializing_if = "is_default")]
@@ -228,7 +199,6 @@ pub struct LinuxThrottleDevice {
 #[serde(default, rename_all = "camelCase")]
 pub struct LinuxHugepageLimit {
     /// The size, as the kernel writes it (`2MB`).
-    #[serde(alias = "pagesize")]
     pub page_size: String,
     /// Bytes.
     pub limit: u64,
@@ -266,21 +236,4 @@ pub struct LinuxRdma {
     /// How many objects may exist.
     #[serde(skip_serializing_if = "is_default")]
     pub hca_objects: Option<u32>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_in_other_letters_go_before_and_leave_the_rest() {
-        let text = r#"{"cpu": {"shares": 5, "cpus": "0"}, "CPU": {"Cpus": "1", "Mems": "0"}}"#;
-        let mut resources: LinuxResources = serde_json::from_str(text).unwrap();
-        resources.settle_names();
-        let cpu = resources.cpu.unwrap();
-        assert_eq!(
-            (cpu.shares, cpu.cpus.as_str(), cpu.mems.as_str()),
-            (Some(5), "1", "0")
-        );
-    }
 }

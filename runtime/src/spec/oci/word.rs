@@ -98,11 +98,8 @@ impl<T: Word> Visitor<'_> for Required<T> {
     }
 
     fn visit_str<E: Error>(self, word: &str) -> Result<T, E> {
-        T::of(word).ok_or_else(|| {
-            // A message is one line that a person reads, whatever the document says.
-            let end = word.floor_char_boundary(MAX_QUOTED_BYTES);
-            E::custom(T::unknown(&word[..end]))
-        })
+        // A message is for a person, whatever the document says.
+        T::of(word).ok_or_else(|| E::custom(T::unknown(&word[..word.floor_char_boundary(MAX_QUOTED_BYTES)])))
     }
 }
 

@@ -12,10 +12,7 @@ use tar::EntryType;
 use super::{archive::Tar, host::Host};
 use crate::{
     digest::Digest,
-    layer::{
-        Limits, apply,
-        apply::{Applied, Target},
-    },
+    layer::{Limits, apply, apply::Target, settle},
 };
 
 #[test]
@@ -37,13 +34,8 @@ fn an_honest_layer_arrives_whole() {
         .file("ignored", b"pax")
         .end();
     let applied = host.apply(&archive).unwrap();
-    assert_eq!(
-        applied,
-        Applied {
-            diff_id: Digest::of(&archive),
-            size: archive.len() as u64
-        }
-    );
+    assert_eq!(applied.diff_id, Digest::of(&archive));
+    assert_eq!(applied.size, archive.len() as u64);
 
     let at = |name: &str| host.target().join(name);
     assert_eq!(fs::read(at("etc/hosts")).unwrap(), b"127.0.0.1 localhost\n");
@@ -165,4 +157,50 @@ fn pax_sparse_files_have_their_holes() {
         fs::read(host.target().join("old")).unwrap(),
         b"a\0\0\0\0\0\0\0\0\0bc\0\0\0\0\0\0\0\0"
     );
+}
+
+/// A layer that is applied before the one below it is known ends up as if it had been known.
+#[test]
+fn what_a_layer_leaves_to_lower_ones_can_come_later() {
+    let lower = tempfile::tempdir().unwrap();
+    for (name, mode) in [("tmp", 0o1777), ("own", 0o700), ("link", 0o711)] {
+        fs::create_dir(lower.path().join(name)).unwrap();
+        fs::set_permissions(lower.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(lower.path(), fs::Permissions::from_mode(0o751)).unwrap();
+    let archive = Tar::default()
+        .file("tmp/new/a", b"")
+        .file("own/b", b"")
+        // Its own word comes late, and counts.
+        .dir("own")
+        // What was made on the way gives way to a link, which nobody follows afterwards.
+        .file("link/c", b"")
+        .symlink("link", "tmp")
+        .end();
+    let target = |host: &Host, lowers: bool| Target::Upper {
+        upper: File::open(host.target()).unwrap().into(),
+        lowers: match lowers {
+            true => vec![File::open(lower.path()).unwrap().into()],
+            false => Vec::new(),
+        },
+    };
+    let host = Host::new();
+    let applied = apply(&archive[..], 0, target(&host, false), Limits::default()).unwrap();
+    let mode = |name: &str| fs::symlink_metadata(host.target().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("tmp"), mode("own")), (0o755, 0o755));
+    settle(target(&host, true), &applied.implied).unwrap();
+    assert_eq!(
+        (mode("tmp"), mode("tmp/new"), mode("own")),
+        (0o1777, 0o755, 0o755)
+    );
+    assert_eq!(mode(""), 0o751, "the root looks as the one that it covers");
+    assert!(host.target().join("link").is_symlink());
+    assert_eq!(
+        fs::metadata(lower.path().join("link")).unwrap().mode() & 0o7777,
+        0o711
+    );
+
+    let whole = Tar::default().dir("./").dir("a").file("a/b", b"").end();
+    let applied = apply(&whole[..], 0, target(&Host::new(), false), Limits::default()).unwrap();
+    assert!(applied.implied.is_empty());
 }

@@ -1,10 +1,11 @@
 // What a container costs at least: the system calls that make the one of `wharf-runtime spec`, and nothing else.
 //
-// No configuration is read, no state is kept, no path is checked, and no failure is told but by the line it happened in.
+// The container's state is recorded while it lives, which the specification demands too: another process may ask for it. No
+// configuration is read, no path is checked, and no failure is told but by the line it happened in.
 //
-//     floor ROOTFS ID GROUP... -- PROGRAM [ARGUMENT...]
+//     floor ROOTFS STATES ID GROUP... -- PROGRAM [ARGUMENT...]
 //
-// Each GROUP is the directory of a hierarchy below which the container's group is made.
+// STATES is the directory in which states are. Each GROUP is the directory of a hierarchy below which the container's group is made.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -81,7 +82,7 @@ static void make_group(const char *above, const char *id) {
             CHECK(write(fd, devices[i], strlen(devices[i])));
         close(fd);
     }
-    if (strstr(above, "/unified")) {
+    if (strstr(above, "/unified") || strcmp(above, "/sys/fs/cgroup") == 0) {
         unified = count;
         CHECK(tasks[count] = open(group, O_PATH | O_DIRECTORY | O_CLOEXEC));
     } else {
@@ -186,6 +187,18 @@ static void drop(void) {
     CHECK(syscall(SYS_capset, &head, sets));
 }
 
+// What the specification's "state" has to answer.
+static void record(const char *state, const char *id, pid_t pid) {
+    char text[3 * PATH];
+    snprintf(text, sizeof text,
+             "{\"ociVersion\":\"1.2.0\",\"id\":\"%s\",\"status\":\"created\",\"pid\":%d,\"bundle\":\"%s\"}", id, (int)pid,
+             root);
+    int fd = open(state, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    CHECK(fd);
+    CHECK(write(fd, text, strlen(text)));
+    close(fd);
+}
+
 static void child(int gate, char **program) {
     char go;
     for (int i = 0; i < count; i++)
@@ -218,14 +231,18 @@ static void child(int gate, char **program) {
 }
 
 int main(int argc, char **argv) {
-    int at = 3, status, gate[2];
-    char ready;
-    if (argc < 5)
+    int at = 4, status, gate[2];
+    char ready, directory[PATH], state[PATH + 16];
+    if (argc < 6)
         return 125;
+    const char *id = argv[3];
     if (!realpath(argv[1], root))
         return 125;
+    snprintf(directory, sizeof directory, "%s/%s", argv[2], id);
+    snprintf(state, sizeof state, "%s/state.json", directory);
+    CHECK(mkdir(directory, 0700));
     for (; at < argc && strcmp(argv[at], "--"); at++)
-        make_group(argv[at], argv[2]);
+        make_group(argv[at], id);
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, gate));
     struct clone_args clone = {
         .flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET,
@@ -240,11 +257,14 @@ int main(int argc, char **argv) {
     if (pid == 0)
         child(gate[1], argv + at + 1);
     close(gate[1]);
+    record(state, id, pid);
     if (read(gate[0], &ready, 1) != 1)
         return 125;
     CHECK(write(gate[0], "", 1));
     CHECK(waitpid(pid, &status, 0));
     for (int i = 0; i < count; i++)
         CHECK(rmdir(groups[i]));
+    CHECK(unlink(state));
+    CHECK(rmdir(directory));
     return WIFEXITED(status) ? WEXITSTATUS(status) : 125;
 }

@@ -24,6 +24,9 @@ pub(crate) fn compile(scratch: &Scratch, name: &str, source: &str) -> Result<Pat
     Ok(program)
 }
 
+/// Rounds that do not count, before those that do.
+pub(crate) const WARM_UP: usize = 3;
+
 /// The program that runs one command and measures it.
 pub(crate) struct Driver {
     program: PathBuf,
@@ -36,6 +39,11 @@ impl Driver {
             program: compile(scratch, "measure", include_str!("measure.c"))?,
             result: scratch.join("measured"),
         })
+    }
+
+    /// Where the program is.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Runs a command that must succeed; its peak memory is that of its largest process.
@@ -64,19 +72,21 @@ impl Driver {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("{command:?} ended with {}: {said}", output.status);
         }
-        sample(&self.result)
+        let text =
+            fs::read_to_string(&self.result).with_context(|| format!("read {}", self.result.display()))?;
+        sample(&text)
     }
 }
 
-fn sample(result: &Path) -> Result<Sample> {
-    let text = fs::read_to_string(result).with_context(|| format!("read {}", result.display()))?;
+/// What the program wrote.
+pub(crate) fn sample(text: &str) -> Result<Sample> {
     let mut numbers = text.split_whitespace().map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(nanoseconds)), Some(Ok(peak_kib))) => Ok(Sample {
             time: Duration::from_nanos(nanoseconds),
             peak_kib,
         }),
-        _ => bail!("{}: {text:?} is no measurement", result.display()),
+        _ => bail!("{text:?} is no measurement"),
     }
 }
 
@@ -88,7 +98,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) command: Box<dyn Fn(usize) -> Command + 'a>,
 }
 
-struct Sample {
+/// One run of a command.
+pub(crate) struct Sample {
     time: Duration,
     peak_kib: u64,
 }
@@ -101,7 +112,6 @@ pub(crate) fn compare(
     candidates: &[Candidate<'_>],
     rounds: usize,
 ) -> Result<()> {
-    const WARM_UP: usize = 3;
     let mut samples: Vec<Vec<Sample>> = candidates.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds + WARM_UP {
         for (candidate, samples) in candidates.iter().zip(&mut samples) {
@@ -112,13 +122,24 @@ pub(crate) fn compare(
             }
         }
     }
-    println!("\n{title} ({rounds} rounds, interleaved; load {})", load());
+    let names: Vec<&str> = candidates.iter().map(|it| it.name.as_str()).collect();
+    print(
+        &format!("{title} ({rounds} rounds, interleaved; load {})", load()),
+        &names,
+        &samples,
+    );
+    Ok(())
+}
+
+/// The table of what was measured, one line a name; ratios are the first one's median divided by theirs.
+pub(crate) fn print(title: &str, names: &[&str], samples: &[Vec<Sample>]) {
+    println!("\n{title}");
     println!(
         "{:<34} {:>10} {:>10} {:>8} {:>10}",
         "", "median ms", "best ms", "ratio", "peak KiB"
     );
     let ours = median(samples.first().map_or(&[], Vec::as_slice));
-    for (candidate, samples) in candidates.iter().zip(&samples) {
+    for (name, samples) in names.iter().zip(samples) {
         let middle = median(samples);
         let best = samples.iter().map(|sample| sample.time).min().unwrap_or_default();
         let peak = samples
@@ -127,15 +148,13 @@ pub(crate) fn compare(
             .max()
             .unwrap_or_default();
         println!(
-            "{:<34} {:>10.2} {:>10.2} {:>8.3} {:>10}",
-            candidate.name,
+            "{name:<34} {:>10.2} {:>10.2} {:>8.3} {:>10}",
             milliseconds(middle),
             milliseconds(best),
             ours.as_secs_f64() / middle.as_secs_f64(),
             peak
         );
     }
-    Ok(())
 }
 
 fn median(samples: &[Sample]) -> Duration {

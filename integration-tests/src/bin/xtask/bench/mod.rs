@@ -6,9 +6,11 @@
 mod ctr;
 mod engine;
 mod fleet;
+mod guest;
 mod measure;
 mod parallel;
 mod peers;
+mod pull;
 mod runtime;
 mod seccomp;
 
@@ -29,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH")]
     runc: Vec<PathBuf>,
     /// Only this comparison
-    #[arg(value_parser = ["runtime", "engine", "fleet", "ctr"])]
+    #[arg(value_parser = ["runtime", "guest", "engine", "fleet", "ctr", "pull"])]
     only: Option<String>,
 }
 
@@ -39,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("containers are started for real: run the benches as root");
     }
     let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
-    if wanted("engine") {
+    if wanted("engine") || wanted("pull") {
         install::build()?;
     } else {
         shell::run(&mut shell::command(
@@ -55,6 +57,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if wanted("runtime") {
         runtime::compare_runtimes(arguments.rounds, &arguments.runc)?;
     }
+    if wanted("guest") {
+        guest::compare_in_guest(arguments.rounds, &arguments.runc)?;
+    }
     if wanted("engine") {
         engine::compare_engines(arguments.rounds)?;
     }
@@ -63,6 +68,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted("ctr") {
         ctr::compare_daemons(arguments.rounds)?;
+    }
+    if wanted("pull") {
+        // Seconds each, not milliseconds.
+        pull::compare_pulls(arguments.rounds.min(10))?;
     }
     Ok(())
 }

@@ -13,7 +13,10 @@ use super::measure::{Candidate, Driver, compare, compile};
 use super::{parallel, seccomp};
 
 /// The peers, by the name of their program.
-const PEERS: [&str; 3] = ["runc", "crun", "youki"];
+pub(crate) const PEERS: [&str; 3] = ["runc", "crun", "youki"];
+
+/// The name of the C program in the tables.
+pub(crate) const FLOOR: &str = "the system calls alone, in C";
 
 /// A runtime with a state root of its own.
 #[derive(Clone)]
@@ -125,13 +128,16 @@ fn sizes<'a>(runtimes: impl Iterator<Item = &'a Runtime>) {
 fn floor(scratch: &Scratch, bundle: &Path) -> Result<Candidate<'static>> {
     let program = compile(scratch, "floor", include_str!("floor.c"))?;
     let (rootfs, groups) = (bundle.join("rootfs"), groups()?);
+    // Where those of the others are.
+    let states = scratch.directory("state/floor");
     let prefix = scratch.unique().to_string();
     Ok(Candidate {
-        name: "the system calls alone, in C".into(),
+        name: FLOOR.into(),
         command: Box::new(move |round| {
             let mut command = Command::new(&program);
             command
                 .arg(&rootfs)
+                .arg(&states)
                 .arg(format!("{prefix}-floor-{round}"))
                 .args(&groups)
                 .args(["--", "/bin/true"]);
