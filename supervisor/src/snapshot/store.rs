@@ -13,7 +13,10 @@ use wharf_proto::{
     containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove},
 };
 
-use super::{About, DEFAULT, Info, Kind, Loaded, Made, Mount, Snapshotter, Stack, Usage, place::{Place, info}};
+use super::{
+    About, DEFAULT, Info, Kind, Loaded, Made, Mount, Snapshotter, Stack, Usage,
+    place::{Place, info},
+};
 use crate::{
     error::{Error, Result},
     event,
@@ -23,6 +26,8 @@ use crate::{
     namespace::{self, Scope},
     time,
 };
+
+mod sweep;
 
 /// The label by which a client names the committed snapshot that it wants to make: if that exists, the work is done.
 pub(super) const TARGET: &str = "containerd.io/snapshot.ref";
@@ -110,24 +115,6 @@ impl Store {
             .iter()
             .map(|(name, error)| (name.as_str(), Err(error)));
         usable.chain(skipped)
-    }
-
-    /// Looks, once, at what a snapshotter keeps of earlier daemons: no number is used twice, and leftovers go.
-    fn sweep(&self, name: &str) -> Result<()> {
-        let waits =
-            |set: &Mutex<BTreeSet<String>>| set.lock().unwrap_or_else(PoisonError::into_inner).contains(name);
-        if !waits(&self.unswept) {
-            return Ok(());
-        }
-        let kept = self.driver(name)?.numbers()?;
-        self.next
-            .fetch_max(kept.last().copied().unwrap_or(0) + 1, Ordering::Relaxed);
-        self.cleanup(name)?;
-        self.unswept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
-        Ok(())
     }
 
     /// Makes a writable snapshot on `parent` (empty: on nothing), adds it to the scope's lease and says how to mount it.
@@ -561,38 +548,6 @@ impl Store {
             }),
             Kind::View | Kind::Unknown => Ok(Usage::default()),
         }
-    }
-
-    /// Removes the files of removed snapshots and of interrupted calls, in all namespaces.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidArgument` for an unknown snapshotter; `Unknown` from the disk.
-    pub fn cleanup(&self, snapshotter: &str) -> Result<()> {
-        let name = named(snapshotter);
-        let driver = self.driver(name)?;
-        // In this order: a number that is finished between the steps is seen in one of them at least.
-        let kept = driver.numbers()?;
-        let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut used = BTreeSet::new();
-        for (key, row) in self
-            .metadata
-            .read(|txn| txn.scan(SNAPSHOTS, &Key::prefix(&[])?))?
-        {
-            if matches!(key.parts()?[..], [_, of, _] if of == name) {
-                used.insert(row.number);
-            }
-        }
-        // Children before their parents, which were made before them. What cannot be removed keeps nothing else from it.
-        let mut outcome = Ok(());
-        for number in kept
-            .iter()
-            .rev()
-            .filter(|number| !used.contains(number) && !making.contains(number))
-        {
-            outcome = outcome.and(driver.remove(*number));
-        }
-        outcome
     }
 
     fn driver(&self, name: &str) -> Result<&dyn Snapshotter> {
