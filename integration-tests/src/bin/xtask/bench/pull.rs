@@ -31,6 +31,8 @@ pub(crate) fn compare_pulls(rounds: usize) -> Result<()> {
     scratch.tmpfs("containerd/state");
     scratch.tmpfs("docker/exec");
     let wharf = Wharf::start(&scratch);
+    let containerd = installed(&["containerd", "ctr"]).then(|| Containerd::start(&scratch));
+    let docker = installed(&["dockerd", "docker"]).then(|| Docker::start(&scratch));
     let mut candidates = vec![Candidate {
         name: "wharf".into(),
         command: Box::new(|_| {
@@ -43,7 +45,6 @@ pub(crate) fn compare_pulls(rounds: usize) -> Result<()> {
             wharf.command(&["pull", &reference])
         }),
     }];
-    let containerd = installed(&["containerd", "ctr"]).then(|| Containerd::start(&scratch));
     if let Some(containerd) = &containerd {
         candidates.push(Candidate {
             name: "containerd (ctr images pull)".into(),
@@ -56,7 +57,6 @@ pub(crate) fn compare_pulls(rounds: usize) -> Result<()> {
             }),
         });
     }
-    let docker = installed(&["dockerd", "docker"]).then(|| Docker::start(&scratch));
     if let Some(docker) = &docker {
         candidates.push(Candidate {
             name: "docker".into(),
