@@ -65,7 +65,7 @@ impl<E: Engine> Crowd<'_, E> {
     fn work(&self, worker: usize) -> String {
         let name = format!("crowd{worker}");
         let name = name.as_str();
-        let options: &[&str] = if worker % 2 == 0 { &["--tty"] } else { &[] };
+        let options: &[&str] = if worker.is_multiple_of(2) { &["--tty"] } else { &[] };
         self.start(
             name,
             &[options, &["--memory", "64m", "--memory-swap", "64m"]].concat(),

@@ -9,12 +9,10 @@ use integration_tests::{Scratch, binaries};
 use serde_json::json;
 use tonic::Code;
 use wharf_proto::any;
-use wharf_proto::containerd::services::diff::v1::DiffRequest;
-use wharf_proto::containerd::services::diff::v1::diff_client::DiffClient;
 use wharf_proto::containerd::types::transfer::{AuthRequest, AuthResponse, AuthType, RegistryResolver};
 
 use crate::image::{GZIP, image};
-use crate::supervisor::{Supervisor, scoped, store};
+use crate::supervisor::{Supervisor, store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_pulls_of_one_image_agree() {
@@ -73,10 +71,6 @@ async fn what_is_not_there_is_told_by_name() {
         "{refused}"
     );
 
-    let diff = DiffClient::new(supervisor.channel.clone())
-        .diff(scoped(DiffRequest::default()))
-        .await;
-    assert_eq!(diff.unwrap_err().code(), Code::Unimplemented);
     let cut = scratch.join("cut.tar");
     fs::write(&cut, [1; 700]).unwrap();
     assert_eq!(

@@ -106,7 +106,7 @@ impl Endpoint {
         payload: Payload,
         tries: u32,
     ) -> Result<Answer> {
-        let home = uri.authority() == self.root.authority() && uri.scheme() == self.root.scheme();
+        let home = place(&uri) == place(&self.root);
         let mut all = if home {
             self.headers.clone()
         } else {
@@ -204,6 +204,14 @@ impl Endpoint {
     }
 }
 
+/// What must be the same for two URLs to be on one host: scheme, name and port, whether it is written or not.
+fn place(uri: &Uri) -> (Option<&str>, String, u16) {
+    let scheme = uri.scheme_str();
+    let port = if scheme == Some("http") { 80 } else { 443 };
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    (scheme, host, uri.port_u16().unwrap_or(port))
+}
+
 /// The messages of a registry's error document, shortened.
 fn message(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
@@ -231,4 +239,24 @@ fn message(body: &[u8]) -> Option<String> {
         .take(300)
         .collect();
     (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_the_same_with_its_port_written_or_not() {
+        let same =
+            |a: &'static str, b: &'static str| place(&Uri::from_static(a)) == place(&Uri::from_static(b));
+        assert!(same("https://a.example/v2/", "https://A.example:443/upload"));
+        assert!(same("http://a.example:80/", "http://a.example/"));
+        for other in [
+            "http://a.example:443/",
+            "https://a.example:444/",
+            "https://b.example/",
+        ] {
+            assert!(!same("https://a.example/", other), "{other}");
+        }
+    }
 }
