@@ -212,7 +212,7 @@ async fn a_view_cannot_be_written(subject: &Subject, at: &Mounted) {
         at.with(&mounts, |root| {
             let error = fs::write(root.join("new"), "").unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{key}");
-            assert_eq!(root.join("f").exists(), parent != "");
+            assert_eq!(root.join("f").exists(), !parent.is_empty());
         });
     }
     remove_all(subject, &["v2", "v1", "v0", "two", "one"]).await;
@@ -273,7 +273,7 @@ async fn what_was_deleted_stays_deleted(subject: &Subject, at: &Mounted) {
         .await;
     subject
         .layer(at, "3", "2", |root| {
-            fs::write(root.join("dir/new/f"), "").unwrap()
+            fs::write(root.join("dir/new/f"), "").unwrap();
         })
         .await;
     let mounts = subject.view("v", "3").await.unwrap();
@@ -311,7 +311,7 @@ async fn many_layers_can_be_mounted(subject: &Subject, at: &Mounted) {
 async fn usage_is_what_a_snapshot_adds(subject: &Subject, at: &Mounted) {
     subject
         .layer(at, "base", "", |root| {
-            fs::write(root.join("a"), vec![1; 100_000]).unwrap()
+            fs::write(root.join("a"), vec![1; 100_000]).unwrap();
         })
         .await;
     assert!(subject.usage("base").await.unwrap().size >= 100_000);

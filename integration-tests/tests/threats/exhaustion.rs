@@ -284,7 +284,7 @@ fn a_socket_that_nobody_serves_does_not_hold_a_creation_up() {
     let _taken = std::os::unix::net::UnixStream::connect(&path).expect("connect");
     for (flag, terminal) in [("--console-socket", true), ("--pidfd-socket", false)] {
         attack.configure(&["/bin/true"], |spec| {
-            spec["process"]["terminal"] = terminal.into()
+            spec["process"]["terminal"] = terminal.into();
         });
         let mut command = attack.command(&["create", flag]);
         command

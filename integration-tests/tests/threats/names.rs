@@ -72,7 +72,7 @@ fn a_root_that_is_a_link_is_no_root() {
                 .contains("invalid rootfs: not an absolute path, or a symlink"),
         "{ended}"
     );
-    symlink(&attack.scratch.path(), bundle.join("up")).expect("symlink");
+    symlink(attack.scratch.path(), bundle.join("up")).expect("symlink");
     for path in ["rootfs/", "up/real", "up/../real"] {
         attack.configure(&["/bin/true"], |spec| spec["root"]["path"] = path.into());
         assert_ne!(attack.run().code, 0, "{path}");
