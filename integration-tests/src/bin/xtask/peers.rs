@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::shell;
 
 /// What the tests need from Debian, beside Rust and a C compiler.
-const PACKAGES: [&str; 24] = [
+const PACKAGES: [&str; 25] = [
     "attr",
     "binutils",
     "btrfs-progs",
@@ -13,6 +13,7 @@ const PACKAGES: [&str; 24] = [
     "conmon",
     "containerd",
     "cpio",
+    "criu",
     "crun",
     "debootstrap",
     "docker-registry",
