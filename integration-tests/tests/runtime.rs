@@ -378,7 +378,7 @@ fn nothing_is_executed_outside_of_groups_that_are_gone() {
         let refusal = runtime.run(&["exec", id, "/bin/echo", "outside"]);
         assert_eq!((refusal.code, refusal.stdout.as_str()), (255, ""), "{refusal}");
         assert!(
-            refusal.stderr.contains(&format!("/{id}: No such file")),
+            refusal.stderr.contains(&format!("/{id}: no such file")),
             "{refusal}"
         );
     }

@@ -27,7 +27,7 @@ end
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -l log -d 'Where to write the log [default: standard error]' -r -F
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -l log-format -d 'How to write the log: text or json' -r
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -l root -d 'The directory of the containers\' state, on a tmpfs [default: /run/wharf-runtime]' -r -F
-complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -l criu -d 'The criu program; checkpoints are not supported yet, so nothing runs it' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -l criu -d 'The criu program, which makes checkpoints and restores them' -r -F
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -l rootless -d 'Whether to do without control groups that may not be made' -r -f -a "true\t''
 false\t''
 auto\t''"
@@ -48,8 +48,8 @@ complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "pause" 
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "resume" -d 'Let the processes of a paused container run again'
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "spec" -d 'Write an example configuration'
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "features" -d 'Print what this runtime can do'
-complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "checkpoint" -d 'Not supported yet'
-complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "restore" -d 'Not supported yet'
+complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "checkpoint" -d 'Save a running container to files'
+complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "restore" -d 'Make a container again from what was saved'
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "events" -d 'Print a container\'s use of resources now and then, and when it ran out of memory'
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "update" -d 'Change a container\'s limits'
 complete -c wharf-runtime -n "__fish_wharf_runtime_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -92,7 +92,7 @@ complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand exec" -s t -
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand exec" -s d -l detach -d 'Do not wait for the process'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand exec" -l ignore-paused -d 'Also in a paused container'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand exec" -s h -l help -d 'Print help'
-complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand kill" -s a -l all -d 'Signal all processes of the container, also when the first is gone'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand kill" -s a -l all -d 'Succeed also when the container is stopped (obsolete)'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand kill" -s h -l help -d 'Print help'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand delete" -s f -l force -d 'Kill the container first if it still runs; no error if there is none'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand delete" -s h -l help -d 'Print help'
@@ -108,7 +108,42 @@ complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand spec" -s b -
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand spec" -l rootless -d 'For a user without privileges'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand spec" -s h -l help -d 'Print help'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand features" -s h -l help -d 'Print help'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l image-path -d 'The directory of the checkpoint [default: checkpoint]' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l work-path -d 'Where criu writes its log and statistics [default: the directory of the checkpoint]' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l manage-cgroups-mode -d 'How to treat control groups: soft, full, strict or ignore [default: soft]' -r
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l empty-ns -d 'Make a namespace without restoring what is in it: network, which is always done so' -r
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l parent-path -d 'An earlier checkpoint, relative to the directory of this one' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l status-fd -d 'Where to write a zero byte when the lazy pages are ready' -r
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l page-server -d 'Send memory to the page server at ADDRESS:PORT' -r
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l tcp-established -d 'Keep established TCP connections'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l ext-unix-sk -d 'Unix sockets may be connected with sockets outside the container'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l shell-job -d 'The container may have a terminal of its caller\'s'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l lazy-pages -d 'Move memory when it is needed; "criu lazy-pages" has to be run beside'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l file-locks -d 'Keep file locks'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l auto-dedup -d 'Free memory of an earlier checkpoint that is in a later one'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l leave-running -d 'Let the container run on'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l tcp-skip-in-flight -d 'Leave out TCP connections that are not established yet'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l link-remap -d 'Give a name to open files that have none any more'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -l pre-dump -d 'Save the memory only, and let the container run on'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand checkpoint" -s h -l help -d 'Print help'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l image-path -d 'The directory of the checkpoint [default: checkpoint]' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l work-path -d 'Where criu writes its log and statistics [default: the directory of the checkpoint]' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l manage-cgroups-mode -d 'How to treat control groups: soft, full, strict or ignore [default: soft]' -r
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l empty-ns -d 'Make a namespace without restoring what is in it: network, which is always done so' -r
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l console-socket -d 'A unix socket that receives the master of the container\'s terminal' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -s b -l bundle -d 'The bundle\'s directory [default: the working directory]' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l pid-file -d 'Where to write the first process\'s pid' -r -F
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l lsm-profile -d 'A security profile in place of the one that was saved, as TYPE:NAME' -r
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l lsm-mount-context -d 'A security context for mounts in place of the one that was saved' -r
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l tcp-established -d 'Keep established TCP connections'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l ext-unix-sk -d 'Unix sockets may be connected with sockets outside the container'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l shell-job -d 'The container may have a terminal of its caller\'s'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l lazy-pages -d 'Move memory when it is needed; "criu lazy-pages" has to be run beside'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l file-locks -d 'Keep file locks'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l auto-dedup -d 'Free memory of an earlier checkpoint that is in a later one'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -s d -l detach -d 'Do not wait for the container'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l no-subreaper -d 'Do not adopt the processes that the container leaves behind'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -l no-pivot -d 'Taken for the sake of callers who say it with every command: criu changes the root its own way'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand events" -l interval -d 'How often to print what is in use (1m30s, 500ms)' -r
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand events" -l stats -d 'Print what is in use once'
@@ -146,8 +181,8 @@ complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and no
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "resume" -d 'Let the processes of a paused container run again'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "spec" -d 'Write an example configuration'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "features" -d 'Print what this runtime can do'
-complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "checkpoint" -d 'Not supported yet'
-complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "restore" -d 'Not supported yet'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "checkpoint" -d 'Save a running container to files'
+complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "restore" -d 'Make a container again from what was saved'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "events" -d 'Print a container\'s use of resources now and then, and when it ran out of memory'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "update" -d 'Change a container\'s limits'
 complete -c wharf-runtime -n "__fish_wharf_runtime_using_subcommand help; and not __fish_seen_subcommand_from create start run exec kill delete state list ps pause resume spec features checkpoint restore events update help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -189,7 +189,6 @@ impl Container {
         }
     }
 
-    /// The configuration as it was at creation.
     /// The user and the group, where the caller is, that root of the container's own user namespace is; nothing without one.
     ///
     /// # Errors
@@ -203,6 +202,7 @@ impl Container {
         Ok(spec.oci().linux.as_ref().and_then(oci::Linux::root_outside))
     }
 
+    /// The configuration as it was at creation.
     pub(crate) fn spec(&self) -> Result<Spec, Error> {
         Ok(spec::parse(self.record.config.get().as_bytes().to_vec())?)
     }

@@ -3,7 +3,7 @@
 use crate::hook;
 use crate::init::{self, Message};
 use crate::plan::Plan;
-use crate::process::{Conversation, Heard, gate};
+use crate::process::{Conversation, Heard, gate, is_alive};
 use crate::spec::oci;
 use crate::trace::trace;
 use crate::{Container, Error, Signal, Status};
@@ -25,14 +25,16 @@ impl Container {
             // Somebody else was faster.
             return Err(self.wrong("start", self.status()?));
         };
-        self.or_stop(self.follow(&Conversation::new(&connection, pidfd), &hooks))?;
+        if !self.or_stop(self.follow(&Conversation::new(&connection, pidfd), &hooks))? {
+            return Err(self.wrong("start", Status::Running));
+        }
         gate::remove(self.directory.fd())?;
         let state = self.record.state(self.record.pid, Status::Running);
         self.or_stop(hook::run("poststart", &hooks.poststart, &state))
     }
 
-    /// Hears whether the program is executed: the connection ends with `execve`.
-    fn follow(&self, conversation: &Conversation<'_>, hooks: &oci::Hooks) -> Result<(), Error> {
+    /// Hears whether the program is executed: the connection ends with `execve`. False when somebody else starts it.
+    fn follow(&self, conversation: &Conversation<'_>, hooks: &oci::Hooks) -> Result<bool, Error> {
         conversation.await_end()?;
         let mut executing = false;
         loop {
@@ -51,7 +53,9 @@ impl Container {
                     });
                 }
                 Heard::Hook(failure, output) => return Err(hook::failed(failure, hooks, output.into())),
-                Heard::Closed if executing => return Ok(()),
+                Heard::Closed if executing => return Ok(true),
+                // The gate was closed behind another starter: whoever is let in hears something, unless the process dies.
+                Heard::Closed if is_alive(conversation.pidfd) => return Ok(false),
                 Heard::Closed | Heard::Message(_) | Heard::Console(_) | Heard::Born(..) => {
                     return Err(Error::Ended("being started"));
                 }
@@ -60,7 +64,7 @@ impl Container {
     }
 
     /// A container that could not be started completely must not run on.
-    fn or_stop(&self, result: Result<(), Error>) -> Result<(), Error> {
+    fn or_stop<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         result.map_err(|error| match self.kill(Signal::KILL) {
             Ok(()) | Err(Error::WrongStatus { .. }) => error,
             Err(left) => error.with_leftovers(vec![left]),

@@ -166,7 +166,7 @@ fn no_group_of_exec_leads_out_of_the_containers() {
 fn of_many_at_once_one_starts_and_nothing_is_left() {
     let attack = Attack::new();
     attack.configure(&["/bin/sh", "-c", "echo started; sleep 100"], |_| {});
-    for _ in 0..5 {
+    for _ in 0..10 {
         let output = fs::File::create(attack.scratch.join("output")).expect("output");
         let mut command = attack.command(&["create", "--bundle"]);
         command.arg(attack.scratch.join("bundle")).arg(attack.id());

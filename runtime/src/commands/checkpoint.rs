@@ -13,7 +13,6 @@ use wharf_runtime::checkpoint::{CheckpointOptions, PageServer};
 use super::Environment;
 use super::criu::{CriuFlags, quote, warn_without_privileges};
 
-/// What is saved, and how.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]

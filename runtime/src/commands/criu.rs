@@ -10,7 +10,7 @@ use wharf_runtime::checkpoint::Settings;
 use super::Environment;
 use super::log::Log;
 
-/// What both take.
+// What both take.
 #[derive(Args, Debug)]
 pub(super) struct CriuFlags {
     /// The directory of the checkpoint [default: checkpoint]

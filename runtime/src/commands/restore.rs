@@ -15,7 +15,6 @@ use super::criu::{CriuFlags, quote, warn_without_privileges};
 use super::process::check_terminal;
 use super::{Environment, parse_id};
 
-/// What is restored, and how.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
