@@ -99,13 +99,7 @@ impl Snapshotter for Native {
     }
 
     fn remove(&self, number: u64) -> Result<()> {
-        let path = self.directory(number);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(format!("remove {}", path.display()), error))
-            }
-            _ => Ok(()),
-        }
+        remove_tree(&self.directory(number))
     }
 
     fn numbers(&self) -> Result<BTreeSet<u64>> {
@@ -117,6 +111,16 @@ impl Snapshotter for Native {
             exports: [("root".to_owned(), self.root.display().to_string())].into(),
             ..About::default()
         }
+    }
+}
+
+/// Removes what is kept of a snapshot; nothing there is no error.
+pub(super) fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -15,7 +15,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{About, Kind, Made, Mount, Snapshotter, Stack, Usage, native::numbers, usage};
+use super::{
+    About, Kind, Made, Mount, Snapshotter, Stack, Usage,
+    native::{numbers, remove_tree},
+    usage,
+};
 use crate::error::{Error, Result};
 
 /// The overlay snapshotter of one instance.
@@ -147,13 +151,7 @@ impl Snapshotter for Overlay {
     }
 
     fn remove(&self, number: u64) -> Result<()> {
-        let path = self.directory(number);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(format!("remove {}", path.display()), error))
-            }
-            _ => Ok(()),
-        }
+        remove_tree(&self.directory(number))
     }
 
     fn numbers(&self) -> Result<BTreeSet<u64>> {

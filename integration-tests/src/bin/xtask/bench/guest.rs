@@ -16,13 +16,13 @@ use super::runtime::{FLOOR, PEERS};
 
 /// Runs each of `$names` once a round, and tells each measurement. What fails the first time is left out.
 const SCRIPT: &str = r#"
-mkdir -p /bundle/rootfs/bin /bundle/rootfs/proc /bundle/rootfs/sys /bundle/rootfs/dev
+mkdir -p /run/floor /bundle/rootfs/bin /bundle/rootfs/proc /bundle/rootfs/sys /bundle/rootfs/dev
 cp /job/busybox /bundle/rootfs/bin/busybox
 ln -s busybox /bundle/rootfs/bin/true
 cp /job/config.json /bundle/
 once() {
   if [ $1 = floor ]; then
-    measure /run/measured floor /bundle/rootfs $1-$2 /sys/fs/cgroup -- /bin/true
+    measure /run/measured floor /bundle/rootfs /run/floor $1-$2 /sys/fs/cgroup -- /bin/true
   else
     measure /run/measured $1 --root /run/$1 run --bundle /bundle $1-$2
   fi
