@@ -65,7 +65,11 @@ impl Subject {
         let containerd = self.containerd.as_ref().expect("containerd runs");
         let mut command = Command::new("timeout");
         let ctr = ctr(containerd.socket(), self.scratch.unique());
-        command.arg("60").arg(ctr.get_program()).args(ctr.get_args());
+        // In the foreground: in a process group of its own `ctr` would be stopped when it sets up its terminal.
+        command
+            .args(["--foreground", "--kill-after=5", "60"])
+            .arg(ctr.get_program())
+            .args(ctr.get_args());
         command
     }
 
