@@ -126,6 +126,7 @@ impl Endpoint {
                 headers: all.clone(),
                 authorization: authorization.clone(),
                 payload: payload.clone(),
+                far: false,
             };
             let (pause, error) = match self.http.ask(ask).await {
                 // Only the host itself is answered: one that it sent us to gets no credentials.

@@ -26,13 +26,15 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-use super::{proxy::Connector, tls::Tls};
+use super::{foreign::is_near, proxy::Connector, tls::Tls};
 use crate::error::{Error, Kind, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a body may give nothing.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most bytes that [`next_data`] gives at once.
+pub(super) const MAX_CHUNK: usize = 64 * 1024;
 const MAX_REDIRECTS: usize = 10;
 const AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
 
@@ -95,6 +97,8 @@ pub(super) struct Ask {
     pub(super) headers: HeaderMap,
     pub(super) authorization: Option<HeaderValue>,
     pub(super) payload: Payload,
+    /// Refuses redirects to this machine and its link, as the URL is nobody's whom we trust.
+    pub(super) far: bool,
 }
 
 /// What came back, and whether the registry that was asked said it, or somebody it sent us to.
@@ -142,6 +146,7 @@ impl Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
+            .http1_max_buf_size(MAX_CHUNK)
             .build(https);
         Ok(Self { client, connector })
     }
@@ -163,6 +168,12 @@ impl Http {
                 });
             }
             let next = target(&ask.uri, response.headers()).map_err(lasting)?;
+            if ask.far && is_near(next.host().unwrap_or_default()) {
+                return Err(lasting(Error::invalid(format!(
+                    "GET {}: redirected to an address of this machine or its link",
+                    without_query(&origin)
+                ))));
+            }
             if next.authority() != ask.uri.authority() || next.scheme() != ask.uri.scheme() {
                 ask.authorization = None;
             }

@@ -16,7 +16,7 @@
 //!   redirect or a manifest names. A token service on plain HTTP gets credentials only from a registry on plain HTTP.
 //! - Plain HTTP is spoken with loopback addresses and where the caller or a configuration asks for it, never as a
 //!   fall-back.
-//! - `urls` of foreign layers are not fetched.
+//! - `urls` of foreign layers are fetched where the registry does not have the layer, by anybody's HTTP without credentials.
 
 mod authorization;
 mod blob;
@@ -24,8 +24,10 @@ mod challenge;
 mod client;
 mod docker_config;
 mod endpoint;
+mod foreign;
 mod hosts;
 mod http;
+mod pieces;
 mod proxy;
 mod push;
 mod reference;
@@ -35,6 +37,7 @@ mod tls;
 pub(crate) use authorization::{CredentialSource, Credentials, NoCredentials};
 pub(crate) use client::{Client, MAX_MANIFEST, Options};
 pub(crate) use docker_config::DockerConfig;
+pub(crate) use pieces::Pieces;
 pub(crate) use push::{Content, Pushed};
 pub(crate) use reference::Reference;
 
