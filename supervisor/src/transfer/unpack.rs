@@ -22,7 +22,7 @@ use crate::{
     content::Reader,
     daemon::Daemon,
     error::{Error, Kind, Result},
-    image::unpack::{self, Layer},
+    image::unpack::{self, Fill, Layer},
     snapshot,
 };
 
@@ -214,8 +214,9 @@ impl Layered {
             })
             .await?;
         Ok(match filled {
-            Some(filled) => State::Filled(filled, locked),
-            None => State::Present,
+            Fill::Filled(filled) => State::Filled(filled, locked),
+            Fill::Present => State::Present,
+            Fill::NeedsParent => State::Waiting,
         })
     }
 }
