@@ -5,6 +5,7 @@
 //!   │  ──── manifest ──► bytes            at most 4 MiB, digest and size checked here
 //!   │  ──── blob ──────► chunks, in order resumed by range; digest and size are checked by whoever writes them
 //!   │  ──── push ──────► blobs, then manifests  mounted, whole, or in pieces
+//!   │  ──── tags, referrers             lists in pages, bounded
 //!   └─ endpoint: one of the hosts that stand for the registry (hosts.toml), in order: retries, and
 //!        authorization: challenge → credentials → token, kept for this host and repository only
 //!        http: time-outs, redirects;  tls;  proxy
@@ -20,6 +21,7 @@
 
 mod authorization;
 mod blob;
+mod catalog;
 mod challenge;
 mod client;
 mod docker_config;
@@ -27,6 +29,7 @@ mod endpoint;
 mod foreign;
 mod hosts;
 mod http;
+mod paging;
 mod pieces;
 mod proxy;
 mod push;
@@ -35,6 +38,7 @@ mod retry;
 mod tls;
 
 pub(crate) use authorization::{CredentialSource, Credentials, NoCredentials};
+pub use catalog::{Referrer, list_referrers, list_tags};
 pub(crate) use client::{Client, MAX_MANIFEST, Options};
 pub(crate) use docker_config::DockerConfig;
 pub(crate) use pieces::Pieces;

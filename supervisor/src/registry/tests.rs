@@ -23,6 +23,7 @@ use crate::{
     error::{Error, Result},
 };
 
+mod catalog;
 mod foreign;
 mod mirrors;
 mod pieces;
