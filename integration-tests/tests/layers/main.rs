@@ -4,10 +4,12 @@
 mod archive;
 mod compare;
 mod damage;
+mod foreign;
 mod hostile;
 mod image;
 mod pull;
 mod push;
 mod supervisor;
+mod tls;
 mod unpack;
 mod whiteouts;

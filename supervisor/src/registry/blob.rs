@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,7 +32,7 @@ use super::{
     client::Client,
     endpoint::Endpoint,
     foreign::Foreign,
-    http::{self, MAX_CHUNK},
+    http::{self, MAX_CHUNK, STALL_TIMEOUT},
     pieces::Slots,
     retry,
 };
@@ -39,6 +40,8 @@ use crate::error::{Error, Kind, Result};
 
 /// How often one blob may be resumed, however much each connection brought.
 const MAX_RESUMES: u32 = 100;
+/// Bytes that must come in [`STALL_TIMEOUT`].
+const LEAST: usize = 4096;
 /// URLs of one blob that are tried.
 const MAX_URLS: usize = 8;
 /// The bytes of a piece that are held until it is its turn: all of the largest one.
@@ -356,7 +359,11 @@ impl Fetch {
             end,
             ..
         } = opened;
-        while let Some(mut data) = http::next_data(&mut body, &self.what).await? {
+        let mut pace = Pace::default();
+        while let Some(mut data) = pace
+            .watch(http::next_data(&mut body, &self.what), &self.what)
+            .await?
+        {
             let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(data.len());
             drop(data.split_to(skipped));
             skip -= skipped as u64;
@@ -386,6 +393,42 @@ impl Fetch {
         sent.map_err(|_gone| Error::new(Kind::Canceled, format!("{}: the receiver is gone", self.what)))?;
         *offset += length;
         Ok(())
+    }
+}
+
+/// Whether a body comes fast enough: one that drips would hold its slots, which others wait for, for ever.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    bytes: usize,
+}
+
+impl Pace {
+    /// Waits for the next `data`; only this waiting counts, not that for the disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of `data`; `Unavailable` when too little came in the time that nothing may take.
+    async fn watch(
+        &mut self,
+        data: impl Future<Output = Result<Option<Bytes>>>,
+        what: &str,
+    ) -> Result<Option<Bytes>> {
+        let start = Instant::now();
+        let data = data.await?;
+        self.waited += start.elapsed();
+        self.bytes += data.as_ref().map_or(0, Bytes::len);
+        if self.waited >= STALL_TIMEOUT {
+            if self.bytes < LEAST && data.is_some() {
+                return Err(Error::unavailable(format!(
+                    "{what}: {} bytes in {} seconds",
+                    self.bytes,
+                    self.waited.as_secs()
+                )));
+            }
+            *self = Self::default();
+        }
+        Ok(data)
     }
 }
 

@@ -30,13 +30,18 @@ use super::{foreign::is_near, proxy::Connector, tls::Tls};
 use crate::error::{Error, Kind, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = in_tests(Duration::from_secs(60), Duration::from_secs(3));
 /// How long a body may give nothing.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const STALL_TIMEOUT: Duration = in_tests(Duration::from_secs(30), Duration::from_secs(2));
 /// The most bytes that [`next_data`] gives at once.
 pub(super) const MAX_CHUNK: usize = 64 * 1024;
 const MAX_REDIRECTS: usize = 10;
 const AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
+
+/// No test waits for what a person would wait for.
+const fn in_tests(real: Duration, shorter: Duration) -> Duration {
+    if cfg!(test) { shorter } else { real }
+}
 
 /// Connections to registries.
 #[derive(Clone)]
@@ -213,7 +218,7 @@ impl Http {
                 Ok(Err(error)) => {
                     return Err(Failure {
                         error: unreachable_host(ask, &error),
-                        may_pass: !error.is_connect(),
+                        may_pass: !error.is_connect() && !is_tls(&error),
                     });
                 }
                 Err(_elapsed) => {}
@@ -336,6 +341,19 @@ fn unreachable_host(ask: &Ask, error: &hyper_util::client::legacy::Error) -> Err
         format!("{host}: {cause}")
     };
     Error::unavailable(format!("{} {}: {cause}", ask.method, without_query(&ask.uri)))
+}
+
+/// Whether TLS failed, which it does again: a server says only after the handshake that it wants another certificate.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The innermost cause, in the words of the system where it is the system's.

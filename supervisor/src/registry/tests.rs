@@ -28,6 +28,7 @@ mod foreign;
 mod mirrors;
 mod pieces;
 mod push;
+mod slow;
 
 /// A server of one answer a connection; remembers the heads of all requests.
 struct Registry {
