@@ -2,6 +2,7 @@
 //! with what umoci makes of them; hostile layers through the Diff service.
 
 mod archive;
+mod catalog;
 mod compare;
 mod damage;
 mod foreign;
