@@ -37,7 +37,6 @@ use wharf_proto::containerd::services::tasks::v1::{
 
 use super::{Result, memory};
 
-const NAMESPACE: &str = "bench";
 const SNAPSHOTTER: &str = "overlayfs";
 /// The size of a frame of written content, as Go's clients send it.
 const FRAME: usize = 1 << 20;
@@ -62,9 +61,13 @@ pub(crate) struct Subject {
 #[derive(Clone)]
 pub(crate) struct Client {
     channel: Channel,
+    /// Of this bench's own: runc's records of one namespace are shared by all daemons.
+    namespace: String,
     parent: String,
-    ends: Vec<u8>,
-    sleeps: Vec<u8>,
+    /// The group above those of the containers.
+    group: String,
+    ends: serde_json::Value,
+    sleeps: serde_json::Value,
     numbers: Arc<AtomicUsize>,
 }
 
@@ -75,20 +78,22 @@ impl Subject {
             Kind::Peer(containerd) => containerd.daemon.pid(),
         };
         let archive = archive(scratch);
-        run(ctr(socket, NAMESPACE)
+        run(ctr(socket, scratch.unique())
             .args(["images", "import", "--base-name", "bench"])
             .arg(&archive))
         .ok();
         let channel = Endpoint::try_from(format!("unix://{}", socket.display()))?
             .connect()
             .await?;
-        let parent = committed(&channel).await?;
+        let parent = committed(&channel, scratch.unique()).await?;
         Ok(Self {
             name: name.to_owned(),
             pid,
             client: Client {
                 channel,
+                namespace: scratch.unique().to_owned(),
                 parent,
+                group: format!("/{}-{name}", scratch.unique()),
                 ends: specification(scratch, &["/bin/true"])?,
                 sleeps: specification(scratch, &["/bin/sleep", "100000"])?,
                 numbers: Arc::default(),
@@ -188,10 +193,15 @@ impl Subject {
         });
         let mut client = ContentClient::new(self.client.channel.clone());
         let begin = Instant::now();
-        let mut answers = client.write(scoped(iter(frames))).await?.into_inner();
+        let mut answers = client
+            .write(scoped(&self.client.namespace, iter(frames)))
+            .await?
+            .into_inner();
         while answers.message().await?.is_some() {}
         let time = begin.elapsed();
-        client.delete(scoped(DeleteContentRequest { digest })).await?;
+        client
+            .delete(scoped(&self.client.namespace, DeleteContentRequest { digest }))
+            .await?;
         Ok((time, hash))
     }
 }
@@ -205,27 +215,36 @@ impl Client {
         let begin = Instant::now();
         let mut tasks = TasksClient::new(self.channel.clone());
         tasks
-            .create(scoped(CreateTaskRequest {
-                container_id: id.clone(),
-                rootfs: mounts,
-                ..Default::default()
-            }))
+            .create(scoped(
+                &self.namespace,
+                CreateTaskRequest {
+                    container_id: id.clone(),
+                    rootfs: mounts,
+                    ..Default::default()
+                },
+            ))
             .await?;
-        let wait = tokio::spawn(wait(self.channel.clone(), id.clone(), String::new()));
+        let wait = tokio::spawn(wait(self.clone(), id.clone(), String::new()));
         tasks
-            .start(scoped(StartRequest {
-                container_id: id.clone(),
-                ..Default::default()
-            }))
+            .start(scoped(
+                &self.namespace,
+                StartRequest {
+                    container_id: id.clone(),
+                    ..Default::default()
+                },
+            ))
             .await?;
         let status = wait.await??;
         if status != 0 {
             return Err(format!("{id} ended with {status}").into());
         }
         tasks
-            .delete(scoped(DeleteTaskRequest {
-                container_id: id.clone(),
-            }))
+            .delete(scoped(
+                &self.namespace,
+                DeleteTaskRequest {
+                    container_id: id.clone(),
+                },
+            ))
             .await?;
         let time = begin.elapsed();
         self.forget(&id).await?;
@@ -243,14 +262,24 @@ impl Client {
             snapshotter: SNAPSHOTTER.into(),
             key: id.into(),
             parent: self.parent.clone(),
-            ..Default::default()
+            // Until there is a record that holds it, a collection may come by.
+            labels: [("containerd.io/gc.root".to_owned(), "now".to_owned())].into(),
         };
         let mut client = SnapshotsClient::new(self.channel.clone());
-        Ok(client.prepare(scoped(request)).await?.into_inner().mounts)
+        Ok(client
+            .prepare(scoped(&self.namespace, request))
+            .await?
+            .into_inner()
+            .mounts)
     }
 
     async fn record(&mut self, id: &str, ends: bool) -> Result<()> {
-        let spec = if ends { &self.ends } else { &self.sleeps };
+        let mut spec = if ends {
+            self.ends.clone()
+        } else {
+            self.sleeps.clone()
+        };
+        spec["linux"]["cgroupsPath"] = format!("{}/{id}", self.group).into();
         let container = Container {
             id: id.into(),
             runtime: Some(container::Runtime {
@@ -259,16 +288,19 @@ impl Client {
             }),
             spec: Some(Any {
                 type_url: RUNTIME_SPEC_URL.into(),
-                value: spec.clone(),
+                value: serde_json::to_vec(&spec)?,
             }),
             snapshotter: SNAPSHOTTER.into(),
             snapshot_key: id.into(),
             ..Default::default()
         };
         ContainersClient::new(self.channel.clone())
-            .create(scoped(CreateContainerRequest {
-                container: Some(container),
-            }))
+            .create(scoped(
+                &self.namespace,
+                CreateContainerRequest {
+                    container: Some(container),
+                },
+            ))
             .await?;
         Ok(())
     }
@@ -277,6 +309,7 @@ impl Client {
     async fn task(&mut self, id: &str) -> Result<u32> {
         let rootfs = SnapshotsClient::new(self.channel.clone())
             .mounts(scoped(
+                &self.namespace,
                 wharf_proto::containerd::services::snapshots::v1::MountsRequest {
                     snapshotter: SNAPSHOTTER.into(),
                     key: id.into(),
@@ -287,17 +320,23 @@ impl Client {
             .mounts;
         let mut tasks = TasksClient::new(self.channel.clone());
         tasks
-            .create(scoped(CreateTaskRequest {
-                container_id: id.into(),
-                rootfs,
-                ..Default::default()
-            }))
+            .create(scoped(
+                &self.namespace,
+                CreateTaskRequest {
+                    container_id: id.into(),
+                    rootfs,
+                    ..Default::default()
+                },
+            ))
             .await?;
         let started = tasks
-            .start(scoped(StartRequest {
-                container_id: id.into(),
-                ..Default::default()
-            }))
+            .start(scoped(
+                &self.namespace,
+                StartRequest {
+                    container_id: id.into(),
+                    ..Default::default()
+                },
+            ))
             .await?;
         Ok(started.into_inner().pid)
     }
@@ -310,32 +349,41 @@ impl Client {
         let mut tasks = TasksClient::new(self.channel.clone());
         let begin = Instant::now();
         tasks
-            .exec(scoped(ExecProcessRequest {
-                container_id: id.into(),
-                exec_id: exec_id.clone(),
-                spec: Some(Any {
-                    type_url: RUNTIME_PROCESS_URL.into(),
-                    value: serde_json::to_vec(&process)?,
-                }),
-                ..Default::default()
-            }))
+            .exec(scoped(
+                &self.namespace,
+                ExecProcessRequest {
+                    container_id: id.into(),
+                    exec_id: exec_id.clone(),
+                    spec: Some(Any {
+                        type_url: RUNTIME_PROCESS_URL.into(),
+                        value: serde_json::to_vec(&process)?,
+                    }),
+                    ..Default::default()
+                },
+            ))
             .await?;
-        let wait = tokio::spawn(wait(self.channel.clone(), id.to_owned(), exec_id.clone()));
+        let wait = tokio::spawn(wait(self.clone(), id.to_owned(), exec_id.clone()));
         tasks
-            .start(scoped(StartRequest {
-                container_id: id.into(),
-                exec_id: exec_id.clone(),
-            }))
+            .start(scoped(
+                &self.namespace,
+                StartRequest {
+                    container_id: id.into(),
+                    exec_id: exec_id.clone(),
+                },
+            ))
             .await?;
         let status = wait.await??;
         if status != 0 {
             return Err(format!("{exec_id} ended with {status}").into());
         }
         tasks
-            .delete_process(scoped(DeleteProcessRequest {
-                container_id: id.into(),
-                exec_id,
-            }))
+            .delete_process(scoped(
+                &self.namespace,
+                DeleteProcessRequest {
+                    container_id: id.into(),
+                    exec_id,
+                },
+            ))
             .await?;
         Ok(begin.elapsed())
     }
@@ -344,17 +392,23 @@ impl Client {
     async fn kill(&mut self, id: &str) -> Result<()> {
         let mut tasks = TasksClient::new(self.channel.clone());
         tasks
-            .kill(scoped(KillRequest {
-                container_id: id.into(),
-                signal: 9,
-                ..Default::default()
-            }))
+            .kill(scoped(
+                &self.namespace,
+                KillRequest {
+                    container_id: id.into(),
+                    signal: 9,
+                    ..Default::default()
+                },
+            ))
             .await?;
-        wait(self.channel.clone(), id.to_owned(), String::new()).await?;
+        wait(self.clone(), id.to_owned(), String::new()).await?;
         tasks
-            .delete(scoped(DeleteTaskRequest {
-                container_id: id.into(),
-            }))
+            .delete(scoped(
+                &self.namespace,
+                DeleteTaskRequest {
+                    container_id: id.into(),
+                },
+            ))
             .await?;
         Ok(())
     }
@@ -362,13 +416,16 @@ impl Client {
     /// Removes the record and the snapshot.
     async fn forget(&mut self, id: &str) -> Result<()> {
         ContainersClient::new(self.channel.clone())
-            .delete(scoped(DeleteContainerRequest { id: id.into() }))
+            .delete(scoped(&self.namespace, DeleteContainerRequest { id: id.into() }))
             .await?;
         SnapshotsClient::new(self.channel.clone())
-            .remove(scoped(RemoveSnapshotRequest {
-                snapshotter: SNAPSHOTTER.into(),
-                key: id.into(),
-            }))
+            .remove(scoped(
+                &self.namespace,
+                RemoveSnapshotRequest {
+                    snapshotter: SNAPSHOTTER.into(),
+                    key: id.into(),
+                },
+            ))
             .await?;
         Ok(())
     }
@@ -376,7 +433,7 @@ impl Client {
 
 /// The exit status.
 async fn wait(
-    channel: Channel,
+    client: Client,
     container_id: String,
     exec_id: String,
 ) -> std::result::Result<u32, tonic::Status> {
@@ -384,24 +441,29 @@ async fn wait(
         container_id,
         exec_id,
     };
-    let answer = TasksClient::new(channel).wait(scoped(request)).await?;
+    let answer = TasksClient::new(client.channel)
+        .wait(scoped(&client.namespace, request))
+        .await?;
     Ok(answer.into_inner().exit_status)
 }
 
 /// A request in the namespace of the bench.
-fn scoped<T>(message: T) -> Request<T> {
+fn scoped<T>(namespace: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    let name = tonic::metadata::MetadataValue::from_static(NAMESPACE);
+    let name = namespace.parse().expect("a name is ASCII");
     request.metadata_mut().insert("containerd-namespace", name);
     request
 }
 
 /// The name of the only committed snapshot: the image has one layer.
-async fn committed(channel: &Channel) -> Result<String> {
+async fn committed(channel: &Channel, namespace: &str) -> Result<String> {
     let image = ImagesClient::new(channel.clone())
-        .get(scoped(GetImageRequest {
-            name: "bench:latest".into(),
-        }))
+        .get(scoped(
+            namespace,
+            GetImageRequest {
+                name: "bench:latest".into(),
+            },
+        ))
         .await?;
     drop(image);
     let request = ListSnapshotsRequest {
@@ -409,7 +471,7 @@ async fn committed(channel: &Channel) -> Result<String> {
         filters: Vec::new(),
     };
     let mut pages = SnapshotsClient::new(channel.clone())
-        .list(scoped(request))
+        .list(scoped(namespace, request))
         .await?
         .into_inner();
     while let Some(page) = pages.message().await? {
@@ -437,8 +499,10 @@ fn archive(scratch: &Scratch) -> PathBuf {
 }
 
 /// The specification of `wharf-runtime spec` with the arguments of a process.
-fn specification(scratch: &Scratch, arguments: &[&str]) -> Result<Vec<u8>> {
+fn specification(scratch: &Scratch, arguments: &[&str]) -> Result<serde_json::Value> {
     let directory = scratch.directory("bundle");
     bundle::configure(&directory, arguments, |_| ());
-    Ok(std::fs::read(directory.join("config.json"))?)
+    Ok(serde_json::from_slice(&std::fs::read(
+        directory.join("config.json"),
+    )?)?)
 }
