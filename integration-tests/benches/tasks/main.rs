@@ -33,6 +33,8 @@ const INGEST: usize = 256 << 20;
 
 struct Arguments {
     rounds: usize,
+    /// Without peers: to be looked at by a profiler.
+    alone: bool,
     /// Directories with another `containerd` and its shim.
     others: Vec<PathBuf>,
 }
@@ -41,6 +43,7 @@ impl Arguments {
     fn parse() -> Result<Self> {
         let mut parsed = Self {
             rounds: 50,
+            alone: false,
             others: Vec::new(),
         };
         let mut words = std::env::args().skip(1);
@@ -48,6 +51,7 @@ impl Arguments {
             match word.as_str() {
                 // Cargo says so to every bench.
                 "--bench" => {}
+                "--alone" => parsed.alone = true,
                 "--rounds" => parsed.rounds = words.next().ok_or("--rounds N")?.parse()?,
                 "--containerd" => parsed
                     .others
@@ -121,6 +125,9 @@ async fn start(scratch: &Scratch, arguments: &Arguments) -> Result<Vec<Subject>>
     let wharfd = Wharfd::start(scratch);
     let socket = wharfd.socket();
     let mut subjects = vec![Subject::new("wharfd", scratch, &socket, Kind::Ours(wharfd)).await?];
+    if arguments.alone {
+        return Ok(subjects);
+    }
     if binaries::find("containerd").is_some() {
         scratch.tmpfs("containerd/state");
         let containerd = Containerd::start(scratch);
