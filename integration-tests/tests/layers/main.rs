@@ -8,6 +8,7 @@ mod damage;
 mod foreign;
 mod hostile;
 mod image;
+mod memory;
 mod pull;
 mod push;
 mod supervisor;
