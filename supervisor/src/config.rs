@@ -15,6 +15,9 @@
 //! [plugins."io.containerd.snapshotter.v1.overlayfs"]
 //! mount_options = ["metacopy=on"]                              # of every overlay
 //!
+//! [plugins."io.containerd.transfer.v1.local"]
+//! max_concurrent_downloads = 4                                 # and more: see `transfer::Settings`
+//!
 //! [registry]
 //! hosts = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
 //! docker_config = "/root/.docker/config.json"
@@ -32,6 +35,7 @@ use serde::Deserialize;
 use crate::{
     error::{Error, Result},
     snapshot::{self, Settings},
+    transfer,
 };
 
 /// The configuration of one instance. Instances with their own root, state and address run side by side.
@@ -50,6 +54,8 @@ pub struct Config {
     pub registry: Registry,
     /// Which snapshotters there are. Default: all that work here, and no external ones.
     pub snapshots: Settings,
+    /// How much transfers do at the same time.
+    pub transfer: transfer::Settings,
 }
 
 /// How registries are reached.
@@ -82,6 +88,7 @@ impl Default for Config {
             shim: None,
             registry: Registry::default(),
             snapshots: Settings::default(),
+            transfer: transfer::Settings::default(),
         }
     }
 }
@@ -121,6 +128,7 @@ impl Config {
                 )));
             }
         }
+        self.transfer.validate()?;
         if self.root == self.state {
             return Err(Error::invalid("root and state must be different directories"));
         }
@@ -173,6 +181,8 @@ struct ProxyPlugin {
 struct Plugins {
     #[serde(default, rename = "io.containerd.snapshotter.v1.overlayfs")]
     overlay: OverlayPlugin,
+    #[serde(default, rename = "io.containerd.transfer.v1.local")]
+    transfer: transfer::Settings,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -238,6 +248,11 @@ impl File {
             );
         }
         Ok(settings)
+    }
+
+    /// How much transfers do at the same time.
+    pub fn transfer(&self) -> transfer::Settings {
+        self.plugins.transfer.clone()
     }
 
     /// Reads the file at `path`.

@@ -67,7 +67,7 @@ impl Daemon {
             snapshots,
             events,
             tasks,
-            transfer: transfer::Shared::default(),
+            transfer: transfer::Shared::new(&config.transfer),
             registry: config.registry.clone(),
             mount_place,
             stopping: tokio_util::sync::CancellationToken::new(),

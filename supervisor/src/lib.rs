@@ -53,5 +53,7 @@ mod transfer;
 pub use config::{Config, File as ConfigFile, Registry as RegistryConfig};
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
+pub use registry::{Referrer, list_referrers, list_tags};
 pub use server::Supervisor;
 pub use snapshot::{Proxy as ProxySnapshotter, Settings as SnapshotSettings};
+pub use transfer::Settings as TransferSettings;

@@ -2,12 +2,15 @@
 //! with what umoci makes of them; hostile layers through the Diff service.
 
 mod archive;
+mod catalog;
 mod compare;
 mod damage;
+mod foreign;
 mod hostile;
 mod image;
 mod pull;
 mod push;
 mod supervisor;
+mod tls;
 mod unpack;
 mod whiteouts;

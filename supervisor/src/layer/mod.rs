@@ -17,8 +17,10 @@
 mod apply;
 mod archive;
 mod compression;
+mod copy_up;
 pub(crate) mod diff;
 mod entry;
+mod lookahead;
 mod metadata;
 mod mounts;
 mod number;
@@ -27,6 +29,7 @@ mod pax;
 mod pipeline;
 mod sparse;
 mod tree;
+mod zstd;
 
 pub(crate) use apply::{Implied, Limits, apply, settle};
 pub(crate) use archive::{Archive, Entry, EntryKind};
