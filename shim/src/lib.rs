@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One thread, one epoll loop ([`serve`]); everything that waits is a descriptor, a deadline or a SIGCHLD. The protocol is
-//! containerd's shim v2: the command line is in [`flags`] and [`start`], the methods are in [`tasks`].
+//! containerd's shim v2: the command line is in [`flags`] and [`start`], the methods are in [`tasks`] and [`sandbox`].
 //!
 //! A shim comes into being in one of two ways, and serves in the same: containerd executes `start`, which executes the
 //! serving process; a daemon of ours keeps a [`fork_server`], whose child is the serving process at once.
@@ -44,6 +44,7 @@ mod metrics;
 mod publisher;
 mod reactor;
 mod rootfs;
+mod sandbox;
 mod serve;
 mod start;
 mod status;

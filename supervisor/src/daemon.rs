@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     event,
     metadata::{self, Commit, Key, META, Meta, Read as _},
-    snapshot, task, transfer,
+    sandbox, snapshot, task, transfer,
 };
 
 /// One open instance. Cheap to share as `Arc<Daemon>`.
@@ -26,6 +26,8 @@ pub struct Daemon {
     pub events: Arc<event::Exchange>,
     /// The running containers.
     pub tasks: Arc<task::Tasks>,
+    /// The running sandboxes.
+    pub sandboxes: Arc<sandbox::Controller>,
     /// What transfers share.
     pub transfer: transfer::Shared,
     /// How registries are reached.
@@ -54,6 +56,11 @@ impl Daemon {
         let loaded = snapshot::load(&root.join("snapshots"), &config.snapshots, &uuid)?;
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), loaded)?;
         let tasks = task::Tasks::new(config, Arc::clone(&events))?;
+        let sandboxes = sandbox::Controller::new(
+            config.state.join("sandboxes"),
+            Arc::clone(&tasks),
+            Arc::clone(&events),
+        );
         let mount_place = config.state.join("mount");
         fs::DirBuilder::new()
             .recursive(true)
@@ -67,6 +74,7 @@ impl Daemon {
             snapshots,
             events,
             tasks,
+            sandboxes,
             transfer: transfer::Shared::default(),
             registry: config.registry.clone(),
             mount_place,

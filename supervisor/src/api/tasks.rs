@@ -23,7 +23,8 @@ use crate::error::{Error, Result};
 use crate::filter::{Fields, Filters};
 use crate::identifier;
 use crate::namespace::Scope;
-use crate::task::{Create, STATE_TIMEOUT, Task};
+use crate::sandbox;
+use crate::task::{Bootstrap, Create, STATE_TIMEOUT, Task};
 
 /// How many shims a listing asks side by side.
 const PARALLEL: usize = 64;
@@ -53,6 +54,20 @@ impl Service {
         }
     }
 
+    /// The shim of a container's sandbox; `None` for one that nobody keeps a record of, as older clients make them.
+    async fn sandbox(&self, scope: &Scope, id: &str) -> Result<Option<Bootstrap>> {
+        let (reading, named) = (scope.clone(), id.to_owned());
+        let record = self
+            .daemon
+            .blocking(move |daemon| sandbox::get(daemon, &reading, &named))
+            .await;
+        match record {
+            Ok(_) => self.daemon.sandboxes.endpoint(&scope.namespace, id),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn container(&self, scope: &Scope, id: &str) -> Result<container::Container> {
         let (scope, id) = (scope.clone(), id.to_owned());
         self.daemon
@@ -72,6 +87,10 @@ impl Tasks for Service {
         let container = self.container(&scope, &request.container_id).await?;
         let runtime = container.runtime.unwrap_or_default();
         let checkpoint = restore_from(&request)?;
+        let sandbox = match container.sandbox.as_str() {
+            "" => None,
+            sandbox => self.sandbox(&scope, sandbox).await?,
+        };
         let create = Create {
             id: container.id,
             runtime: if request.runtime_path.is_empty() {
@@ -90,6 +109,7 @@ impl Tasks for Service {
             stderr: request.stderr,
             terminal: request.terminal,
             checkpoint,
+            sandbox,
         };
         let pid = self.daemon.tasks.create(&scope.namespace, create).await?;
         Ok(Response::new(CreateTaskResponse {
