@@ -7,7 +7,7 @@ use std::{fs, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
 use crate::{
     Config, config, content,
     error::{Error, Result},
-    event,
+    event, layer,
     metadata::{self, Commit, Key, META, Meta, Read as _},
     sandbox, snapshot, task, transfer,
 };
@@ -30,8 +30,12 @@ pub struct Daemon {
     pub sandboxes: Arc<sandbox::Controller>,
     /// What transfers share.
     pub transfer: transfer::Shared,
+    /// What makes layers of data that is not understood here.
+    pub processors: layer::Processors,
     /// How registries are reached.
     pub registry: config::Registry,
+    /// State of this boot.
+    pub state: PathBuf,
     /// An empty directory for mounts in threads' own namespaces.
     pub mount_place: PathBuf,
     /// Cancelled when the daemon is told to stop.
@@ -76,7 +80,9 @@ impl Daemon {
             tasks,
             sandboxes,
             transfer: transfer::Shared::default(),
+            processors: config.processors.clone(),
             registry: config.registry.clone(),
+            state: config.state.clone(),
             mount_place,
             stopping: tokio_util::sync::CancellationToken::new(),
             garbage: tokio::sync::Notify::new(),

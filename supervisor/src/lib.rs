@@ -54,5 +54,6 @@ mod transfer;
 pub use config::{Config, File as ConfigFile, Registry as RegistryConfig};
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
+pub use layer::{Processor as StreamProcessor, Processors as StreamProcessors};
 pub use server::Supervisor;
 pub use snapshot::{Proxy as ProxySnapshotter, Settings as SnapshotSettings};

@@ -101,6 +101,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let default = Config::default();
     let snapshots = file.snapshots()?;
+    let processors = file.processors()?;
     let config = Config {
         root: arguments.root.or(file.root).unwrap_or(default.root),
         state: arguments.state.or(file.state).unwrap_or(default.state),
@@ -108,6 +109,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         shim: file.shim.or(default.shim),
         registry: file.registry,
         snapshots,
+        processors,
     };
     config.validate()?;
     let level = arguments.log_level.or(file.log_level).unwrap_or_else(|| {

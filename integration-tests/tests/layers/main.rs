@@ -7,6 +7,7 @@ mod damage;
 mod export;
 mod hostile;
 mod image;
+mod processors;
 mod pull;
 mod push;
 mod supervisor;

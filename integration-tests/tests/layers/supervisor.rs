@@ -1,5 +1,6 @@
 //! A private `wharfd`, and what clients of containerd's API ask of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,10 +54,19 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) async fn start(scratch: &Scratch) -> Self {
+        Self::start_with(scratch, "").await
+    }
+
+    /// With `configuration` as its file.
+    pub(crate) async fn start_with(scratch: &Scratch, configuration: &str) -> Self {
         let home = scratch.directory("wharfd");
         let socket = home.join("sock");
+        let file = home.join("config.toml");
+        fs::write(&file, configuration).unwrap();
         let daemon = Daemon::start(
             Command::new(binaries::ours("wharfd"))
+                .arg("--config")
+                .arg(&file)
                 .arg("--root")
                 .arg(home.join("root"))
                 .arg("--state")
@@ -343,15 +353,27 @@ impl Supervisor {
 
     /// Writes `bytes` as a blob and applies it as a layer to `mounts`.
     pub(crate) async fn apply(&self, bytes: &[u8], mounts: Vec<Mount>) -> Result<Descriptor, Status> {
+        self.apply_as(LAYER, bytes, mounts, BTreeMap::new()).await
+    }
+
+    /// As [`Supervisor::apply`], a layer of `media_type` with `payloads` for stream processors.
+    pub(crate) async fn apply_as(
+        &self,
+        media_type: &str,
+        bytes: &[u8],
+        mounts: Vec<Mount>,
+        payloads: BTreeMap<String, Any>,
+    ) -> Result<Descriptor, Status> {
         let digest = self.write(bytes).await;
         let request = ApplyRequest {
             diff: Some(Descriptor {
-                media_type: LAYER.into(),
+                media_type: media_type.into(),
                 digest,
                 size: bytes.len() as i64,
                 ..Descriptor::default()
             }),
             mounts,
+            payloads,
             ..ApplyRequest::default()
         };
         let answer = DiffClient::new(self.channel.clone())

@@ -72,10 +72,7 @@ impl Shim {
                 now(Ok(self.shutdown()))
             }
             "Update" => later(self.update(reply, decode(request)?)),
-            "Checkpoint" => Err(Refusal::new(
-                Code::Unimplemented,
-                "Checkpoint is not supported yet",
-            )),
+            "Checkpoint" => later(self.checkpoint(reply, &decode(request)?)),
             other => Err(Refusal::new(
                 Code::Unimplemented,
                 format!("method {other} is not served"),

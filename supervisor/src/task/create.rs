@@ -9,9 +9,11 @@ use wharf_proto::containerd::task::v2 as api;
 use wharf_proto::containerd::types::Mount;
 
 use super::bundle::{Bootstrap, Bundle};
+use super::checkpoint;
 use super::handle::Task;
 use super::shim::{self, Shim};
 use super::{Slot, Tasks, blocking, key};
+use crate::content::Reader;
 use crate::error::{Error, Kind, Result};
 
 /// How long a shim may take to undo a creation that failed.
@@ -40,6 +42,8 @@ pub struct Create {
     pub terminal: bool,
     /// The directory of a checkpoint to restore from, or empty.
     pub checkpoint: String,
+    /// The archive of a checkpoint to restore from, when there is no directory.
+    pub checkpoint_archive: Option<Reader>,
     /// The shim of the container's sandbox, if it is in one that runs: no shim is started then.
     pub sandbox: Option<Bootstrap>,
 }
@@ -121,7 +125,7 @@ impl Reservation {
         // Only the shim's own work is given up when the client is gone: until here it takes milliseconds.
         let created = tokio::select! {
             biased;
-            created = create(&shim, &bundle, request) => created,
+            created = restore(&shim, &bundle, request) => created,
             () = hung_up.cancelled() => Err(Error::new(Kind::Canceled, "failed to create shim task")),
         };
         let created = match created {
@@ -191,6 +195,17 @@ async fn join(bundle: &Bundle, sandbox: &Bootstrap) -> Result<Shim> {
     Shim::connect(sandbox)
         .await?
         .map_err(|error| Error::unknown("connect to the sandbox's shim", error))
+}
+
+/// Creates the container, from a checkpoint when the request has one.
+async fn restore(shim: &Shim, bundle: &Bundle, mut request: Create) -> Result<u32> {
+    if let Some(archive) = request.checkpoint_archive.take() {
+        // In the bundle it is there for as long as any shim may want it, and no longer.
+        let directory = bundle.path().join("checkpoint");
+        request.checkpoint = directory.to_string_lossy().into_owned();
+        blocking(move || checkpoint::unpack(archive, &directory)).await?;
+    }
+    create(shim, bundle, request).await
 }
 
 async fn create(shim: &Shim, bundle: &Bundle, request: Create) -> Result<u32> {

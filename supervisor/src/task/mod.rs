@@ -23,6 +23,7 @@
 //! - A bundle on disk is owned by an entry of the table, or by reconciliation.
 
 mod bundle;
+pub(crate) mod checkpoint;
 mod create;
 mod delete;
 mod exit_record;
