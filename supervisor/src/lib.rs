@@ -9,9 +9,9 @@
 //!   │
 //!   ├─► content/   blobs by digest, resumable ingests     ─┐
 //!   ├─► snapshot/  namespaced snapshots over snapshotters  ├─►  metadata/  one redb file
-//!   ├─► image/ container/ lease/ (rows)                   ─┘
+//!   ├─► image/ container/ sandbox/ lease/ (rows)          ─┘
 //!   ├─► layer/ registry/ transfer/   image bytes in and out
-//!   ├─► task/     shims                         (no metadata commit)
+//!   ├─► task/ sandbox/  shims                   (no metadata commit)
 //!   └─► event/    the ordered log that every change is published to
 //! ```
 //!
@@ -43,6 +43,7 @@ mod lease;
 mod metadata;
 mod namespace;
 mod registry;
+mod sandbox;
 mod server;
 mod snapshot;
 mod sys;
@@ -53,6 +54,7 @@ mod transfer;
 pub use config::{Config, File as ConfigFile, Registry as RegistryConfig};
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
+pub use layer::{Processor as StreamProcessor, Processors as StreamProcessors};
 pub use registry::{Referrer, list_referrers, list_tags};
 pub use server::Supervisor;
 pub use snapshot::{Proxy as ProxySnapshotter, Settings as SnapshotSettings};

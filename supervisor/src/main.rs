@@ -102,6 +102,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let default = Config::default();
     let snapshots = file.snapshots()?;
     let transfer = file.transfer();
+    let processors = file.processors()?;
     let config = Config {
         root: arguments.root.or(file.root).unwrap_or(default.root),
         state: arguments.state.or(file.state).unwrap_or(default.state),
@@ -110,6 +111,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         registry: file.registry,
         snapshots,
         transfer,
+        processors,
     };
     config.validate()?;
     let level = arguments.log_level.or(file.log_level).unwrap_or_else(|| {

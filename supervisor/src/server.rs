@@ -108,6 +108,7 @@ impl Supervisor {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<()> {
         // Before anything is served: who asks for a task must find those of the daemon before this one.
+        self.daemon.sandboxes.reconcile().await?;
         self.daemon.tasks.reconcile().await?;
         let inbox = task::Inbox::bind(&self.daemon.tasks)?;
         let inbox = tokio::spawn(inbox.serve(Arc::clone(&self.daemon.tasks)));

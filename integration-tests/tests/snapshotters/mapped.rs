@@ -127,7 +127,7 @@ async fn containers_in_user_namespaces_share_the_layers_of_an_image() {
     let subject = Subject::wharfd(&scratch, "wharfd", "").await;
     layer(&subject, "base", "", bundle::busybox_root).await;
     layer(&subject, "image", "base", |root| {
-        fs::write(root.join("of-image"), "x").unwrap()
+        fs::write(root.join("of-image"), "x").unwrap();
     })
     .await;
     let script =

@@ -12,6 +12,7 @@ mod images;
 mod introspection;
 mod leases;
 mod namespaces;
+mod sandboxes;
 mod snapshots;
 mod streaming;
 mod tasks;
@@ -25,12 +26,18 @@ use prost_types::FieldMask;
 use tonic::service::{Routes, RoutesBuilder};
 use wharf_proto::{
     containerd::services::{
-        containers::v1::containers_server::ContainersServer, content::v1::content_server::ContentServer,
-        diff::v1::diff_server::DiffServer, images::v1::images_server::ImagesServer,
+        containers::v1::containers_server::ContainersServer,
+        content::v1::content_server::ContentServer,
+        diff::v1::diff_server::DiffServer,
+        images::v1::images_server::ImagesServer,
         introspection::v1::introspection_server::IntrospectionServer,
-        leases::v1::leases_server::LeasesServer, namespaces::v1::namespaces_server::NamespacesServer,
-        snapshots::v1::snapshots_server::SnapshotsServer, streaming::v1::streaming_server::StreamingServer,
-        transfer::v1::transfer_server::TransferServer, version::v1::version_server::VersionServer,
+        leases::v1::leases_server::LeasesServer,
+        namespaces::v1::namespaces_server::NamespacesServer,
+        sandbox::v1::{controller_server::ControllerServer, store_server::StoreServer},
+        snapshots::v1::snapshots_server::SnapshotsServer,
+        streaming::v1::streaming_server::StreamingServer,
+        transfer::v1::transfer_server::TransferServer,
+        version::v1::version_server::VersionServer,
     },
     grpc::health::v1::health_server::HealthServer,
 };
@@ -74,6 +81,8 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
     );
     add!(builder, LeasesServer, leases::Leases(daemon()));
     add!(builder, NamespacesServer, namespaces::Namespaces(daemon()));
+    add!(builder, StoreServer, sandboxes::Store(daemon()));
+    add!(builder, ControllerServer, sandboxes::Controller(daemon()));
     add!(builder, SnapshotsServer, snapshots::Snapshots(daemon()));
     add!(builder, StreamingServer, streaming::Streaming(daemon()));
     add!(builder, TransferServer, transfer::Transfer(daemon()));
