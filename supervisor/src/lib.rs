@@ -40,8 +40,12 @@ mod identifier;
 mod image;
 mod layer;
 mod lease;
+mod listen;
+mod logging;
 mod metadata;
 mod namespace;
+mod notify;
+mod process;
 mod registry;
 mod server;
 mod snapshot;
@@ -49,9 +53,16 @@ mod sys;
 mod task;
 mod time;
 mod transfer;
+mod upgrade;
 
-pub use config::{Config, File as ConfigFile, Registry as RegistryConfig};
+pub use config::{
+    Config, File as ConfigFile, Grpc as GrpcConfig, Metrics as MetricsConfig, Registry as RegistryConfig,
+    Tcp as TcpConfig,
+};
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
+pub use logging::start as start_logging;
+pub use process::{Start, run, runtime};
 pub use server::Supervisor;
 pub use snapshot::{Proxy as ProxySnapshotter, Settings as SnapshotSettings};
+pub use upgrade::request_upgrade;
