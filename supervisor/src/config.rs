@@ -32,6 +32,13 @@
 //! [plugins."io.containerd.snapshotter.v1.overlayfs"]
 //! mount_options = ["metacopy=on"]                              # of every overlay
 //!
+//! [plugins."io.containerd.tracing.processor.v1.otlp"]          # with the feature `otlp`; also by OTEL_…
+//! endpoint = "http://127.0.0.1:4318"
+//! protocol = "http/protobuf"
+//! [plugins."io.containerd.internal.v1.tracing"]
+//! service_name = "wharfd"
+//! sampling_ratio = 1.0
+//!
 //! [registry]
 //! hosts = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
 //! docker_config = "/root/.docker/config.json"
@@ -72,6 +79,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// Where metrics are served. By default nowhere.
     pub metrics: Option<Metrics>,
+    /// What is configured of tracing, as the `OTEL_…` variables that say the same. Always empty without the feature `otlp`.
+    pub tracing: Vec<(&'static str, String)>,
 }
 
 /// How the API is served.
@@ -164,6 +173,7 @@ impl Default for Config {
             snapshots: Settings::default(),
             grpc: Grpc::default(),
             metrics: None,
+            tracing: Vec::new(),
         }
     }
 }
@@ -211,7 +221,7 @@ impl Config {
 }
 
 /// The configuration file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// See [`Config::root`].
@@ -280,11 +290,30 @@ struct ProxyPlugin {
     exports: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Plugins {
     #[serde(default, rename = "io.containerd.snapshotter.v1.overlayfs")]
     overlay: OverlayPlugin,
+    #[serde(default, rename = "io.containerd.tracing.processor.v1.otlp")]
+    otlp: OtlpPlugin,
+    #[serde(default, rename = "io.containerd.internal.v1.tracing")]
+    tracing: TracingPlugin,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct OtlpPlugin {
+    endpoint: Option<String>,
+    protocol: Option<String>,
+    insecure: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct TracingPlugin {
+    service_name: Option<String>,
+    sampling_ratio: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -353,6 +382,7 @@ impl File {
             snapshots: self.snapshots()?,
             grpc: self.grpc()?,
             metrics: self.metrics()?,
+            tracing: self.tracing()?,
         };
         config.validate()?;
         Ok(config)
@@ -440,6 +470,35 @@ impl File {
                 })
             })
             .transpose()
+    }
+
+    fn tracing(&self) -> Result<Vec<(&'static str, String)>> {
+        let (otlp, tracing) = (&self.plugins.otlp, &self.plugins.tracing);
+        let set = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+        let Some(endpoint) = set(&otlp.endpoint) else {
+            return Ok(Vec::new());
+        };
+        if !cfg!(feature = "otlp") {
+            return Err(Error::unimplemented(
+                "plugins.\"io.containerd.tracing.processor.v1.otlp\": this wharfd was built without the feature otlp",
+            ));
+        }
+        if otlp
+            .insecure
+            .is_some_and(|insecure| insecure != endpoint.starts_with("http://"))
+        {
+            return Err(Error::invalid(format!(
+                "plugins.\"io.containerd.tracing.processor.v1.otlp\".insecure contradicts the endpoint {endpoint}"
+            )));
+        }
+        let mut variables = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)];
+        variables.extend(set(&otlp.protocol).map(|value| ("OTEL_EXPORTER_OTLP_PROTOCOL", value)));
+        variables.extend(set(&tracing.service_name).map(|value| ("OTEL_SERVICE_NAME", value)));
+        if let Some(ratio) = tracing.sampling_ratio {
+            variables.push(("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned()));
+            variables.push(("OTEL_TRACES_SAMPLER_ARG", ratio.to_string()));
+        }
+        Ok(variables)
     }
 
     /// The settings of snapshotters.
@@ -541,6 +600,24 @@ mod tests {
         let again: File = toml::from_str(&file.clone().complete().to_toml().unwrap()).unwrap();
         assert_eq!(again.config().unwrap(), file.config().unwrap());
         assert_eq!(file.config().unwrap().grpc.mode, 0o600);
+    }
+
+    #[test]
+    fn tracing_is_configured_as_containerds_is() {
+        let text = "[plugins.'io.containerd.tracing.processor.v1.otlp']\nendpoint = 'http://c:4318'\ninsecure = true\n\
+                    [plugins.'io.containerd.internal.v1.tracing']\nsampling_ratio = 0.5\n";
+        if cfg!(feature = "otlp") {
+            let config = config(text).unwrap();
+            assert_eq!(
+                config.tracing[0],
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318".to_owned())
+            );
+            assert_eq!(config.tracing.last().unwrap().1, "0.5");
+            assert!(super::tests::config(&text.replace("http:", "https:")).is_err());
+        } else {
+            let error = config(text).unwrap_err().to_string();
+            assert!(error.contains("feature otlp"), "{error}");
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod lease;
 mod listen;
 mod logging;
 mod metadata;
+mod metrics;
 mod namespace;
 mod notify;
 mod process;
@@ -52,6 +53,8 @@ mod snapshot;
 mod sys;
 mod task;
 mod time;
+#[cfg(feature = "otlp")]
+mod trace;
 mod transfer;
 mod upgrade;
 

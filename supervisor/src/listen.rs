@@ -97,14 +97,9 @@ impl Listeners {
         let mut listeners = Vec::new();
         // First, because it is refused more often.
         if let Some(tcp) = &grpc.tcp {
-            let name = tcp_name(tcp.address);
-            let socket = match inherited.remove(&name) {
-                Some(socket) => StdTcpListener::from(socket),
-                None => StdTcpListener::bind(tcp.address)
-                    .map_err(|error| Error::io(format!("listen on {}", tcp.address), error))?,
-            };
+            let socket = self::tcp(tcp.address, inherited)?;
             listeners.push(Listener {
-                name,
+                name: tcp_name(tcp.address),
                 socket: Socket::Tcp(socket, Box::new(tls(tcp)?)),
             });
         }
@@ -240,6 +235,20 @@ fn is_welcome(stream: &UnixStream, uids: &[u32]) -> bool {
 async fn pause(error: &io::Error) {
     tracing::warn!(%error, "accept");
     tokio::time::sleep(PAUSE).await;
+}
+
+/// Listens on a TCP address, with the socket in `inherited` if it is there, which is taken out. Blocks.
+///
+/// # Errors
+///
+/// `Unknown`: the address is in use, or not this machine's.
+pub fn tcp(address: SocketAddr, inherited: &mut Sockets) -> Result<StdTcpListener> {
+    match inherited.remove(&tcp_name(address)) {
+        Some(socket) => Ok(StdTcpListener::from(socket)),
+        None => {
+            StdTcpListener::bind(address).map_err(|error| Error::io(format!("listen on {address}"), error))
+        }
+    }
 }
 
 /// Listens on a unix socket with the mode and the owner that `grpc` wants. A socket file that nobody listens on is

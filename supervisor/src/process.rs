@@ -8,10 +8,13 @@ use tokio::{
     sync::oneshot,
 };
 
+#[cfg(feature = "otlp")]
+use crate::trace;
 use crate::{
     Config,
     error::{Error, Result},
     listen::{self, Listeners},
+    metrics::Calls,
     notify,
     server::{Stop, Supervisor},
     upgrade::{self, Control, Outcome, Predecessor, Sockets, Standby},
@@ -21,6 +24,10 @@ use crate::{
 const BLOCKING_THREADS: usize = 64;
 /// How long the daemon that gives way, or a successor that died, may hold the root's lock once it is gone.
 const LOCK: Duration = Duration::from_secs(10);
+
+/// How long the last spans may take to their collector.
+#[cfg(feature = "otlp")]
+const SPANS: Duration = Duration::from_secs(1);
 
 /// How the daemon begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,14 +82,37 @@ async fn serve(config: &Config, mut before: Predecessor) -> Result<()> {
     } else {
         Duration::ZERO
     };
-    let supervisor = Supervisor::open_within(config.clone(), patience).await?;
+    let mut supervisor = Supervisor::open_within(config.clone(), patience).await?;
     if before.is_taken_over() {
         supervisor.go_on(before.events()?);
     }
     supervisor.reconcile().await?;
     let mut inherited = before.sockets();
     let listeners = Listeners::bind(&config.address, &config.grpc, &mut inherited)?;
-    let sockets = Arc::new(listeners.handles()?);
+    let mut sockets = listeners.handles()?;
+    let scrapes = match &config.metrics {
+        None => None,
+        Some(metrics) => {
+            let listener = listen::tcp(metrics.address, &mut inherited)?;
+            let handle = listener
+                .try_clone()
+                .map_err(|error| Error::io("duplicate a socket", error))?;
+            sockets.insert(listen::tcp_name(metrics.address), handle.into());
+            tracing::info!(address = %metrics.address, "serving metrics");
+            Some(listener)
+        }
+    };
+    let histogram = config
+        .metrics
+        .as_ref()
+        .is_some_and(|metrics| metrics.grpc_histogram);
+    let calls = scrapes.is_some().then(|| Calls::new(histogram));
+    #[cfg(feature = "otlp")]
+    let (calls, sending) = traced(config, histogram, calls)?;
+    if let Some(calls) = calls {
+        supervisor.measure(calls, scrapes);
+    }
+    let sockets = Arc::new(sockets);
     // What nobody listens on any more is closed: who waits there would wait for ever.
     drop(inherited);
     let mut successors = Control::bind(&config.state)?.serve(&config.root, Arc::clone(&sockets))?;
@@ -113,10 +143,29 @@ async fn serve(config: &Config, mut before: Predecessor) -> Result<()> {
     let unheard = supervisor
         .serve_all(listeners.into_async()?, ready, shutdown)
         .await?;
+    #[cfg(feature = "otlp")]
+    if let Some(sending) = sending {
+        // The calls are over, and their spans on the way. A collector that does not take them holds nobody up.
+        drop(tokio::time::timeout(SPANS, sending).await);
+    }
     match given_way.await {
         Ok(successor) => Standby::become_one(successor, &unheard, &sockets),
         Err(_) => clean_up(config),
     }
+}
+
+/// Calls that are traced as well, and the task that ends when all spans are sent, if a collector is configured.
+#[cfg(feature = "otlp")]
+fn traced(
+    config: &Config,
+    histogram: bool,
+    calls: Option<Arc<Calls>>,
+) -> Result<(Option<Arc<Calls>>, Option<tokio::task::JoinHandle<()>>)> {
+    let Some(settings) = trace::Settings::of_environment(&config.tracing)? else {
+        return Ok((calls, None));
+    };
+    let (tracer, sending) = trace::Tracer::start(settings)?;
+    Ok((Some(Calls::traced(histogram, tracer)), Some(sending)))
 }
 
 /// Tells systemd that the daemon serves, and gives it the sockets to keep for the next one.

@@ -14,7 +14,10 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use tokio::{net::UnixListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use wharf_proto::containerd::types::Envelope;
 
@@ -24,7 +27,7 @@ use crate::{
     error::{Error, Kind, Result},
     gc,
     listen::{self, Incoming},
-    task,
+    metrics, task,
 };
 
 /// How long garbage lies before it is collected, so that a series of deletions is one collection.
@@ -44,6 +47,10 @@ pub struct Supervisor {
     /// Held until the process ends or the instance is dropped.
     _lock: File,
     grpc: config::Grpc,
+    /// What calls are counted with, if they are.
+    calls: Option<Arc<metrics::Calls>>,
+    /// Where metrics are served.
+    metrics: Option<std::net::TcpListener>,
 }
 
 /// How long an instance may go on after it was told to stop serving.
@@ -83,6 +90,8 @@ impl Supervisor {
                 daemon,
                 _lock: lock,
                 grpc: config.grpc,
+                calls: None,
+                metrics: None,
             })
         })
         .await
@@ -117,6 +126,12 @@ impl Supervisor {
             }
         }
         self.daemon.events.replay_for(COMING_BACK);
+    }
+
+    /// Counts the API's calls with `calls`, and serves metrics on `listener` once the API is served.
+    pub fn measure(&mut self, calls: Arc<metrics::Calls>, listener: Option<std::net::TcpListener>) {
+        self.calls = Some(calls);
+        self.metrics = listener;
     }
 
     /// Takes up the tasks of the daemon before this one. Before anything is served: who asks for a task must find it.
@@ -167,7 +182,7 @@ impl Supervisor {
         for listener in listeners {
             let routes = api::routes(&self.daemon);
             let stopped = stop.clone().cancelled_owned();
-            let mut server = tonic::transport::Server::builder();
+            let mut server = tonic::transport::Server::builder().layer(metrics::Counting(self.calls.clone()));
             match listener {
                 Incoming::Unix(listener) => {
                     let connections = listen::unix_connections(listener, self.grpc.peer_uids.clone());
@@ -185,6 +200,16 @@ impl Supervisor {
             }
         }
         let collector = tokio::spawn(collect_garbage(Arc::clone(&self.daemon)));
+        let scraped = match (self.metrics, &self.calls) {
+            (Some(listener), Some(calls)) => {
+                let failed = |error| Error::io("watch the metrics' socket", error);
+                listener.set_nonblocking(true).map_err(failed)?;
+                let listener = TcpListener::from_std(listener).map_err(failed)?;
+                let serving = metrics::serve(listener, Arc::clone(&self.daemon), Arc::clone(calls));
+                Some(tokio::spawn(serving).abort_handle())
+            }
+            _ => None,
+        };
         ready()?;
         let watcher = {
             let stop = stop.clone();
@@ -224,6 +249,9 @@ impl Supervisor {
         ended.abort();
         collector.abort();
         inbox.abort();
+        if let Some(scraped) = scraped {
+            scraped.abort();
+        }
         self.daemon.events.close();
         self.daemon.blocking(|daemon| daemon.metadata.sync()).await?;
         let unheard = self.daemon.events.unheard();

@@ -3,6 +3,8 @@
 mod client;
 mod control;
 mod hand_over;
+mod metrics;
 mod subject;
 mod systemd;
+mod tls;
 mod upgrade;

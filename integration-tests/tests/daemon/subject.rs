@@ -62,7 +62,7 @@ impl Subject {
             "io.containerd.wharf.v2",
             "--rootfs",
         ];
-        self.ctr(&[&options, &[self.root.as_str(), id], command].concat())
+        self.ctr(&[&options[..], &[self.root.as_str(), id], command].concat())
             .ok();
         self.pid(id).expect("a task that was just started")
     }
@@ -80,6 +80,10 @@ impl Subject {
     }
 
     pub(crate) fn serves(&self) -> bool {
+        // ctr itself would try for ten seconds.
+        if std::os::unix::net::UnixStream::connect(self.wharfd.socket()).is_err() {
+            return false;
+        }
         let version = ctr(&self.wharfd.socket(), "default").arg("version").output();
         version.is_ok_and(|output| output.status.success())
     }

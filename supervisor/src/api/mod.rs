@@ -19,6 +19,8 @@ mod transfer;
 mod version;
 mod write;
 
+pub use version::{REVISION, VERSION};
+
 use std::sync::Arc;
 
 use prost_types::FieldMask;
