@@ -53,7 +53,9 @@ mod snapshot;
 mod sys;
 mod task;
 mod time;
-#[cfg(feature = "otlp")]
+// Its tests need no feature.
+#[cfg(any(test, feature = "otlp"))]
+#[cfg_attr(not(feature = "otlp"), allow(dead_code))]
 mod trace;
 mod transfer;
 mod upgrade;

@@ -85,7 +85,12 @@ impl Supervisor {
             let lock = lock_within(&config.root, patience)?;
             let daemon = Arc::new(Daemon::open(&config)?);
             // What the daemon before this one had no time for. Not later: nobody expects it without a deletion.
-            gc::collect(&daemon)?;
+            if patience.is_zero() {
+                gc::collect(&daemon)?;
+            } else {
+                // Clients wait: as soon as they are served.
+                daemon.garbage.notify_one();
+            }
             Ok(Self {
                 daemon,
                 _lock: lock,

@@ -63,13 +63,7 @@ fn a_container_has_the_families_that_containerd_gives_it() {
     let (status, page) = ask(port, "GET /v1/metrics");
     assert_eq!(status, "200");
     let ours = names(&page, "a");
-    // Kernels without these figures have them as zeros there, and not at all here.
-    let counted = |name: &String| !name.starts_with("container_memory_kerneltcp_");
-    let missing: Vec<_> = containerds_names()
-        .difference(&ours)
-        .filter(|name| counted(name))
-        .cloned()
-        .collect();
+    let missing: Vec<_> = containerds_names().difference(&ours).cloned().collect();
     assert!(missing.is_empty(), "not here: {missing:?}");
     let namespace = format!("namespace=\"{}\"", subject.namespace());
     let about = |page: &str, id: &str| {

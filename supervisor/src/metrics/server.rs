@@ -51,10 +51,9 @@ pub async fn serve(listener: TcpListener, daemon: Arc<Daemon>, calls: Arc<Calls>
                 .header_read_timeout(PATIENCE)
                 .max_buf_size(16 << 10)
                 .serve_connection(TokioIo::new(stream), service);
-            match timeout(PATIENCE, connection).await {
-                Ok(Err(error)) => tracing::debug!(%error, "scrape"),
-                // Asked for nothing any more, or slow: it may connect again.
-                Ok(Ok(())) | Err(_) => {}
+            // One that asks for nothing any more, or is slow, may connect again.
+            if let Ok(Err(error)) = timeout(PATIENCE, connection).await {
+                tracing::debug!(%error, "scrape");
             }
             drop(place);
         });
