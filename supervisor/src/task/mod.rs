@@ -156,6 +156,16 @@ impl Tasks {
         tasks
     }
 
+    /// All tasks of all namespaces.
+    pub fn all(&self) -> Vec<Arc<Task>> {
+        let table = self.table();
+        let live = table.values().filter_map(|slot| match slot {
+            Slot::Live(task) => Some(Arc::clone(task)),
+            Slot::Reserved => None,
+        });
+        live.collect()
+    }
+
     /// Passes on an event that a shim, or a client on behalf of another, sends. An exit that was told already is
     /// dropped.
     ///
