@@ -15,6 +15,7 @@
 
 mod btrfs;
 mod copy;
+mod flush;
 mod load;
 mod native;
 pub mod overlay;

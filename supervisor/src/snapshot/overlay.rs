@@ -17,6 +17,7 @@ use std::{
 
 use super::{
     About, Kind, Made, Mount, Snapshotter, Stack, Usage,
+    flush::Filesystem,
     native::{numbers, remove_tree},
     usage,
 };
@@ -26,6 +27,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Overlay {
     root: PathBuf,
+    filesystem: Filesystem,
     /// Options that every overlay gets.
     options: Vec<String>,
 }
@@ -55,6 +57,7 @@ impl Overlay {
         }
         options.extend(asked.iter().cloned());
         Ok(Self {
+            filesystem: Filesystem::open(root)?,
             root: root.to_owned(),
             options,
         })
@@ -136,12 +139,7 @@ impl Snapshotter for Overlay {
     }
 
     fn seal(&self, stack: Stack<'_>, _rebased: bool) -> Result<Usage> {
-        let path = self.directory(stack.number);
-        // The layer was written by whoever mounted it: only flushing the filesystem covers all of its files.
-        let directory =
-            fs::File::open(&path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
-        rustix::fs::syncfs(&directory)
-            .map_err(|source| Error::io(format!("flush the filesystem of {}", path.display()), source))?;
+        self.filesystem.flush(stack.number, || self.numbers())?;
         self.usage(stack)
     }
 

@@ -1,0 +1,150 @@
+//! `kill -9` of the daemon, or of what it started, on entering each call that has an effect.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use integration_tests::leftovers;
+
+use crate::call::{Call, Effect, Role};
+use crate::check::{self, Progress};
+use crate::gate::Verdict;
+use crate::instance::{Instance, is_gone};
+use crate::life::{self, STEPS};
+use crate::subject::Subject;
+
+/// How many points a run takes for each victim, unless all are asked for.
+const SAMPLE: usize = 60;
+
+/// The points of `all` that this run takes, spread over all.
+pub(crate) fn sample(all: usize, at_most: usize) -> Vec<usize> {
+    if std::env::var_os("WHARF_EVERY_POINT").is_some() || all <= at_most {
+        return (0..all).collect();
+    }
+    (0..at_most).map(|index| index * all / at_most).collect()
+}
+
+/// Who is killed.
+fn is_victim(call: &Call, role: Role) -> bool {
+    call.role == role && call.effect != Effect::None
+}
+
+/// A fresh instance in the subject's scratch directory.
+pub(crate) fn fresh(subject: &Subject, name: &str) -> Instance {
+    let home = subject.scratch.directory(name);
+    let namespace = format!("{}-{name}", subject.scratch.unique());
+    Instance::new(&home, &home.join("root"), &namespace)
+}
+
+/// Runs one life from nothing, with the daemon behind the gate, until it ends or a call fails because there is no daemon;
+/// gives the number of steps that were acknowledged.
+pub(crate) async fn first_part(instance: &mut Instance, subject: &Subject) -> usize {
+    if !instance.serves() {
+        return 0;
+    }
+    let Ok(client) = instance.connect().await else {
+        return 0;
+    };
+    let namespace = instance.namespace.clone();
+    for (done, step) in STEPS.into_iter().enumerate() {
+        match life::perform(&client, subject, &namespace, step, false).await {
+            Ok(()) => {}
+            Err(status) if is_gone(&status) => return done,
+            Err(status) => panic!("{step:?}: {status:?}\n{}", instance.log()),
+        }
+    }
+    STEPS.len()
+}
+
+/// After the fault: a new daemon; everything is as promised; the life goes on from the step that the fault struck.
+pub(crate) async fn second_part(
+    instance: &mut Instance,
+    subject: &Subject,
+    done: usize,
+) -> Result<(), String> {
+    instance.kill9();
+    let progress = Progress { done, power: false };
+    let place = subject.scratch.join("place");
+    instance.start()?;
+    let client = instance.connect().await?;
+    check::all(&client, subject, &place, progress).await?;
+    instance.kill9();
+    check::machine(instance, false)?;
+    instance.start()?;
+    let client = instance.connect().await?;
+    let namespace = instance.namespace.clone();
+    for (index, step) in STEPS.into_iter().enumerate().skip(done) {
+        life::perform(&client, subject, &namespace, step, index == done)
+            .await
+            .map_err(|status| format!("the second try: {step:?}: {status:?}"))?;
+    }
+    check::nothing_is_left(&client).await?;
+    instance.kill9();
+    check::machine(instance, true)
+}
+
+/// One life that ends the victim at its `point`th call; `None`: at none. Gives the calls of the victim.
+fn strike(subject: &Subject, name: &str, role: Role, point: Option<usize>) -> Result<Vec<String>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut instance = fresh(subject, name);
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let count = AtomicUsize::new(0);
+    let seen = Arc::clone(&calls);
+    instance.start_behind(move |call| {
+        if !is_victim(call, role) {
+            return Verdict::Go;
+        }
+        seen.lock().expect("the calls").push(call.to_string());
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        if Some(number) == point {
+            Verdict::Kill
+        } else {
+            Verdict::Go
+        }
+    });
+    let outcome = runtime.block_on(async {
+        let done = first_part(&mut instance, subject).await;
+        if point.is_none() && done < STEPS.len() {
+            return Err(format!("a life without a fault ends at {:?}", STEPS[done]));
+        }
+        second_part(&mut instance, subject, done)
+            .await
+            .map_err(|error| format!("after {done} steps: {error}"))
+    });
+    let calls = calls.lock().expect("the calls").clone();
+    let log = instance.log();
+    drop(instance);
+    life::clean(&format!("{}-{name}", subject.scratch.unique()));
+    leftovers::remove_cgroups_named(name);
+    let struck = point.and_then(|point| calls.get(point).cloned());
+    outcome.map_err(|error| format!("killed at {point:?} ({struck:?}): {error}\n{log}"))?;
+    std::fs::remove_dir_all(subject.scratch.join(name)).expect("remove the instance");
+    Ok(calls)
+}
+
+fn at_each_point(role: Role) {
+    let subject = Subject::new();
+    let calls = strike(&subject, "none", role, None).unwrap_or_else(|error| panic!("{error}"));
+    let points = sample(calls.len(), SAMPLE);
+    let mut faults = Vec::new();
+    for point in &points {
+        if let Err(error) = strike(&subject, &format!("k{point}"), role, Some(*point)) {
+            eprintln!("{error}");
+            faults.push(error);
+        }
+    }
+    eprintln!("{} of {} points of {role:?}", points.len(), calls.len());
+    assert!(
+        faults.is_empty(),
+        "{} of {} points failed",
+        faults.len(),
+        points.len()
+    );
+}
+
+#[test]
+fn the_daemon_can_be_killed_anywhere() {
+    at_each_point(Role::Daemon);
+}
