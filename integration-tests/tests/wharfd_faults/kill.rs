@@ -9,7 +9,7 @@ use crate::call::{Call, Effect, Role};
 use crate::check::{self, Progress};
 use crate::gate::Verdict;
 use crate::instance::{Instance, is_gone};
-use crate::life::{self, STEPS};
+use crate::life::{self, STEPS, Step};
 use crate::subject::Subject;
 
 /// How many points a run takes for each victim, unless all are asked for.
@@ -35,9 +35,9 @@ pub(crate) fn fresh(subject: &Subject, name: &str) -> Instance {
     Instance::new(&home, &home.join("root"), &namespace)
 }
 
-/// Runs one life from nothing, with the daemon behind the gate, until it ends or a call fails because there is no daemon;
+/// Runs one life from nothing, with the daemon behind the gate, until it ends or a call fails because its victim is gone;
 /// gives the number of steps that were acknowledged.
-pub(crate) async fn first_part(instance: &mut Instance, subject: &Subject) -> usize {
+async fn first_part(instance: &mut Instance, subject: &Subject, role: Role) -> usize {
     if !instance.serves() {
         return 0;
     }
@@ -49,6 +49,8 @@ pub(crate) async fn first_part(instance: &mut Instance, subject: &Subject) -> us
         match life::perform(&client, subject, &namespace, step, false).await {
             Ok(()) => {}
             Err(status) if is_gone(&status) => return done,
+            // Of what the daemon started, it tells the end itself.
+            Err(_) if role == Role::Other => return done,
             Err(status) => panic!("{step:?}: {status:?}\n{}", instance.log()),
         }
     }
@@ -56,13 +58,21 @@ pub(crate) async fn first_part(instance: &mut Instance, subject: &Subject) -> us
 }
 
 /// After the fault: a new daemon; everything is as promised; the life goes on from the step that the fault struck.
-pub(crate) async fn second_part(
+async fn second_part(
     instance: &mut Instance,
     subject: &Subject,
+    role: Role,
     done: usize,
 ) -> Result<(), String> {
+    if role == Role::Other && !instance.lives() {
+        return Err("the daemon is gone with what it started".into());
+    }
     instance.kill9();
-    let progress = Progress { done, power: false };
+    // A task ends with its shim.
+    let progress = Progress {
+        done,
+        power: role == Role::Other,
+    };
     let place = subject.scratch.join("place");
     instance.start()?;
     let client = instance.connect().await?;
@@ -72,7 +82,14 @@ pub(crate) async fn second_part(
     instance.start()?;
     let client = instance.connect().await?;
     let namespace = instance.namespace.clone();
-    for (index, step) in STEPS.into_iter().enumerate().skip(done) {
+    let mut from = done;
+    if role == Role::Other && done >= Step::Create as usize && done <= Step::Delete as usize {
+        life::end_task(&client)
+            .await
+            .map_err(|status| format!("end the task: {status:?}"))?;
+        from = Step::Create as usize;
+    }
+    for (index, step) in STEPS.into_iter().enumerate().skip(from) {
         life::perform(&client, subject, &namespace, step, index == done)
             .await
             .map_err(|status| format!("the second try: {step:?}: {status:?}"))?;
@@ -105,11 +122,11 @@ fn strike(subject: &Subject, name: &str, role: Role, point: Option<usize>) -> Re
         }
     });
     let outcome = runtime.block_on(async {
-        let done = first_part(&mut instance, subject).await;
+        let done = first_part(&mut instance, subject, role).await;
         if point.is_none() && done < STEPS.len() {
             return Err(format!("a life without a fault ends at {:?}", STEPS[done]));
         }
-        second_part(&mut instance, subject, done)
+        second_part(&mut instance, subject, role, done)
             .await
             .map_err(|error| format!("after {done} steps: {error}"))
     });
@@ -142,6 +159,11 @@ fn at_each_point(role: Role) {
         faults.len(),
         points.len()
     );
+}
+
+#[test]
+fn what_the_daemon_started_can_be_killed_anywhere() {
+    at_each_point(Role::Other);
 }
 
 #[test]

@@ -113,6 +113,13 @@ impl Snapshotter for Btrfs {
         })
     }
 
+    fn restore(&self, stack: Stack<'_>) -> Result<()> {
+        if self.tree(stack.number).is_dir() {
+            return Ok(());
+        }
+        self.create(stack).map(drop)
+    }
+
     // The trees are whole: a layer is filled on a snapshot of its parent.
     fn keeps_layers_apart(&self) -> bool {
         false

@@ -75,6 +75,18 @@ impl Snapshotter for Native {
         }
     }
 
+    fn restore(&self, stack: Stack<'_>) -> Result<()> {
+        let there = match (stack.kind, stack.parents) {
+            (Kind::View, [_, ..]) => self.directory(stack.number).is_dir(),
+            _ => self.tree(stack.number).is_dir(),
+        };
+        if there {
+            return Ok(());
+        }
+        self.remove(stack.number)?;
+        self.create(stack).map(drop)
+    }
+
     // The trees are whole: a layer is filled on a copy of its parent.
     fn keeps_layers_apart(&self) -> bool {
         false

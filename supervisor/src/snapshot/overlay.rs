@@ -103,6 +103,20 @@ impl Snapshotter for Overlay {
         })
     }
 
+    fn restore(&self, stack: Stack<'_>) -> Result<()> {
+        let directory = self.directory(stack.number);
+        let work = directory.join("work");
+        if !directory.join("fs").is_dir() {
+            self.remove(stack.number)?;
+            return self.create(stack).map(drop);
+        }
+        if stack.kind == Kind::Active && !work.is_dir() {
+            make_dir(&work, 0o711)
+                .map_err(|source| Error::io(format!("create {}", work.display()), source))?;
+        }
+        Ok(())
+    }
+
     fn keeps_layers_apart(&self) -> bool {
         true
     }
@@ -195,6 +209,28 @@ fn require_file_types(root: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identifier::Labels;
+
+    #[test]
+    fn a_snapshot_that_lost_its_place_gets_it_again_and_no_other_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let overlay = Overlay::open(dir.path(), &[]).unwrap();
+        let labels = Labels::default();
+        let stack = Stack {
+            number: 1,
+            parents: &[],
+            kind: Kind::Active,
+            namespace: "n",
+            labels: &labels,
+        };
+        overlay.restore(stack).unwrap();
+        let file = dir.path().join("1/fs/file");
+        fs::write(&file, "kept").unwrap();
+        fs::remove_dir(dir.path().join("1/work")).unwrap();
+        overlay.restore(stack).unwrap();
+        assert!(dir.path().join("1/work").is_dir());
+        assert_eq!(fs::read(&file).unwrap(), b"kept");
+    }
 
     #[test]
     fn mounts_are_those_of_the_stack() {
