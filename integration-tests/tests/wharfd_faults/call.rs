@@ -99,7 +99,7 @@ impl Call {
                 | "sendto"
         );
         let process = if role == Role::Daemon { daemon } else { thread };
-        let file = if takes_descriptor && role == Role::Daemon {
+        let file = if takes_descriptor {
             descriptor(process, arguments[0])
         } else {
             String::new()

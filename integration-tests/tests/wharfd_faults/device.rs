@@ -55,7 +55,7 @@ impl Device {
             .and_then(|file| file.set_len(SIZE))
             .expect("make an image");
         run(Command::new(binaries::peer("mkfs.ext4"))
-            .args(["-q", "-F", "-m", "0", "-J", "size=4"])
+            .args(["-q", "-F", "-m", "0", "-J", "size=4", "-b", "4096"])
             .args(["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"])
             .arg(&base))
         .ok();
@@ -66,6 +66,9 @@ impl Device {
         serve(&fuse, content, Arc::clone(&log));
         let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&fuse)).ok();
         let device = device.trim().to_owned();
+        // One request is one write, as blocks are pages: of several, loop would take a failure after the first for success.
+        let queue = device.replace("/dev/", "/sys/block/") + "/queue/max_sectors_kb";
+        fs::write(&queue, (MAX_WRITE >> 10).to_string()).expect("limit the requests");
         let mounted = scratch.directory(format!("{name}/mounted"));
         run(Command::new("mount")
             .args(["-t", "ext4", "-o", "nodiscard"])
@@ -178,7 +181,7 @@ impl Record {
                 continue;
             }
             for (sector, piece) in data.chunks(512).enumerate() {
-                if next(&mut chance) % 2 == 0 {
+                if next(&mut chance).is_multiple_of(2) {
                     write(sector * 512, piece);
                 }
             }

@@ -16,13 +16,13 @@ use tonic::Status;
 use crate::call::{Call, Effect, Role};
 use crate::check::{self, Progress};
 use crate::gate::Verdict;
-use crate::instance::{Instance, is_gone};
+use crate::instance::{Instance, block_on, is_gone};
 use crate::kill::{fresh, sample};
 use crate::life::{self, STEPS};
 use crate::subject::Subject;
 
 /// How many points a run takes for each kind of fault, unless all are asked for.
-const SAMPLE: usize = 40;
+const SAMPLE: usize = 20;
 
 /// A fault of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ enum Fault {
 }
 
 impl Fault {
-    fn meets(self, call: &Call) -> bool {
+    fn meets(self, call: &Call, role: Role) -> bool {
         let effect = match self {
             Self::Full | Self::Write => Effect::Grow,
             Self::Flush => Effect::Flush,
         };
-        call.role == Role::Daemon && call.effect == effect
+        call.role == role && call.effect == effect
     }
 
     fn error(self) -> i32 {
@@ -122,16 +122,13 @@ async fn live(
     check::machine(instance, true)
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
-}
-
 /// One life with `fault` at the `point`th call that can meet it. Gives those calls.
-fn strike(subject: &Subject, name: &str, fault: Fault, point: Option<usize>) -> Result<Vec<String>, String> {
+fn strike(
+    subject: &Subject,
+    name: &str,
+    (fault, role): (Fault, Role),
+    point: Option<usize>,
+) -> Result<Vec<String>, String> {
     let mut instance = fresh(subject, name);
     let calls = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&calls);
@@ -139,7 +136,7 @@ fn strike(subject: &Subject, name: &str, fault: Fault, point: Option<usize>) -> 
     let is_over = Arc::clone(&over);
     let count = AtomicUsize::new(0);
     instance.start_behind(move |call| {
-        if !fault.meets(call) || is_over.load(Ordering::Relaxed) {
+        if !fault.meets(call, role) || is_over.load(Ordering::Relaxed) {
             return Verdict::Go;
         }
         seen.lock().expect("the calls").push(call.to_string());
@@ -170,34 +167,43 @@ fn strike(subject: &Subject, name: &str, fault: Fault, point: Option<usize>) -> 
     Ok(calls)
 }
 
-fn at_each_point(fault: Fault) {
+fn at_each_point(fault: Fault, role: Role) {
     let subject = Subject::new();
-    let calls = strike(&subject, "none", fault, None).unwrap_or_else(|error| panic!("{error}"));
+    let calls = strike(&subject, "none", (fault, role), None).unwrap_or_else(|error| panic!("{error}"));
     let points = sample(calls.len(), SAMPLE);
     let mut faults = 0;
     for point in &points {
-        if let Err(error) = strike(&subject, &format!("p{point}"), fault, Some(*point)) {
+        if let Err(error) = strike(&subject, &format!("p{point}"), (fault, role), Some(*point)) {
             eprintln!("{error}");
             faults += 1;
         }
     }
-    eprintln!("{} of {} points of {fault:?}", points.len(), calls.len());
+    eprintln!(
+        "{} of {} points of {fault:?} for {role:?}",
+        points.len(),
+        calls.len()
+    );
     assert_eq!(faults, 0, "of {} points", points.len());
 }
 
 #[test]
 fn the_disk_can_be_full_anywhere() {
-    at_each_point(Fault::Full);
+    at_each_point(Fault::Full, Role::Daemon);
 }
 
 #[test]
 fn any_write_can_fail() {
-    at_each_point(Fault::Write);
+    at_each_point(Fault::Write, Role::Daemon);
 }
 
 #[test]
 fn any_flush_can_fail() {
-    at_each_point(Fault::Flush);
+    at_each_point(Fault::Flush, Role::Daemon);
+}
+
+#[test]
+fn the_disk_can_be_full_for_what_the_daemon_started() {
+    at_each_point(Fault::Full, Role::Other);
 }
 
 /// A filesystem of 48 MiB in a file.
@@ -266,7 +272,7 @@ fn a_disk_that_runs_full_earlier_or_later() {
         .take_while(|size| *size < 9 << 20)
         .collect();
     let mut faults = 0;
-    for point in sample(sizes.len(), 16) {
+    for point in sample(sizes.len(), 8) {
         let size = sizes[point];
         let name = format!("s{size}");
         let mut instance = on_a_small_disk(&subject, &small.0, &name);

@@ -189,6 +189,15 @@ impl Client {
     }
 }
 
+/// Runs `future` to its end in this thread.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(future)
+}
+
 /// Whether an error says that there is no daemon any more.
 pub(crate) fn is_gone(status: &tonic::Status) -> bool {
     let text = format!("{status:?}");

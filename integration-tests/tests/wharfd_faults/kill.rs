@@ -8,16 +8,21 @@ use integration_tests::leftovers;
 use crate::call::{Call, Effect, Role};
 use crate::check::{self, Progress};
 use crate::gate::Verdict;
-use crate::instance::{Instance, is_gone};
+use crate::instance::{Instance, block_on, is_gone};
 use crate::life::{self, STEPS, Step};
 use crate::subject::Subject;
 
 /// How many points a run takes for each victim, unless all are asked for.
-const SAMPLE: usize = 60;
+const SAMPLE: usize = 30;
 
-/// The points of `all` that this run takes, spread over all.
+/// The points of `all` that this run takes, spread over all: `at_most` for the gate, or as many as `WHARF_POINTS` says.
 pub(crate) fn sample(all: usize, at_most: usize) -> Vec<usize> {
-    if std::env::var_os("WHARF_EVERY_POINT").is_some() || all <= at_most {
+    let at_most = match std::env::var("WHARF_POINTS").as_deref() {
+        Err(_) => at_most,
+        Ok("all") => all,
+        Ok(number) => number.parse().expect("WHARF_POINTS is a number or `all`"),
+    };
+    if all <= at_most {
         return (0..all).collect();
     }
     (0..at_most).map(|index| index * all / at_most).collect()
@@ -101,10 +106,6 @@ async fn second_part(
 
 /// One life that ends the victim at its `point`th call; `None`: at none. Gives the calls of the victim.
 fn strike(subject: &Subject, name: &str, role: Role, point: Option<usize>) -> Result<Vec<String>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
     let mut instance = fresh(subject, name);
     let calls = Arc::new(Mutex::new(Vec::new()));
     let count = AtomicUsize::new(0);
@@ -121,7 +122,7 @@ fn strike(subject: &Subject, name: &str, role: Role, point: Option<usize>) -> Re
             Verdict::Go
         }
     });
-    let outcome = runtime.block_on(async {
+    let outcome = block_on(async {
         let done = first_part(&mut instance, subject, role).await;
         if point.is_none() && done < STEPS.len() {
             return Err(format!("a life without a fault ends at {:?}", STEPS[done]));

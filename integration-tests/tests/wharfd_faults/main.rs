@@ -5,7 +5,7 @@
 //! there with what was acknowledged, `wharfd fsck` tells of leftovers, and the life goes on with a second try of the very
 //! call that the fault struck.
 //!
-//! How many points a run takes is bounded for the gate, evenly spread; `WHARF_EVERY_POINT=1` takes all.
+//! How many points a run takes is bounded for the gate, evenly spread; `WHARF_POINTS` says how many each test takes, or `all`.
 
 mod call;
 mod check;

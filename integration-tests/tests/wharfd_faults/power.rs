@@ -13,23 +13,15 @@ use crate::call::{Call, Effect};
 use crate::check::{self, Progress};
 use crate::device::{Device, Event, Record, Volatile};
 use crate::gate::Verdict;
-use crate::instance::Instance;
+use crate::instance::{Instance, block_on};
 use crate::kill::sample;
 use crate::life::{self, STEPS};
 use crate::subject::Subject;
 
 /// How many moments a run takes, unless all are asked for.
-const SAMPLE: usize = 40;
+const SAMPLE: usize = 30;
 /// How many failing writes.
-const FAILING: usize = 4;
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
-}
+const FAILING: usize = 6;
 
 /// Records a life on a disk whose write number `bad` fails, with the daemon behind the gate.
 fn record(
