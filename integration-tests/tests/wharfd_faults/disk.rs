@@ -16,9 +16,9 @@ use tonic::Status;
 use crate::call::{Call, Effect, Role};
 use crate::check::{self, Progress};
 use crate::gate::Verdict;
-use crate::instance::{Instance, block_on, is_gone};
+use crate::instance::{Client, Instance, block_on, is_gone};
 use crate::kill::{fresh, sample};
-use crate::life::{self, STEPS};
+use crate::life::{self, STEPS, Step};
 use crate::subject::Subject;
 
 /// How many points a run takes for each kind of fault, unless all are asked for.
@@ -204,6 +204,74 @@ fn any_flush_can_fail() {
 #[test]
 fn the_disk_can_be_full_for_what_the_daemon_started() {
     at_each_point(Fault::Full, Role::Other);
+}
+
+/// Lives up to `last`, where the first flush that `chosen` picks fails; gives that flush's file.
+async fn flush_fails(
+    subject: &Subject,
+    instance: &mut Instance,
+    chosen: fn(&Call) -> bool,
+    last: Step,
+) -> (Client, String) {
+    let armed = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::clone(&armed);
+    let failed = Arc::new(Mutex::new(None));
+    let file = Arc::clone(&failed);
+    instance.start_behind(move |call| {
+        let mut file = file.lock().expect("the file");
+        if call.effect == Effect::Flush && file.is_none() && is_armed.load(Ordering::Relaxed) && chosen(call)
+        {
+            *file = Some(call.file.clone());
+            return Verdict::Fail(libc::EIO);
+        }
+        Verdict::Go
+    });
+    assert!(instance.serves(), "{}", instance.log());
+    let client = instance.connect().await.expect("a connection");
+    for step in STEPS.into_iter().take(last as usize) {
+        life::perform(&client, subject, &instance.namespace, step, false)
+            .await
+            .expect("a step before the fault");
+    }
+    armed.store(true, Ordering::Relaxed);
+    let status = life::perform(&client, subject, &instance.namespace, last, false)
+        .await
+        .expect_err("a step that fails");
+    assert!(Fault::Flush.is_told(&status), "{status:?}");
+    let file = failed
+        .lock()
+        .expect("the file")
+        .clone()
+        .expect("a flush that failed");
+    (client, file)
+}
+
+#[test]
+fn bytes_whose_flush_failed_are_not_resumed() {
+    let subject = Subject::new();
+    let mut instance = fresh(&subject, "flush");
+    let chosen = |call: &Call| call.file.contains("/content/ingest/");
+    let (_, file) = block_on(flush_fails(&subject, &mut instance, chosen, Step::WriteBlob));
+    assert_eq!(fs::metadata(&file).expect("the ingest").len(), 0);
+}
+
+#[test]
+fn a_snapshot_whose_flush_failed_is_never_committed() {
+    let subject = Subject::new();
+    let mut instance = fresh(&subject, "flush");
+    let chosen = |call: &Call| call.name == "syncfs";
+    block_on(async {
+        let step = Step::CommitLayer;
+        let (client, _) = flush_fails(&subject, &mut instance, chosen, step).await;
+        let refused = life::perform(&client, &subject, &instance.namespace, step, false)
+            .await
+            .expect_err("a snapshot that may have lost files");
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
+        // Made anew, it can be.
+        life::perform(&client, &subject, &instance.namespace, step, true)
+            .await
+            .expect("a snapshot that was made after the fault");
+    });
 }
 
 /// A filesystem of 48 MiB in a file.
