@@ -4,7 +4,6 @@
 //! rounds, and after each, when nothing is under way, everything that could grow is counted.
 
 #[path = "../../benches/tasks/memory.rs"]
-#[expect(dead_code, reason = "shared with the bench of daemons, which uses it all")]
 mod memory;
 mod sample;
 #[path = "../../benches/tasks/subject.rs"]
@@ -66,7 +65,7 @@ async fn nothing_grows() {
     if let Some(directory) = std::env::var_os("WHARF_PROGRAMS") {
         binaries::use_directory(directory.into());
     }
-    let (execs, cycles) = (number("WHARF_SOAK_EXECS", 400), number("WHARF_SOAK_CYCLES", 100));
+    let (execs, cycles) = (number("WHARF_SOAK_EXECS", 240), number("WHARF_SOAK_CYCLES", 60));
     let scratch = Scratch::new();
     let wharfd = Wharfd::start(&scratch);
     let socket = wharfd.socket();

@@ -38,7 +38,7 @@ impl Sample {
     pub(crate) async fn settled(scratch: &Scratch, daemon: i32, shims: &[i32]) -> Sample {
         let mut last = Sample::now(scratch, daemon, shims);
         for _ in 0..40 {
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             let now = Sample::now(scratch, daemon, shims);
             let still = |sample: &Sample| {
                 let Sample {
