@@ -100,7 +100,7 @@ pub fn fill(
         mounts => mounts?,
     };
     let apart = early && layer.parent.is_some();
-    match apply(layer, blob, &mounts, apart, progress) {
+    match apply(&daemon.processors, layer, blob, &mounts, apart, progress) {
         Ok(implied) => Ok(Fill::Filled(Filled {
             key,
             apart: apart.then_some(implied),
@@ -128,15 +128,13 @@ fn labels(layer: &Layer) -> Labels {
 }
 
 fn apply(
+    processors: &layer::Processors,
     layer: &Layer,
     blob: Reader,
     mounts: &[Mount],
     apart: bool,
     progress: impl FnMut(u64) -> io::Result<()> + Send,
 ) -> Result<Implied> {
-    if !layer::is_layer(&layer.media_type) {
-        return Err(Error::unimplemented(format!("media type {:?}", layer.media_type)));
-    }
     let target = match apart {
         true => layer::prepare_apart(mounts)?,
         false => layer::prepare(mounts)?.target,
@@ -147,7 +145,15 @@ fn apply(
         offset: 0,
         progress,
     };
-    let applied = layer::apply(counted, size, target, Limits::default())?;
+    let payloads = layer::Payloads::new();
+    let applied = processors.apply(
+        &layer.media_type,
+        &payloads,
+        counted,
+        size,
+        target,
+        Limits::default(),
+    )?;
     if applied.diff_id != layer.diff_id {
         return Err(Error::precondition(format!(
             "wrong diff id {} calculated, the image config says {}",

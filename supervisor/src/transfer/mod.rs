@@ -1,4 +1,4 @@
-//! Transfers: pull, push and import as one leased operation with progress, down to unpacked snapshots and image records.
+//! Transfers: pull, push, import and export as one leased operation with progress, down to unpacked snapshots and image records.
 //!
 //! ```text
 //! registry ─ resolve ─┐                                       ┌─► layers, all at the same time ─► content ─┐
@@ -14,13 +14,13 @@
 //!   it ends. What was half made is then garbage; an interrupted download stays to be resumed while it is not collected.
 //! - Two transfers of one blob or layer at the same time do the work once.
 //! - Documents that are both an index and a manifest are refused (CVE-2021-41190).
-//!
-//! Export is not here yet; the service refuses it by name.
+//! - An archive that is exported has an end only when all of it was written and verified.
 
 mod descriptor;
 mod destination;
 mod docker_archive;
 mod document;
+mod export;
 mod fetch;
 mod graph;
 mod import;
@@ -46,7 +46,8 @@ use crate::{
 };
 
 pub(crate) use destination::{Destination, Name};
-pub(crate) use operation::{import, pull, tag};
+pub(crate) use export::Selection;
+pub(crate) use operation::{export, import, pull, tag};
 pub(crate) use platform::Platform;
 pub(crate) use progress::Progress;
 pub(crate) use push::push;
@@ -58,10 +59,11 @@ pub(crate) use unpack::Unpack;
 /// more than these, as memory is bounded by their number.
 const APPLYING: std::ops::RangeInclusive<usize> = 2..=8;
 
-/// Blobs that are downloaded, and archives that are read, at the same time in one instance. Each holds a thread of the
+/// Blobs that are downloaded, and archives that are read or written, at the same time in one instance. Each holds a thread of the
 /// blocking pool while its peer sends, so that no peer may take the pool from the other calls.
 const DOWNLOADING: usize = 12;
 const IMPORTING: usize = 4;
+const EXPORTING: usize = 4;
 
 /// Bytes of pieces of blobs that are held before those in front of them are written, in one instance.
 const AHEAD: u64 = 12 << 20;
@@ -80,6 +82,7 @@ pub(crate) struct Shared {
     ahead: Arc<Semaphore>,
     /// Requests for data, by registry.
     hosts: Mutex<HashMap<String, Weak<Semaphore>>>,
+    exporting: Arc<Semaphore>,
 }
 
 /// Waits for a slot; it is held until the guard is dropped.
@@ -108,6 +111,7 @@ impl Shared {
             applying: Arc::new(Semaphore::new(applying)),
             downloading: Arc::new(Semaphore::new(DOWNLOADING)),
             importing: Arc::new(Semaphore::new(IMPORTING)),
+            exporting: Arc::new(Semaphore::new(EXPORTING)),
             ahead: Arc::new(Semaphore::new(ahead)),
             hosts: Mutex::default(),
         }

@@ -283,7 +283,10 @@ async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Out
     use super::descriptor::Kind;
     if wishes.is_empty()
         || image.config.kind() != Kind::Config
-        || image.layers.iter().any(|layer| layer.kind() != Kind::Layer)
+        || image.layers.iter().any(|layer| {
+            // What no processor makes a layer of is data of another kind.
+            layer.kind() != Kind::Layer && !fetcher.daemon.processors.can_apply(&layer.media_type)
+        })
     {
         return Ok(Outcome::Fetched);
     }
