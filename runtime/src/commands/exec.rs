@@ -163,7 +163,7 @@ fn process(
     if command.is_empty() {
         bail!("exec args cannot be empty");
     }
-    let spec = spec::load(bundle)?;
+    let spec = environment.runtime.configuration(bundle)?;
     let mut process = spec
         .oci()
         .process
