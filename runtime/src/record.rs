@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat, unlinkat};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -376,7 +376,17 @@ impl Directory {
                 Err(error) => return Err(Error::io(format!("rename {}", self.path.display()), error)),
             }
         }
-        remove_tree(&doomed)
+        // Mostly there is nothing else in it, and no need to look.
+        for file in [FILE, CGROUPS_FILE] {
+            match unlinkat(&self.fd, file, AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(_) => return remove_tree(&doomed),
+            }
+        }
+        match fs::remove_dir(&doomed) {
+            Ok(()) => Ok(()),
+            Err(_) => remove_tree(&doomed),
+        }
     }
 }
 

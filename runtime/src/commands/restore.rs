@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -12,6 +11,7 @@ use wharf_runtime::spec::oci::Linux;
 use wharf_runtime::{Container, Stdio};
 
 use super::criu::{CriuFlags, quote, warn_without_privileges};
+use super::exit_code::ExitCode;
 use super::process::check_terminal;
 use super::{Environment, parse_id};
 

@@ -87,9 +87,9 @@ impl Construction<'_> {
             false => Vec::new(),
         };
         // A procfs can be mounted only by root of the pid namespace's own user namespace.
-        let host_proc = (plan.namespaces.has(libc::CLONE_NEWUSER) || user_namespace::in_user_namespace())
-            && !plan.namespaces.makes(libc::CLONE_NEWPID)
-            && (!plan.sysctls.is_empty() || plan.process.label.is_some());
+        let host_proc = !plan.namespaces.makes(libc::CLONE_NEWPID)
+            && (!plan.sysctls.is_empty() || plan.process.label.is_some())
+            && (plan.namespaces.has(libc::CLONE_NEWUSER) || user_namespace::in_user_namespace());
         let net = joined_net(&plan, &namespaces)?;
         let (early, join) = match usher {
             true => (Early::default(), namespaces),

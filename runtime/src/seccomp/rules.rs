@@ -227,6 +227,13 @@ impl Table {
     }
 
     fn insert(&mut self, number: u32, answer: u32, conditions: &[Condition]) {
+        if conditions.is_empty() {
+            let outcome = self.outcomes.entry(number).or_insert(Outcome::Return(answer));
+            if let Outcome::Check(_) = outcome {
+                *outcome = Outcome::Return(answer);
+            }
+            return;
+        }
         let narrow = self.arch.has_32_bit_pointers();
         let conditions: Vec<Condition> = conditions
             .iter()

@@ -11,13 +11,13 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::value::{BorrowedStrDeserializer, MapDeserializer, StrDeserializer};
+use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, Expected, IgnoredAny, MapAccess, SeqAccess, Unexpected,
     Visitor,
 };
 use serde::forward_to_deserialize_any;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// How deep objects and lists may stand in each other, as with `serde_json`.
 const MAX_DEPTH: u32 = 127;
@@ -81,12 +81,35 @@ impl serde::de::Error for Error {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        match found {
-            Unexpected::Unit => Self::custom(format_args!("invalid type: null, expected {expected}")),
-            Unexpected::Float(number) => Self::custom(format_args!(
-                "invalid type: floating point `{number:?}`, expected {expected}"
-            )),
-            found => Self::custom(format_args!("invalid type: {found}, expected {expected}")),
+        Self::custom(format_args!("invalid type: {}, expected {expected}", Told(found)))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::custom(format_args!(
+            "invalid value: {}, expected {expected}",
+            Told(found)
+        ))
+    }
+}
+
+/// What was found, in JSON's words.
+struct Told<'a>(Unexpected<'a>);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Unexpected::Unit => formatter.write_str("null"),
+            Unexpected::Bool(value) => write!(formatter, "boolean `{value}`"),
+            Unexpected::Unsigned(number) => write!(formatter, "integer `{number}`"),
+            Unexpected::Signed(number) => write!(formatter, "integer `{number}`"),
+            Unexpected::Float(number) => match Number::from_f64(number) {
+                Some(number) => write!(formatter, "floating point `{number}`"),
+                None => formatter.write_str("floating point number"),
+            },
+            Unexpected::Str(text) => write!(formatter, "string {text:?}"),
+            Unexpected::Seq => formatter.write_str("sequence"),
+            Unexpected::Map => formatter.write_str("map"),
+            _ => formatter.write_str("another value"),
         }
     }
 }
@@ -105,6 +128,18 @@ enum Text<'de> {
     Unescaped(String),
 }
 
+/// A value, or what kind of value begins here.
+enum Found<'de> {
+    Text(Text<'de>),
+    Unsigned(u64),
+    Signed(i64),
+    Fraction(f64),
+    Bool(bool),
+    Null,
+    Object,
+    List,
+}
+
 impl<'de> Parser<'de, '_> {
     fn bytes(&self) -> &'de [u8] {
         self.text.as_bytes()
@@ -112,14 +147,11 @@ impl<'de> Parser<'de, '_> {
 
     /// The byte that the next value or mark begins with.
     fn peek(&mut self) -> Option<u8> {
-        let bytes = self.bytes();
-        while let Some(byte) = bytes.get(self.at) {
-            match byte {
-                b' ' | b'\n' | b'\t' | b'\r' => self.at += 1,
-                byte => return Some(*byte),
-            }
-        }
-        None
+        let rest = &self.bytes()[self.at..];
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\t' | b'\r');
+        let blanks = rest.iter().position(|byte| !is_blank(byte)).unwrap_or(rest.len());
+        self.at += blanks;
+        rest.get(blanks).copied()
     }
 
     fn no_json(&self) -> Error {
@@ -149,22 +181,23 @@ impl<'de> Parser<'de, '_> {
 
     /// Reads a text that begins here; answers it with its quotation marks, and whether there are escapes in it.
     fn quoted(&mut self) -> Result<(&'de str, bool), Error> {
-        let begins = self.at;
+        let rest = &self.text[self.at..];
+        let mut bytes = rest.as_bytes()[1..].iter();
         let mut escapes = false;
-        let mut at = begins + 1;
         loop {
-            match self.bytes().get(at) {
+            match bytes.next() {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escapes = true;
-                    at += 2;
+                    bytes.next();
                 }
-                Some(b' '..) => at += 1,
+                Some(b' '..) => {}
                 _ => return Err(self.no_json()),
             }
         }
-        self.at = at + 1;
-        Ok((&self.text[begins..self.at], escapes))
+        let quoted = &rest[..rest.len() - bytes.len()];
+        self.at += quoted.len();
+        Ok((quoted, escapes))
     }
 
     fn text(&mut self) -> Result<Text<'de>, Error> {
@@ -187,7 +220,7 @@ impl<'de> Parser<'de, '_> {
             .unwrap_or(rest.len())
     }
 
-    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
+    fn number(&mut self) -> Result<Found<'de>, Error> {
         let number = &self.text[self.at..self.at + self.number_length()];
         self.at += number.len();
         // Eighteen digits are in every type of 64 bits; zeros before others are no JSON.
@@ -199,20 +232,70 @@ impl<'de> Parser<'de, '_> {
                 .iter()
                 .fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
             match number.len() > digits.len() {
-                false => return visitor.visit_u64(value),
-                true if value > 0 => return visitor.visit_i64(-value.cast_signed()),
+                false => return Ok(Found::Unsigned(value)),
+                true if value > 0 => return Ok(Found::Signed(-value.cast_signed())),
                 true => {}
             }
         }
         match serde_json::from_slice(number.as_bytes()) {
             Ok(Value::Number(number)) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
-                (Some(number), ..) => visitor.visit_u64(number),
-                (_, Some(number), _) => visitor.visit_i64(number),
-                (.., Some(number)) => visitor.visit_f64(number),
+                (Some(number), ..) => Ok(Found::Unsigned(number)),
+                (_, Some(number), _) => Ok(Found::Signed(number)),
+                (.., Some(number)) => Ok(Found::Fraction(number)),
                 _ => Err(self.no_json()),
             },
             _ => Err(self.no_json()),
         }
+    }
+
+    /// Reads the value that begins here, but for an object or a list.
+    fn find(&mut self) -> Result<Found<'de>, Error> {
+        match self.peek() {
+            Some(b'"') => self.text().map(Found::Text),
+            Some(b'{') => Ok(Found::Object),
+            Some(b'[') => Ok(Found::List),
+            Some(b't') => self.word("true").map(|()| Found::Bool(true)),
+            Some(b'f') => self.word("false").map(|()| Found::Bool(false)),
+            Some(b'n') => self.word("null").map(|()| Found::Null),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => Err(self.no_json()),
+        }
+    }
+
+    /// What to say of the value that begins here, which is not what is `expected`.
+    fn complaint(&mut self, expected: &dyn Expected) -> Error {
+        let found = match self.find() {
+            Ok(found) => found,
+            Err(error) => return error,
+        };
+        let found = match &found {
+            Found::Text(Text::Plain(text)) => Unexpected::Str(text),
+            Found::Text(Text::Unescaped(text)) => Unexpected::Str(text),
+            Found::Unsigned(number) => Unexpected::Unsigned(*number),
+            Found::Signed(number) => Unexpected::Signed(*number),
+            Found::Fraction(number) => Unexpected::Float(*number),
+            Found::Bool(value) => Unexpected::Bool(*value),
+            Found::Null => Unexpected::Unit,
+            Found::Object => Unexpected::Map,
+            Found::List => Unexpected::Seq,
+        };
+        Error::invalid_type(found, expected).at(self.at)
+    }
+
+    /// Reads a value that is neither an object nor a list.
+    fn plain<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
+        if let Some(b'{' | b'[') = self.peek() {
+            return Err(self.complaint(&visitor));
+        }
+        let value = match self.find()? {
+            Found::Text(text) => visit(text, visitor),
+            Found::Unsigned(number) => visitor.visit_u64(number),
+            Found::Signed(number) => visitor.visit_i64(number),
+            Found::Fraction(number) => visitor.visit_f64(number),
+            Found::Bool(value) => visitor.visit_bool(value),
+            Found::Null | Found::Object | Found::List => visitor.visit_unit(),
+        };
+        value.map_err(|error| error.at(self.at))
     }
 
     /// Reads what stands between brackets, the first of which is here.
@@ -221,7 +304,6 @@ impl<'de> Parser<'de, '_> {
         closing: u8,
         inner: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let begins = self.at;
         if self.depth == MAX_DEPTH {
             return Err(self.no_json());
         }
@@ -229,15 +311,10 @@ impl<'de> Parser<'de, '_> {
         self.at += 1;
         let value = inner(self);
         self.depth -= 1;
+        let closed = self.expect(closing);
         match value {
-            Ok(value) => self.expect(closing).map(|()| value),
-            // Who expects something else has not looked inside.
-            Err(error) if self.at == begins + 1 => Err(error.at(begins)),
-            Err(error) => {
-                let closed = self.expect(closing);
-                drop(closed);
-                Err(error.at(self.at))
-            }
+            Ok(value) => closed.map(|()| value),
+            Err(error) => Err(error.at(self.at)),
         }
     }
 
@@ -296,30 +373,29 @@ impl<'de> Parser<'de, '_> {
                 }
                 Ok(())
             }),
-            _ => self.deserialize_any(IgnoredAny).map(drop),
+            _ => self.find().map(drop),
         }
     }
 
     /// The object that begins here, if it is one; where it ends is told by brackets alone.
     fn object(&self) -> Option<&'de str> {
+        let rest = &self.text[self.at..];
+        let mut bytes = rest.as_bytes().iter();
         let mut depth = 0;
-        let mut at = self.at;
         loop {
-            match self.bytes().get(at)? {
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' if depth == 1 => return Some(&self.text[self.at..=at]),
-                b'}' | b']' => depth -= 1,
+            match bytes.next()? {
                 b'"' => loop {
-                    at += 1;
-                    match self.bytes().get(at)? {
+                    match bytes.next()? {
                         b'"' => break,
-                        b'\\' => at += 1,
+                        b'\\' => drop(bytes.next()),
                         _ => {}
                     }
                 },
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' if depth == 1 => return Some(&rest[..rest.len() - bytes.len()]),
+                b'}' | b']' => depth -= 1,
                 _ => {}
             }
-            at += 1;
         }
     }
 }
@@ -333,21 +409,44 @@ fn visit<'de, V: Visitor<'de>>(text: Text<'de>, visitor: V) -> Result<V::Value, 
     }
 }
 
+macro_rules! plain {
+    ($($ask:ident)*) => {
+        $(fn $ask<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.plain(visitor)
+        })*
+    };
+}
+
 impl<'de> Deserializer<'de> for &mut Parser<'de, '_> {
     type Error = Error;
 
+    /// For values of any type.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let value = match self.peek() {
-            Some(b'"') => self.text().and_then(|text| visit(text, visitor)),
-            Some(b'{') => self.nested(b'}', |parser| visitor.visit_map(Members::of(parser, None))),
+        match self.peek() {
+            Some(b'{') => self.deserialize_map(visitor),
+            Some(b'[') => self.deserialize_seq(visitor),
+            _ => self.plain(visitor),
+        }
+    }
+
+    plain! {
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16
+        deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64 deserialize_char deserialize_str deserialize_string
+        deserialize_identifier
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.peek() {
             Some(b'[') => self.nested(b']', |parser| visitor.visit_seq(Items { parser, first: true })),
-            Some(b't') => self.word("true").and_then(|()| visitor.visit_bool(true)),
-            Some(b'f') => self.word("false").and_then(|()| visitor.visit_bool(false)),
-            Some(b'n') => self.word("null").and_then(|()| visitor.visit_unit()),
-            Some(b'-' | b'0'..=b'9') => self.number(visitor),
-            _ => Err(self.no_json()),
-        };
-        value.map_err(|error| error.at(self.at))
+            _ => Err(self.complaint(&visitor)),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.peek() {
+            Some(b'{') => self.nested(b'}', |parser| visitor.visit_map(Members::of(parser, None))),
+            _ => Err(self.complaint(&visitor)),
+        }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -364,10 +463,7 @@ impl<'de> Deserializer<'de> for &mut Parser<'de, '_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         if self.peek() != Some(b'{') {
-            return match self.deserialize_any(AnObject) {
-                Err(error) => Err(error),
-                Ok(()) => Err(self.no_json()),
-            };
+            return Err(self.complaint(&"an object"));
         }
         if name == PROFILE
             && self.known.is_some()
@@ -375,8 +471,9 @@ impl<'de> Deserializer<'de> for &mut Parser<'de, '_> {
             && let Some(known) = &mut self.known
             && known(object.as_bytes())
         {
-            self.at += object.len();
-            return visitor.visit_map(MapDeserializer::new(std::iter::empty::<(&str, &str)>()));
+            // Before its end, where there is nothing more in it. (Another way to visit nothing would be all of the types' parsers
+            // once more.)
+            self.at += object.len() - 2;
         }
         self.nested(b'}', |parser| visitor.visit_map(Members::of(parser, Some(names))))
     }
@@ -387,19 +484,7 @@ impl<'de> Deserializer<'de> for &mut Parser<'de, '_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map enum identifier
-    }
-}
-
-/// Takes nothing: for the complaint.
-struct AnObject;
-
-impl Visitor<'_> for AnObject {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
+        i128 u128 bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct enum
     }
 }
 
