@@ -32,13 +32,16 @@ static ROWS: [(Key, [u16; 5]); TABLE.len()] = {
 
 /// The key of a name that is not too long.
 const fn key(name: &str) -> Key {
-    let mut key = [0; MAX_NAME / 8];
-    let mut at = 0;
-    while at < name.len() {
-        key[at / 8] |= (name.as_bytes()[at] as u64) << (56 - at % 8 * 8);
-        at += 1;
-    }
-    key
+    let mut padded = [0; MAX_NAME];
+    let (start, _) = padded.split_at_mut(name.len());
+    start.copy_from_slice(name.as_bytes());
+    let (words, _) = padded.as_chunks::<8>();
+    [
+        u64::from_be_bytes(words[0]),
+        u64::from_be_bytes(words[1]),
+        u64::from_be_bytes(words[2]),
+        u64::from_be_bytes(words[3]),
+    ]
 }
 
 /// The numbers of system call `name` in the order of [`Row`].

@@ -147,11 +147,18 @@ impl<'de> Parser<'de, '_> {
 
     /// The byte that the next value or mark begins with.
     fn peek(&mut self) -> Option<u8> {
-        let rest = &self.bytes()[self.at..];
-        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\t' | b'\r');
-        let blanks = rest.iter().position(|byte| !is_blank(byte)).unwrap_or(rest.len());
-        self.at += blanks;
-        rest.get(blanks).copied()
+        let mut rest = &self.bytes()[self.at..];
+        loop {
+            match rest {
+                [b'\n', further @ ..] if further.starts_with(INDENTATION) => {
+                    rest = &further[INDENTATION.len()..];
+                }
+                [b' ' | b'\n' | b'\t' | b'\r', further @ ..] => rest = further,
+                _ => break,
+            }
+        }
+        self.at = self.text.len() - rest.len();
+        rest.first().copied()
     }
 
     fn no_json(&self) -> Error {
@@ -182,20 +189,21 @@ impl<'de> Parser<'de, '_> {
     /// Reads a text that begins here; answers it with its quotation marks, and whether there are escapes in it.
     fn quoted(&mut self) -> Result<(&'de str, bool), Error> {
         let rest = &self.text[self.at..];
-        let mut bytes = rest.as_bytes()[1..].iter();
+        let bytes = rest.as_bytes();
         let mut escapes = false;
+        let mut at = 1;
         loop {
-            match bytes.next() {
+            at += plain_length(&bytes[at..]);
+            match bytes.get(at) {
                 Some(b'"') => break,
-                Some(b'\\') => {
+                Some(b'\\') if at + 2 <= bytes.len() => {
                     escapes = true;
-                    bytes.next();
+                    at += 2;
                 }
-                Some(b' '..) => {}
                 _ => return Err(self.no_json()),
             }
         }
-        let quoted = &rest[..rest.len() - bytes.len()];
+        let quoted = &rest[..=at];
         self.at += quoted.len();
         Ok((quoted, escapes))
     }
@@ -380,24 +388,52 @@ impl<'de> Parser<'de, '_> {
     /// The object that begins here, if it is one; where it ends is told by brackets alone.
     fn object(&self) -> Option<&'de str> {
         let rest = &self.text[self.at..];
-        let mut bytes = rest.as_bytes().iter();
-        let mut depth = 0;
+        let bytes = rest.as_bytes();
+        let (mut depth, mut at) = (0, 0);
         loop {
-            match bytes.next()? {
+            match bytes.get(at)? {
                 b'"' => loop {
-                    match bytes.next()? {
+                    at += 1;
+                    at += plain_length(bytes.get(at..)?);
+                    match bytes.get(at)? {
                         b'"' => break,
-                        b'\\' => drop(bytes.next()),
+                        b'\\' => at += 1,
                         _ => {}
                     }
                 },
                 b'{' | b'[' => depth += 1,
-                b'}' | b']' if depth == 1 => return Some(&rest[..rest.len() - bytes.len()]),
+                b'}' | b']' if depth == 1 => return Some(&rest[..=at]),
                 b'}' | b']' => depth -= 1,
+                b'\n' if bytes[at + 1..].starts_with(INDENTATION) => at += INDENTATION.len(),
                 _ => {}
             }
+            at += 1;
         }
     }
+}
+
+/// What most lines of a document on many lines begin with.
+const INDENTATION: &[u8] = b"        ";
+
+/// How many bytes are before the first quotation mark, backslash or control character. Eight at a time: most texts have more.
+fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const TOPS: u64 = ONES << 7;
+    // The top bit of each byte that is less than `limit`, and perhaps of some behind the first such.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & TOPS;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let marks = below(word, 0x20)
+            | below(word ^ (ONES * u64::from(b'"')), 1)
+            | below(word ^ (ONES * u64::from(b'\\')), 1);
+        if marks != 0 {
+            return 8 * index + marks.trailing_zeros() as usize / 8;
+        }
+    }
+    let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | ..b' ');
+    let length = rest.iter().position(ends).unwrap_or(rest.len());
+    bytes.len() - rest.len() + length
 }
 
 /// A text is never one with a zero byte, which has to be written as an escape.
