@@ -11,7 +11,7 @@ use crate::{
     identifier::{self, Labels},
     metadata::{
         CONTAINERS, CONTENT, Commit, IMAGES, INGESTS, Key, LEASE_RESOURCES, LEASES, NAMESPACES, Read as _,
-        SNAPSHOTS, Store, WriteTxn,
+        SANDBOXES, SNAPSHOTS, Store, WriteTxn,
     },
 };
 
@@ -170,7 +170,7 @@ pub fn update(
 ///
 /// # Errors
 ///
-/// `NotFound`; `FailedPrecondition` when images, blobs, containers or snapshots are left in it.
+/// `NotFound`; `FailedPrecondition` when images, blobs, containers, sandboxes or snapshots are left in it.
 pub fn delete(store: &Store, name: &str) -> Result<()> {
     let key = Key::new(&[name])?;
     let inside = Key::prefix(&[name])?;
@@ -183,6 +183,7 @@ pub fn delete(store: &Store, name: &str) -> Result<()> {
             ("images", txn.any(IMAGES, &inside)?),
             ("blobs", txn.any(CONTENT, &inside)?),
             ("containers", txn.any(CONTAINERS, &inside)?),
+            ("sandboxes", txn.any(SANDBOXES, &inside)?),
             ("snapshots", txn.any(SNAPSHOTS, &inside)?),
         ] {
             left.extend(any.then_some(kind));

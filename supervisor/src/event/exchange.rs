@@ -91,6 +91,10 @@ struct Log {
     entries: VecDeque<(Arc<Entry>, usize)>,
     recovered: Vec<Arc<Entry>>,
     recovery_ends: Option<Instant>,
+    /// Until when new subscriptions begin with everything that is kept: see [`Exchange::replay_for`].
+    replay_ends: Option<Instant>,
+    /// The last entry that subscriptions still receive, once the exchange is closed.
+    closed: Option<u64>,
 }
 
 impl Default for Exchange {
@@ -114,6 +118,8 @@ impl Exchange {
                 entries: VecDeque::new(),
                 recovered: Vec::new(),
                 recovery_ends: None,
+                replay_ends: None,
+                closed: None,
             }),
             limits,
             latest: Mutex::new(Some(watch::Sender::new(0))),
@@ -158,7 +164,12 @@ impl Exchange {
         let latest = self.latest().as_ref().map(watch::Sender::subscribe);
         let mut log = self.log();
         log.end_recovery();
+        if log.replay_ends.is_some_and(|end| end <= Instant::now()) {
+            log.replay_ends = None;
+        }
         let (position, backlog) = match start {
+            // What was recovered is in the log as well.
+            Start::Now if log.replay_ends.is_some() => (log.dropped(), VecDeque::new()),
             Start::Now => (log.latest, log.recovered.iter().cloned().collect()),
             // Before the oldest entry, 0 included, means everything that is kept, not a subscriber that fell behind.
             Start::After(sequence) => (sequence.clamp(log.dropped(), log.latest), VecDeque::new()),
@@ -173,9 +184,29 @@ impl Exchange {
         }
     }
 
+    /// Lets every subscription that begins within `time` begin with everything that is kept. For a daemon that took over
+    /// from another: the subscribers of that one come back at different moments, and none must miss what is published
+    /// until then.
+    pub fn replay_for(&self, time: Duration) {
+        self.log().replay_ends = Some(Instant::now() + time);
+    }
+
     /// Ends all subscriptions after what was published before.
     pub fn close(&self) {
+        {
+            let mut log = self.log();
+            let latest = log.latest;
+            log.closed.get_or_insert(latest);
+        }
         self.latest().take();
+    }
+
+    /// What was published since the exchange was closed, and is kept: no subscriber has received it.
+    pub fn unheard(&self) -> Vec<Arc<Entry>> {
+        let log = self.log();
+        let closed = log.closed.unwrap_or(log.latest);
+        let entries = log.entries.iter().map(|(entry, _)| entry);
+        entries.filter(|entry| entry.sequence > closed).cloned().collect()
     }
 
     fn append(&self, envelope: Envelope) {
@@ -241,6 +272,9 @@ impl Log {
 
     /// The entry after `position`, if there is one yet.
     fn after(&self, position: u64) -> Result<Option<Arc<Entry>>, Lagged> {
+        if self.closed.is_some_and(|closed| position >= closed) {
+            return Ok(None);
+        }
         let dropped = self.dropped();
         let Some(index) = position.checked_sub(dropped) else {
             return Err(Lagged {
@@ -441,6 +475,46 @@ mod tests {
         assert_eq!(next(&mut subscription).await.unwrap(), None);
         let mut late = exchange.subscribe(everything(), Start::Now);
         assert_eq!(next(&mut late).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_published_after_the_end_is_kept_for_the_next_daemon() {
+        let old = exchange(10, 1 << 20);
+        let mut subscription = old.subscribe(everything(), Start::Now);
+        publish(&old, &["/a"]);
+        old.close();
+        publish(&old, &["/b", "/c"]);
+        assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some("/a"));
+        assert_eq!(next(&mut subscription).await.unwrap(), None);
+        let unheard = old.unheard();
+        let topics: Vec<_> = unheard
+            .iter()
+            .map(|entry| entry.envelope.topic.as_str())
+            .collect();
+        assert_eq!(topics, ["/b", "/c"]);
+    }
+
+    #[tokio::test]
+    async fn within_the_replay_each_subscriber_begins_with_everything_once() {
+        let exchange = exchange(10, 1 << 20);
+        exchange.replay_for(Duration::from_secs(60));
+        publish(&exchange, &["/a"]);
+        exchange.recover("ns", "/tasks/exit", Any::default(), None);
+        for _ in 0..2 {
+            let mut subscription = exchange.subscribe(everything(), Start::Now);
+            for topic in ["/a", "/tasks/exit"] {
+                assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some(topic));
+            }
+            let more = tokio::time::timeout(Duration::from_millis(5), subscription.next()).await;
+            assert!(more.is_err());
+        }
+        exchange.replay_for(Duration::ZERO);
+        publish(&exchange, &["/b"]);
+        let mut late = exchange.subscribe(everything(), Start::Now);
+        publish(&exchange, &["/c"]);
+        // What was recovered goes on being told for its own minute.
+        assert_eq!(next(&mut late).await.unwrap().as_deref(), Some("/tasks/exit"));
+        assert_eq!(next(&mut late).await.unwrap().as_deref(), Some("/c"));
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! - A bundle on disk is owned by an entry of the table, or by reconciliation.
 
 mod bundle;
+pub(crate) mod checkpoint;
 mod create;
 mod delete;
 mod exit_record;
@@ -30,6 +31,7 @@ mod fork_server;
 mod handle;
 mod inbox;
 mod info;
+mod launch;
 mod ledger;
 mod monitor;
 mod reconcile;
@@ -50,10 +52,14 @@ use wharf_proto::any;
 use wharf_proto::containerd::events::{TaskDelete, TaskExit};
 use wharf_proto::containerd::types::Envelope;
 
+pub(crate) use bundle::{Bootstrap, Bundle};
 pub use create::Create;
 pub use handle::{Exit, Task};
 pub use inbox::Inbox;
+pub(crate) use reconcile::bundles;
 pub use shim::STATE as STATE_TIMEOUT;
+pub(crate) use shim::{Shim, error as shim_error};
+pub(crate) use ttrpc::CallError;
 pub use unmount::mounts_below;
 
 use crate::config::Config;
@@ -150,6 +156,16 @@ impl Tasks {
         tasks
     }
 
+    /// All tasks of all namespaces.
+    pub fn all(&self) -> Vec<Arc<Task>> {
+        let table = self.table();
+        let live = table.values().filter_map(|slot| match slot {
+            Slot::Live(task) => Some(Arc::clone(task)),
+            Slot::Reserved => None,
+        });
+        live.collect()
+    }
+
     /// Passes on an event that a shim, or a client on behalf of another, sends. An exit that was told already is
     /// dropped.
     ///
@@ -242,7 +258,8 @@ impl Tasks {
         });
     }
 
-    fn invocation<'a>(
+    /// The shim of `bundle`, to be run.
+    pub(crate) fn invocation<'a>(
         &'a self,
         namespace: &'a str,
         id: &'a str,
@@ -295,7 +312,9 @@ fn end(namespace: &str, exit: &TaskExit) -> ledger::Exit {
 /// # Errors
 ///
 /// Those of `work`; `Unknown` when it panicked.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::unknown("run on the blocking pool", error))?
