@@ -4,6 +4,7 @@
 
 mod archive;
 mod bounds;
+mod generated;
 mod honest;
 mod host;
 mod links;
