@@ -7,10 +7,19 @@ use std::{fs, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
 use crate::{
     Config, config, content,
     error::{Error, Result},
-    event,
+    event, layer,
     metadata::{self, Commit, Key, META, Meta, Read as _},
-    snapshot, task, transfer,
+    sandbox, snapshot, task, transfer,
 };
+
+/// How large messages of the API may be, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Messages {
+    /// Requests.
+    pub receive: usize,
+    /// Responses.
+    pub send: usize,
+}
 
 /// One open instance. Cheap to share as `Arc<Daemon>`.
 pub struct Daemon {
@@ -26,14 +35,22 @@ pub struct Daemon {
     pub events: Arc<event::Exchange>,
     /// The running containers.
     pub tasks: Arc<task::Tasks>,
+    /// The running sandboxes.
+    pub sandboxes: Arc<sandbox::Controller>,
     /// What transfers share.
     pub transfer: transfer::Shared,
+    /// What makes layers of data that is not understood here.
+    pub processors: layer::Processors,
     /// How registries are reached.
     pub registry: config::Registry,
+    /// State of this boot.
+    pub state: PathBuf,
     /// An empty directory for mounts in threads' own namespaces.
     pub mount_place: PathBuf,
     /// Cancelled when the daemon is told to stop.
     pub stopping: tokio_util::sync::CancellationToken,
+    /// How large messages of the API may be.
+    pub messages: Messages,
     /// Told when something may have become garbage.
     pub garbage: tokio::sync::Notify,
 }
@@ -54,6 +71,11 @@ impl Daemon {
         let loaded = snapshot::load(&root.join("snapshots"), &config.snapshots, &uuid)?;
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), loaded)?;
         let tasks = task::Tasks::new(config, Arc::clone(&events))?;
+        let sandboxes = sandbox::Controller::new(
+            config.state.join("sandboxes"),
+            Arc::clone(&tasks),
+            Arc::clone(&events),
+        );
         let mount_place = config.state.join("mount");
         fs::DirBuilder::new()
             .recursive(true)
@@ -67,10 +89,17 @@ impl Daemon {
             snapshots,
             events,
             tasks,
-            transfer: transfer::Shared::default(),
+            transfer: transfer::Shared::new(&config.transfer),
+            sandboxes,
+            processors: config.processors.clone(),
             registry: config.registry.clone(),
+            state: config.state.clone(),
             mount_place,
             stopping: tokio_util::sync::CancellationToken::new(),
+            messages: Messages {
+                receive: config.grpc.max_receive,
+                send: config.grpc.max_send,
+            },
             garbage: tokio::sync::Notify::new(),
         })
     }

@@ -1,7 +1,6 @@
 //! The Tasks service.
 //!
-//! Refused by name: restoring from a checkpoint image, and storing a checkpoint as one. Both go through a directory named
-//! in the runc options, if the shim can do them.
+//! A checkpoint goes through a directory that the options name, or one of the daemon's own and the content store.
 
 use std::sync::Arc;
 
@@ -10,41 +9,34 @@ use prost_types::Any;
 use tonic::{Request, Response, Status};
 use wharf_proto::any;
 use wharf_proto::containerd::runc::v1::{CheckpointOptions, Options};
-use wharf_proto::containerd::services::tasks::v1::tasks_server::{Tasks, TasksServer};
+use wharf_proto::containerd::services::tasks::v1::tasks_server::Tasks;
 use wharf_proto::containerd::services::tasks::v1::*;
 use wharf_proto::containerd::task::v2 as shim;
-use wharf_proto::containerd::types::Metric;
+use wharf_proto::containerd::types::{Descriptor, Metric};
 use wharf_proto::containerd::v1::types::Process;
 
-use super::MAX_MESSAGE;
 use crate::container;
+use crate::content::Reader;
 use crate::daemon::Daemon;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::filter::{Fields, Filters};
 use crate::identifier;
 use crate::namespace::Scope;
-use crate::task::{Create, STATE_TIMEOUT, Task};
+use crate::sandbox;
+use crate::task::{Bootstrap, Create, STATE_TIMEOUT, Task, checkpoint};
 
 /// How many shims a listing asks side by side.
 const PARALLEL: usize = 64;
 
 /// The service over one daemon.
-pub fn service(daemon: Arc<Daemon>) -> TasksServer<Service> {
-    TasksServer::new(Service { daemon })
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE)
-}
-
-/// See the module.
-pub struct Service {
-    daemon: Arc<Daemon>,
-}
+pub struct Service(pub Arc<Daemon>);
 
 impl Service {
     /// The task a request is about. Without one, a missing container is reported before a missing task.
     async fn task<T>(&self, request: &Request<T>, id: &str) -> Result<Arc<Task>> {
         let scope = Scope::of(request)?;
-        match self.daemon.tasks.get(&scope.namespace, id) {
+        match self.0.tasks.get(&scope.namespace, id) {
             Ok(task) => Ok(task),
             Err(missing) => {
                 self.container(&scope, id).await?;
@@ -53,9 +45,38 @@ impl Service {
         }
     }
 
+    /// The archive of a checkpoint.
+    async fn archive(&self, scope: &Scope, archive: &Descriptor) -> Result<Reader> {
+        if archive.media_type != checkpoint::IMAGES {
+            return Err(Error::invalid(format!(
+                "unsupported checkpoint type {:?}",
+                archive.media_type
+            )));
+        }
+        let digest: Digest = archive.digest.parse()?;
+        let scope = scope.clone();
+        self.0
+            .blocking(move |daemon| daemon.content.reader(&scope, &digest))
+            .await
+    }
+
+    /// The shim of a container's sandbox; `None` for one that nobody keeps a record of, as older clients make them.
+    async fn sandbox(&self, scope: &Scope, id: &str) -> Result<Option<Bootstrap>> {
+        let (reading, named) = (scope.clone(), id.to_owned());
+        let record = self
+            .0
+            .blocking(move |daemon| sandbox::get(daemon, &reading, &named))
+            .await;
+        match record {
+            Ok(_) => self.0.sandboxes.endpoint(&scope.namespace, id),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn container(&self, scope: &Scope, id: &str) -> Result<container::Container> {
         let (scope, id) = (scope.clone(), id.to_owned());
-        self.daemon
+        self.0
             .blocking(move |daemon| container::get(daemon, &scope, &id))
             .await
     }
@@ -72,6 +93,14 @@ impl Tasks for Service {
         let container = self.container(&scope, &request.container_id).await?;
         let runtime = container.runtime.unwrap_or_default();
         let checkpoint = restore_from(&request)?;
+        let checkpoint_archive = match (&request.checkpoint, checkpoint.as_str()) {
+            (Some(archive), "") => Some(self.archive(&scope, archive).await?),
+            _ => None,
+        };
+        let sandbox = match container.sandbox.as_str() {
+            "" => None,
+            sandbox => self.sandbox(&scope, sandbox).await?,
+        };
         let create = Create {
             id: container.id,
             runtime: if request.runtime_path.is_empty() {
@@ -90,8 +119,10 @@ impl Tasks for Service {
             stderr: request.stderr,
             terminal: request.terminal,
             checkpoint,
+            checkpoint_archive,
+            sandbox,
         };
-        let pid = self.daemon.tasks.create(&scope.namespace, create).await?;
+        let pid = self.0.tasks.create(&scope.namespace, create).await?;
         Ok(Response::new(CreateTaskResponse {
             container_id: request.container_id,
             pid,
@@ -111,7 +142,7 @@ impl Tasks for Service {
 
     async fn delete(&self, request: Request<DeleteTaskRequest>) -> Result<Response<DeleteResponse>, Status> {
         let task = self.task(&request, &request.get_ref().container_id).await?;
-        let exit = self.daemon.tasks.delete(&task.namespace, &task.id).await?;
+        let exit = self.0.tasks.delete(&task.namespace, &task.id).await?;
         Ok(Response::new(DeleteResponse {
             id: String::new(),
             pid: exit.pid,
@@ -136,7 +167,7 @@ impl Tasks for Service {
         };
         let deleted: shim::DeleteResponse = task.call("Delete", &delete, None).await?;
         task.exec_deleted(&request.exec_id);
-        self.daemon.tasks.forget_exec(&task, &request.exec_id);
+        self.0.tasks.forget_exec(&task, &request.exec_id);
         Ok(Response::new(DeleteResponse {
             id: request.exec_id,
             pid: deleted.pid,
@@ -157,7 +188,7 @@ impl Tasks for Service {
     async fn list(&self, request: Request<ListTasksRequest>) -> Result<Response<ListTasksResponse>, Status> {
         let scope = Scope::of(&request)?;
         // The request's filter is one that containerd ignores.
-        let states = futures_util::stream::iter(self.daemon.tasks.list(&scope.namespace))
+        let states = futures_util::stream::iter(self.0.tasks.list(&scope.namespace))
             .map(|task| async move { (task.state("").await, task) })
             .buffered(PARALLEL);
         let tasks = states.filter_map(|(state, task)| async move {
@@ -267,28 +298,44 @@ impl Tasks for Service {
         &self,
         request: Request<CheckpointTaskRequest>,
     ) -> Result<Response<CheckpointTaskResponse>, Status> {
+        let scope = Scope::of(&request)?;
         let task = self.task(&request, &request.get_ref().container_id).await?;
         let request = request.into_inner();
-        let directory = match &request.options {
+        let named = match &request.options {
             None => String::new(),
             Some(options) => {
                 unpack::<CheckpointOptions>(options, "invalid task checkpoint option")?.image_path
             }
         };
-        if directory.is_empty() {
-            return Err(
-                Error::unimplemented("checkpoint into the content store is not supported yet").into(),
-            );
-        }
+        let own = match named.as_str() {
+            "" => Some(
+                self.0
+                    .blocking(|daemon| checkpoint::Directory::new(&daemon.state))
+                    .await?,
+            ),
+            _ => None,
+        };
+        let path = match &own {
+            Some(own) => own.path().to_string_lossy().into_owned(),
+            None => named,
+        };
         let checkpoint = shim::CheckpointTaskRequest {
             id: task.id.clone(),
-            path: directory,
+            path,
             options: request.options,
         };
         task.call::<_, ()>("Checkpoint", &checkpoint, None).await?;
-        Ok(Response::new(CheckpointTaskResponse {
-            descriptors: Vec::new(),
-        }))
+        let descriptors = match own {
+            None => Vec::new(),
+            Some(own) => {
+                let spec = self.container(&scope, &task.id).await?.spec.unwrap_or_default();
+                let spec = prost::Message::encode_to_vec(&spec);
+                self.0
+                    .blocking(move |daemon| checkpoint::store(daemon, &scope, own.path(), &spec))
+                    .await?
+            }
+        };
+        Ok(Response::new(CheckpointTaskResponse { descriptors }))
     }
 
     async fn update(&self, request: Request<UpdateTaskRequest>) -> Result<Response<()>, Status> {
@@ -306,7 +353,7 @@ impl Tasks for Service {
     async fn metrics(&self, request: Request<MetricsRequest>) -> Result<Response<MetricsResponse>, Status> {
         let scope = Scope::of(&request)?;
         let filters = Filters::parse(&request.get_ref().filters)?;
-        let mut tasks = self.daemon.tasks.list(&scope.namespace);
+        let mut tasks = self.0.tasks.list(&scope.namespace);
         tasks.retain(|task| filters.matches(&**task));
         let metrics = futures_util::stream::iter(tasks)
             .map(|task| async move {
@@ -337,10 +384,18 @@ impl Tasks for Service {
     async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
         let task = self.task(&request, &request.get_ref().container_id).await?;
         let exec_id = &request.get_ref().exec_id;
-        let exit = if exec_id.is_empty() {
-            task.wait().await?
-        } else {
-            task.wait_exec(exec_id).await?
+        let wait = async {
+            if exec_id.is_empty() {
+                task.wait().await
+            } else {
+                task.wait_exec(exec_id).await
+            }
+        };
+        let exit = tokio::select! {
+            biased;
+            exit = wait => exit?,
+            // It may last for ever, and whoever serves next can be asked again.
+            () = self.0.stopping.cancelled() => return Err(Status::unavailable("the daemon is stopping")),
         };
         Ok(Response::new(WaitResponse {
             exit_status: exit.status,
@@ -361,7 +416,7 @@ impl Fields for Task {
 
 /// The directory to restore a new task from, or nothing.
 fn restore_from(request: &CreateTaskRequest) -> Result<String> {
-    let directory = match &request.options {
+    Ok(match &request.options {
         None => String::new(),
         // Other shims have options of their own.
         Some(options) => {
@@ -370,13 +425,7 @@ fn restore_from(request: &CreateTaskRequest) -> Result<String> {
                 .unwrap_or_default()
                 .criu_image_path
         }
-    };
-    if directory.is_empty() && request.checkpoint.is_some() {
-        return Err(Error::unimplemented(
-            "restoring a task from a checkpoint image is not supported yet",
-        ));
-    }
-    Ok(directory)
+    })
 }
 
 fn unpack<M: prost::Message + prost::Name + Default>(options: &Any, what: &str) -> Result<M> {

@@ -16,6 +16,7 @@
 mod btrfs;
 mod copy;
 mod flush;
+mod id_map;
 mod load;
 mod native;
 pub mod overlay;

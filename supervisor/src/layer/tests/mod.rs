@@ -4,6 +4,7 @@
 
 mod archive;
 mod bounds;
+mod copy_up;
 mod generated;
 mod honest;
 mod host;
