@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One thread, one epoll loop ([`serve`]); everything that waits is a descriptor, a deadline or a SIGCHLD. The protocol is
-//! containerd's shim v2: the command line is in [`flags`] and [`start`], the methods are in [`tasks`].
+//! containerd's shim v2: the command line is in [`flags`] and [`start`], the methods are in [`tasks`] and [`sandbox`].
 //!
 //! A shim comes into being in one of two ways, and serves in the same: containerd executes `start`, which executes the
 //! serving process; a daemon of ours keeps a [`fork_server`], whose child is the serving process at once.
@@ -25,7 +25,7 @@
 //!   runtime binary runs beside the loop, whose copying goes on, so output of hooks cannot dead-lock it. A hook must not
 //!   call this shim and wait for the answer.
 //! - Nobody but the user of the shim can connect, and the serving process runs from a read-only clone of its binary.
-//! - Refused by name: Checkpoint, restore, `ShimCgroup`, CRIU options, mounts that need a helper program.
+//! - Refused by name: `ShimCgroup`, mounts that need a helper program, root filesystems of sandboxes.
 
 #![allow(rustdoc::private_intra_doc_links)]
 
@@ -38,12 +38,14 @@ mod driver;
 mod exit_record;
 mod flags;
 mod fork_server;
+mod id_map;
 mod info;
 mod log;
 mod metrics;
 mod publisher;
 mod reactor;
 mod rootfs;
+mod sandbox;
 mod serve;
 mod start;
 mod status;

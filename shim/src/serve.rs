@@ -22,6 +22,7 @@ use crate::flags::Flags;
 use crate::log::Log;
 use crate::publisher::Publisher;
 use crate::reactor::{Alarm, Happening, Interest, Reactor, Token};
+use crate::sandbox::Sandbox;
 use crate::stdio::stream::{Change, Streams};
 use crate::sys::{self, Signals};
 use crate::tasks::{Container, Process};
@@ -74,6 +75,8 @@ pub struct Shim {
     pub publisher: Publisher,
     /// By container id.
     pub containers: BTreeMap<String, Container>,
+    /// The pod that it serves, when a daemon made one of it.
+    pub sandbox: Option<Sandbox>,
     /// By key.
     pub processes: BTreeMap<u32, Process>,
     /// The last key that was given out.
@@ -225,6 +228,7 @@ impl Shim {
                 flags.namespace.clone(),
             ),
             containers: BTreeMap::new(),
+            sandbox: None,
             processes: BTreeMap::new(),
             last_key: 0,
             early: BTreeMap::new(),
@@ -281,8 +285,8 @@ impl Shim {
                 }
                 if !open {
                     self.forget_client(id);
-                    // Who had this shim forked is gone before it had a container made, and nobody else knows of the shim.
-                    if self.founder == Some(id) && self.last_key == 0 {
+                    // Who had this shim forked is gone before it had a container or sandbox made, and nobody else knows of the shim.
+                    if self.founder == Some(id) && self.last_key == 0 && self.sandbox.is_none() {
                         self.leave_socket();
                         self.stop();
                     }

@@ -25,6 +25,24 @@ pub enum Code {
     Unavailable = 14,
 }
 
+impl Code {
+    /// The code with this number; `Internal` for one that is none of ours.
+    pub fn from_number(number: u8) -> Code {
+        [
+            Code::InvalidArgument,
+            Code::NotFound,
+            Code::AlreadyExists,
+            Code::ResourceExhausted,
+            Code::FailedPrecondition,
+            Code::Unimplemented,
+            Code::Unavailable,
+        ]
+        .into_iter()
+        .find(|code| *code as u8 == number)
+        .unwrap_or(Code::Internal)
+    }
+}
+
 /// A refused or failed request.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

@@ -112,6 +112,23 @@ pub fn fork() -> io::Result<Option<rustix::process::Pid>> {
     }
 }
 
+/// Makes a forked process fit to work: no signal is blocked in it, and it dies with its parent.
+pub fn begin_work() -> io::Result<()> {
+    // SAFETY: `sigset_t` is plain data, and sigemptyset makes any bit pattern a valid set before it is used.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `none` lives on this stack frame and is exclusively borrowed; the old mask is not asked for.
+    if unsafe { libc::sigemptyset(&mut none) } != 0
+        || unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) } != 0
+    {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: prctl with integer arguments only.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Lets the kernel reap the children of the calling process (SIGCHLD is ignored), or keeps them for `wait` again.
 pub fn ignore_children(ignore: bool) -> io::Result<()> {
     let action = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };

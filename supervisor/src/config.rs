@@ -32,6 +32,17 @@
 //! [plugins."io.containerd.snapshotter.v1.overlayfs"]
 //! mount_options = ["metacopy=on"]                              # of every overlay
 //!
+//! [plugins."io.containerd.transfer.v1.local"]
+//! max_concurrent_downloads = 4                                 # and more: see `transfer::Settings`
+//!
+//! [stream_processors.ocicrypt]                                 # as containerd has it, and a time-out
+//! accepts = ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"]
+//! returns = "application/vnd.oci.image.layer.v1.tar+gzip"
+//! path = "ctd-decoder"
+//! args = ["--decryption-keys-path", "/etc/containerd/ocicrypt/keys"]
+//! env = ["OCICRYPT_KEYPROVIDER_CONFIG=/etc/containerd/ocicrypt/ocicrypt_keyprovider.conf"]
+//! timeout_seconds = 300                                        # without any output
+//!
 //! [plugins."io.containerd.tracing.processor.v1.otlp"]          # with the feature `otlp`; also by OTEL_…
 //! endpoint = "http://127.0.0.1:4318"
 //! protocol = "http/protobuf"
@@ -56,7 +67,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    layer::{Processor, Processors},
     snapshot::{self, Settings},
+    transfer,
 };
 
 /// The configuration of one instance. Instances with their own root, state and address run side by side.
@@ -75,6 +88,10 @@ pub struct Config {
     pub registry: Registry,
     /// Which snapshotters there are. Default: all that work here, and no external ones.
     pub snapshots: Settings,
+    /// How much transfers do at the same time.
+    pub transfer: transfer::Settings,
+    /// External programs for layers that are not understood here. Default: none.
+    pub processors: Processors,
     /// How the API is served.
     pub grpc: Grpc,
     /// Where metrics are served. By default nowhere.
@@ -171,6 +188,8 @@ impl Default for Config {
             shim: None,
             registry: Registry::default(),
             snapshots: Settings::default(),
+            transfer: transfer::Settings::default(),
+            processors: Processors::default(),
             grpc: Grpc::default(),
             metrics: None,
             tracing: Vec::new(),
@@ -213,6 +232,7 @@ impl Config {
                 )));
             }
         }
+        self.transfer.validate()?;
         if self.root == self.state {
             return Err(Error::invalid("root and state must be different directories"));
         }
@@ -251,6 +271,9 @@ pub struct File {
     /// External plugins, by name.
     #[serde(default)]
     proxy_plugins: BTreeMap<String, ProxyPlugin>,
+    /// External programs for layers, by name.
+    #[serde(default)]
+    stream_processors: BTreeMap<String, StreamProcessor>,
     /// Settings of plugins, by URI.
     #[serde(default)]
     plugins: Plugins,
@@ -290,11 +313,35 @@ struct ProxyPlugin {
     exports: BTreeMap<String, String>,
 }
 
+/// An external program for layers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct StreamProcessor {
+    accepts: Vec<String>,
+    returns: String,
+    path: String,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: Vec<String>,
+    /// How long it may be silent.
+    #[serde(default = "StreamProcessor::default_timeout")]
+    timeout_seconds: u64,
+}
+
+impl StreamProcessor {
+    fn default_timeout() -> u64 {
+        300
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Plugins {
     #[serde(default, rename = "io.containerd.snapshotter.v1.overlayfs")]
     overlay: OverlayPlugin,
+    #[serde(default, rename = "io.containerd.transfer.v1.local")]
+    transfer: transfer::Settings,
     #[serde(default, rename = "io.containerd.tracing.processor.v1.otlp")]
     otlp: OtlpPlugin,
     #[serde(default, rename = "io.containerd.internal.v1.tracing")]
@@ -380,6 +427,8 @@ impl File {
             shim: self.shim.clone(),
             registry: self.registry.clone(),
             snapshots: self.snapshots()?,
+            transfer: self.plugins.transfer.clone(),
+            processors: self.processors()?,
             grpc: self.grpc()?,
             metrics: self.metrics()?,
             tracing: self.tracing()?,
@@ -555,6 +604,46 @@ impl File {
         Ok(settings)
     }
 
+    /// The external programs for layers, by name.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` naming the setting.
+    fn processors(&self) -> Result<Processors> {
+        let checked = self.stream_processors.iter().map(|(id, processor)| {
+            let invalid = |what: &str| Error::invalid(format!("stream_processors.{id}: {what}"));
+            if processor.path.is_empty() || processor.path.contains('/') && !processor.path.starts_with('/') {
+                return Err(invalid("path must be absolute, or a name on $PATH"));
+            }
+            if processor.accepts.is_empty() || processor.accepts.contains(&String::new()) {
+                return Err(invalid("accepts must name media types"));
+            }
+            if processor.returns.is_empty() {
+                return Err(invalid("returns must name a media type"));
+            }
+            if processor
+                .env
+                .iter()
+                .any(|pair| pair.split_once('=').is_none_or(|(key, _)| key.is_empty()))
+            {
+                return Err(invalid("env must have the form KEY=VALUE"));
+            }
+            if processor.timeout_seconds == 0 {
+                return Err(invalid("timeout_seconds must not be 0"));
+            }
+            Ok(Processor {
+                id: id.clone(),
+                accepts: processor.accepts.clone(),
+                returns: processor.returns.clone(),
+                path: processor.path.clone(),
+                args: processor.args.clone(),
+                env: processor.env.clone(),
+                timeout: std::time::Duration::from_secs(processor.timeout_seconds),
+            })
+        });
+        checked.collect::<Result<_>>().map(Processors)
+    }
+
     /// Reads the file at `path`.
     ///
     /// # Errors
@@ -694,6 +783,28 @@ mod tests {
             (Path::new("/run/far"), &["rebase".to_owned()][..])
         );
         assert_eq!(far.exports["root"], "/r");
+    }
+
+    #[test]
+    fn processors_are_configured_as_containerds_are() {
+        let processors = |text: &str| {
+            toml::from_str::<File>(text)
+                .map_err(|error| Error::invalid(error.to_string()))
+                .and_then(|file| file.processors())
+        };
+        let one = "[stream_processors.one]\naccepts = ['a']\nreturns = 'b'\npath = 'decoder'\n";
+        let read = processors(&format!("{one}args = ['-d']\nenv = ['K=V=W']\n")).unwrap();
+        assert_eq!((read.0[0].id.as_str(), read.0[0].timeout.as_secs()), ("one", 300));
+        for (from, to) in [
+            ("['a']", "[]"),
+            ("'b'", "''"),
+            ("'decoder'", "'bin/decoder'"),
+            ("'decoder'", "'decoder'\nenv = ['K']"),
+            ("'decoder'", "'decoder'\ntimeout_seconds = 0"),
+            ("'decoder'", "'decoder'\nshell = true"),
+        ] {
+            assert!(processors(&one.replace(from, to)).is_err(), "{to}");
+        }
     }
 
     #[test]

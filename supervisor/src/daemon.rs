@@ -7,9 +7,9 @@ use std::{fs, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
 use crate::{
     Config, config, content,
     error::{Error, Result},
-    event,
+    event, layer,
     metadata::{self, Commit, Key, META, Meta, Read as _},
-    snapshot, task, transfer,
+    sandbox, snapshot, task, transfer,
 };
 
 /// How large messages of the API may be, in bytes.
@@ -35,10 +35,16 @@ pub struct Daemon {
     pub events: Arc<event::Exchange>,
     /// The running containers.
     pub tasks: Arc<task::Tasks>,
+    /// The running sandboxes.
+    pub sandboxes: Arc<sandbox::Controller>,
     /// What transfers share.
     pub transfer: transfer::Shared,
+    /// What makes layers of data that is not understood here.
+    pub processors: layer::Processors,
     /// How registries are reached.
     pub registry: config::Registry,
+    /// State of this boot.
+    pub state: PathBuf,
     /// An empty directory for mounts in threads' own namespaces.
     pub mount_place: PathBuf,
     /// Cancelled when the daemon is told to stop.
@@ -65,6 +71,11 @@ impl Daemon {
         let loaded = snapshot::load(&root.join("snapshots"), &config.snapshots, &uuid)?;
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), loaded)?;
         let tasks = task::Tasks::new(config, Arc::clone(&events))?;
+        let sandboxes = sandbox::Controller::new(
+            config.state.join("sandboxes"),
+            Arc::clone(&tasks),
+            Arc::clone(&events),
+        );
         let mount_place = config.state.join("mount");
         fs::DirBuilder::new()
             .recursive(true)
@@ -78,8 +89,11 @@ impl Daemon {
             snapshots,
             events,
             tasks,
-            transfer: transfer::Shared::default(),
+            transfer: transfer::Shared::new(&config.transfer),
+            sandboxes,
+            processors: config.processors.clone(),
             registry: config.registry.clone(),
+            state: config.state.clone(),
             mount_place,
             stopping: tokio_util::sync::CancellationToken::new(),
             messages: Messages {

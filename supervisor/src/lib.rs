@@ -9,9 +9,9 @@
 //!   │
 //!   ├─► content/   blobs by digest, resumable ingests     ─┐
 //!   ├─► snapshot/  namespaced snapshots over snapshotters  ├─►  metadata/  one redb file
-//!   ├─► image/ container/ lease/ (rows)                   ─┘
+//!   ├─► image/ container/ sandbox/ lease/ (rows)          ─┘
 //!   ├─► layer/ registry/ transfer/   image bytes in and out
-//!   ├─► task/     shims                         (no metadata commit)
+//!   ├─► task/ sandbox/  shims                   (no metadata commit)
 //!   └─► event/    the ordered log that every change is published to
 //! ```
 //!
@@ -48,6 +48,7 @@ mod namespace;
 mod notify;
 mod process;
 mod registry;
+mod sandbox;
 mod server;
 mod snapshot;
 mod sys;
@@ -66,8 +67,11 @@ pub use config::{
 };
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
+pub use layer::{Processor as StreamProcessor, Processors as StreamProcessors};
 pub use logging::start as start_logging;
 pub use process::{Start, run, runtime};
+pub use registry::{Referrer, list_referrers, list_tags};
 pub use server::Supervisor;
 pub use snapshot::{Proxy as ProxySnapshotter, Settings as SnapshotSettings};
+pub use transfer::Settings as TransferSettings;
 pub use upgrade::request_upgrade;

@@ -11,7 +11,7 @@ use crate::{
     identifier::{self, Labels},
     metadata::{
         CONTAINERS, CONTENT, Commit, IMAGES, INGESTS, Key, LEASE_RESOURCES, LEASES, NAMESPACES, Read as _,
-        SNAPSHOTS, Store, WriteTxn,
+        SANDBOXES, SNAPSHOTS, Store, WriteTxn,
     },
 };
 
@@ -99,16 +99,19 @@ pub fn ensure(txn: &mut WriteTxn, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// The namespace `name`.
+/// The namespace `name`; one in which nothing was made yet has no labels. Clients ask for the labels of their namespace
+/// before they make the first thing in it, and containerd has always answered them.
 ///
 /// # Errors
 ///
-/// `NotFound`.
+/// `Unknown` from the metadata.
 pub fn get(store: &Store, name: &str) -> Result<Namespace> {
     let key = Key::new(&[name])?;
-    store
-        .read(|txn| txn.get(NAMESPACES, &key))?
-        .ok_or_else(|| missing(name))
+    let row: Option<Namespace> = store.read(|txn| txn.get(NAMESPACES, &key))?;
+    Ok(row.unwrap_or_else(|| Namespace {
+        name: name.to_owned(),
+        ..Namespace::default()
+    }))
 }
 
 /// All namespaces, by name.
@@ -167,7 +170,7 @@ pub fn update(
 ///
 /// # Errors
 ///
-/// `NotFound`; `FailedPrecondition` when images, blobs, containers or snapshots are left in it.
+/// `NotFound`; `FailedPrecondition` when images, blobs, containers, sandboxes or snapshots are left in it.
 pub fn delete(store: &Store, name: &str) -> Result<()> {
     let key = Key::new(&[name])?;
     let inside = Key::prefix(&[name])?;
@@ -180,6 +183,7 @@ pub fn delete(store: &Store, name: &str) -> Result<()> {
             ("images", txn.any(IMAGES, &inside)?),
             ("blobs", txn.any(CONTENT, &inside)?),
             ("containers", txn.any(CONTAINERS, &inside)?),
+            ("sandboxes", txn.any(SANDBOXES, &inside)?),
             ("snapshots", txn.any(SNAPSHOTS, &inside)?),
         ] {
             left.extend(any.then_some(kind));

@@ -145,6 +145,7 @@ impl Supervisor {
     ///
     /// `Unknown`: the state directory cannot be read.
     pub async fn reconcile(&self) -> Result<()> {
+        self.daemon.sandboxes.reconcile().await?;
         self.daemon.tasks.reconcile().await
     }
 

@@ -23,6 +23,28 @@ pub fn own_mount_namespace() -> Result<()> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
 }
 
+/// Gives the process that `command` starts `file` as its descriptor 3.
+///
+/// # Errors
+///
+/// `EMFILE`.
+pub fn pass_as_three(command: &mut std::process::Command, file: OwnedFd) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    // Away from 3, where duplicating it would leave it to be closed by the execution. std's own descriptors in the child are
+    // above 3 as well: the lowest ones of the daemon are in use from its start.
+    let file = rustix::io::fcntl_dupfd_cloexec(&file, 10)?;
+    let give = move || {
+        // SAFETY: both are numbers; no memory is concerned. dup2 is async-signal-safe, and the child has a table of its own.
+        match unsafe { libc::dup2(file.as_raw_fd(), 3) } {
+            3 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and execve it makes one async-signal-safe call, and allocates nothing.
+    unsafe { command.pre_exec(give) };
+    Ok(())
+}
+
 /// Takes up descriptors that this process was started with, and marks them to be closed on `execve`. To be called before
 /// anything else may have taken them.
 ///

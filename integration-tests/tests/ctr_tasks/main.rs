@@ -4,4 +4,5 @@ mod events;
 mod life;
 mod process;
 mod restart;
+mod sandbox;
 mod subject;

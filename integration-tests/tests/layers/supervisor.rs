@@ -1,5 +1,6 @@
 //! A private `wharfd`, and what clients of containerd's API ask of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +35,8 @@ use wharf_proto::containerd::services::streaming::v1::streaming_client::Streamin
 use wharf_proto::containerd::services::transfer::v1::TransferRequest;
 use wharf_proto::containerd::services::transfer::v1::transfer_client::TransferClient;
 use wharf_proto::containerd::types::transfer::{
-    Data, ImageImportStream, ImageStore, OciRegistry, RegistryResolver, UnpackConfiguration, WindowUpdate,
+    Data, ImageExportStream, ImageImportStream, ImageReference, ImageStore, OciRegistry, RegistryResolver,
+    UnpackConfiguration, WindowUpdate,
 };
 use wharf_proto::containerd::types::{Descriptor, Mount, Platform};
 
@@ -52,10 +54,19 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) async fn start(scratch: &Scratch) -> Self {
+        Self::start_with(scratch, "").await
+    }
+
+    /// With `configuration` as its file.
+    pub(crate) async fn start_with(scratch: &Scratch, configuration: &str) -> Self {
         let home = scratch.directory("wharfd");
         let socket = home.join("sock");
+        let file = home.join("config.toml");
+        fs::write(&file, configuration).unwrap();
         let daemon = Daemon::start(
             Command::new(binaries::ours("wharfd"))
+                .arg("--config")
+                .arg(&file)
                 .arg("--root")
                 .arg(home.join("root"))
                 .arg("--state")
@@ -269,8 +280,8 @@ impl Supervisor {
         answer.into_inner().mounts
     }
 
-    /// Writes `bytes` as a blob and applies it as a layer to `mounts`.
-    pub(crate) async fn apply(&self, bytes: &[u8], mounts: Vec<Mount>) -> Result<Descriptor, Status> {
+    /// Writes `bytes` as a blob; gives its digest.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> String {
         let digest = sha256(bytes);
         let reference = unique("layer");
         let write = WriteContentRequest {
@@ -294,14 +305,75 @@ impl Supervisor {
                 }
             }
         }
+        digest
+    }
+
+    /// Exports the images `names` as `wanted` says; the stream's name is filled in here.
+    pub(crate) async fn export(
+        &self,
+        names: &[&str],
+        mut wanted: ImageExportStream,
+    ) -> Result<Vec<u8>, Status> {
+        wanted.stream = unique("export");
+        let (sender, mut inbound) = self.stream(&wanted.stream).await;
+        let taker = tokio::spawn(async move {
+            let mut bytes = Vec::new();
+            // As containerd's clients do: 64 KiB whenever less than that is left.
+            let mut window = 0;
+            loop {
+                if window < 65536 {
+                    window += 65536;
+                    drop(sender.send(any::pack(&WindowUpdate { update: 65536 })).await);
+                }
+                let Ok(Some(message)) = inbound.message().await else {
+                    return bytes;
+                };
+                let data: Data = any::unpack(&message).unwrap().unwrap();
+                window -= data.data.len() as i32;
+                assert!(window >= 0, "more than the window was sent");
+                bytes.extend(data.data);
+            }
+        });
+        let references = names.iter().map(|name| ImageReference {
+            name: (*name).into(),
+            ..ImageReference::default()
+        });
+        let source = ImageStore {
+            extra_references: references.collect(),
+            ..ImageStore::default()
+        };
+        self.transfer(TransferRequest {
+            source: Some(any::pack(&source)),
+            destination: Some(any::pack(&wanted)),
+            options: None,
+        })
+        .await?;
+        Ok(taker.await.unwrap())
+    }
+
+    /// Writes `bytes` as a blob and applies it as a layer to `mounts`.
+    pub(crate) async fn apply(&self, bytes: &[u8], mounts: Vec<Mount>) -> Result<Descriptor, Status> {
+        self.apply_as(LAYER, bytes, mounts, BTreeMap::new()).await
+    }
+
+    /// As [`Supervisor::apply`], a layer of `media_type` with `payloads` for stream processors.
+    pub(crate) async fn apply_as(
+        &self,
+        media_type: &str,
+        bytes: &[u8],
+        mounts: Vec<Mount>,
+        payloads: BTreeMap<String, Any>,
+    ) -> Result<Descriptor, Status> {
+        let digest = self.write(bytes).await;
         let request = ApplyRequest {
             diff: Some(Descriptor {
-                media_type: LAYER.into(),
+                media_type: media_type.into(),
                 digest,
                 size: bytes.len() as i64,
                 ..Descriptor::default()
             }),
             mounts,
+            payloads,
             ..ApplyRequest::default()
         };
         let answer = DiffClient::new(self.channel.clone())

@@ -14,6 +14,11 @@ pub mod containerd {
                 include!("containerd.runtime.bootstrap.v1.rs");
             }
         }
+        pub mod sandbox {
+            pub mod v1 {
+                include!("containerd.runtime.sandbox.v1.rs");
+            }
+        }
     }
     pub mod services {
         pub mod containers {
@@ -59,6 +64,11 @@ pub mod containerd {
         pub mod namespaces {
             pub mod v1 {
                 include!("containerd.services.namespaces.v1.rs");
+            }
+        }
+        pub mod sandbox {
+            pub mod v1 {
+                include!("containerd.services.sandbox.v1.rs");
             }
         }
         pub mod snapshots {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use wharf_runtime::cgroup::{Cgroup, Layout};
 
 use super::console::ConsoleSocket;
-use super::{Driver, Job, Outcome, Settings, Step};
+use super::{Driver, Dump, Job, Outcome, Saved, Settings, Step};
 use crate::status::{Code, Refusal};
 use crate::stdio::ChildStdio;
 use crate::sys::prepare_child;
@@ -36,6 +36,8 @@ pub struct Binary {
     log: PathBuf,
     settings: Settings,
     cgroup: Option<Cgroup>,
+    /// Whether its start is a thaw.
+    is_restored: bool,
 }
 
 type Finish = Box<dyn FnOnce(WaitStatus) -> Result<Outcome, Refusal>>;
@@ -56,6 +58,7 @@ impl Binary {
             log: bundle.join("log.json"),
             settings: settings.clone(),
             cgroup: None,
+            is_restored: false,
         }
     }
 
@@ -197,7 +200,68 @@ impl Driver for Binary {
         )
     }
 
+    fn restore(&mut self, saved: &Saved, stdio: ChildStdio) -> Step {
+        let mut command = self.command("restore");
+        command.arg("--bundle").arg(&self.bundle);
+        command.arg("--image-path").arg(&saved.images);
+        command.arg("--work-path").arg(&saved.work);
+        command.args(["--detach", "--no-subreaper"]);
+        if self.settings.no_pivot {
+            command.arg("--no-pivot");
+        }
+        self.is_restored = true;
+        let id = self.id.clone();
+        let last = |command: &mut Command| {
+            command.arg(id);
+        };
+        match self.run_process("restore", "init", command, stdio, last, None) {
+            Step::Running(Job { pid, finish }) => Step::Running(Job {
+                pid,
+                finish: Box::new(move |status| {
+                    let outcome = finish(status)?;
+                    // Whoever creates the container has things to do before it is started.
+                    if let Outcome::Process { pid, .. } = &outcome {
+                        let cgroup = cgroup_of(*pid).ok_or_else(|| {
+                            Refusal::new(Code::Internal, "the restored container has no control group")
+                        })?;
+                        cgroup.freeze().map_err(wharf_runtime::Error::from)?;
+                    }
+                    Ok(outcome)
+                }),
+            }),
+            ready => ready,
+        }
+    }
+
+    fn checkpoint(&mut self, dump: &Dump) -> Step {
+        let mut command = self.command("checkpoint");
+        command.arg("--image-path").arg(&dump.images);
+        command.arg("--work-path").arg(&dump.work);
+        if let Some(parent) = &dump.parent {
+            command.arg("--parent-path").arg(parent);
+        }
+        for (wanted, flag) in [
+            (!dump.exit, "--leave-running"),
+            (dump.open_tcp, "--tcp-established"),
+            (dump.external_unix_sockets, "--ext-unix-sk"),
+            (dump.terminal, "--shell-job"),
+            (dump.file_locks, "--file-locks"),
+        ] {
+            if wanted {
+                command.arg(flag);
+            }
+        }
+        if !dump.cgroups_word.is_empty() {
+            command.arg("--manage-cgroups-mode").arg(&dump.cgroups_word);
+        }
+        command.arg(&self.id);
+        self.run("checkpoint", command, || Ok(Outcome::Done))
+    }
+
     fn start(&mut self) -> Step {
+        if self.is_restored {
+            return self.resume();
+        }
         let mut command = self.command("start");
         command.arg(&self.id);
         self.run("start", command, || Ok(Outcome::Done))
@@ -321,7 +385,8 @@ fn memory_file(name: &str) -> io::Result<File> {
     Ok(memfd_create(name, MemfdFlags::CLOEXEC)?.into())
 }
 
-fn read_pid(path: &Path) -> Result<i32, Refusal> {
+/// The pid in a file that a runtime wrote.
+pub fn read_pid(path: &Path) -> Result<i32, Refusal> {
     let wrong = |cause: &dyn std::fmt::Display| Refusal::system(format!("read {}", path.display()), cause);
     let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
     text.trim().parse().map_err(|error| wrong(&error))

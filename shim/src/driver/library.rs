@@ -1,15 +1,19 @@
 //! The driver that calls the runtime library in this process.
 //!
-//! Every operation is over when it returns. The states are kept in the bundle, below `runtime/`, unless the options name
+//! Every operation is over when it returns, but those of criu, which are done beside the loop. The states are kept in the bundle, below `runtime/`, unless the options name
 //! a root: the container and what is known of it come and go together, and two daemons can use one id.
 
 use std::path::Path;
 
 use wharf_runtime::cgroup::Cgroup;
+use wharf_runtime::checkpoint::{CheckpointOptions, RestoreOptions};
 use wharf_runtime::spec::oci::LinuxResources;
 use wharf_runtime::{Container, ContainerId, CreateOptions, ExecOptions, Runtime, Signal, Stdio, spec};
 
-use super::{Driver, Outcome, Settings, Step};
+use super::beside::beside;
+use super::binary::read_pid;
+use super::console::ConsoleSocket;
+use super::{Driver, Dump, Outcome, Saved, Settings, Step};
 use crate::status::{Code, Refusal};
 use crate::stdio::ChildStdio;
 
@@ -20,6 +24,8 @@ pub struct Library {
     bundle: std::path::PathBuf,
     settings: Settings,
     container: Option<Container>,
+    /// Whether its start is a thaw.
+    is_restored: bool,
 }
 
 impl Library {
@@ -42,6 +48,7 @@ impl Library {
             bundle: bundle.to_owned(),
             settings: settings.clone(),
             container: None,
+            is_restored: false,
         })
     }
 
@@ -100,6 +107,18 @@ impl Library {
     }
 }
 
+/// What criu could not do, and where it says why.
+fn criu_failed(error: wharf_runtime::Error, log: &Path) -> Refusal {
+    let refusal = Refusal::from(error);
+    match log.exists() {
+        true => Refusal::new(
+            refusal.code,
+            format!("{} path= {}", refusal.message, log.display()),
+        ),
+        false => refusal,
+    }
+}
+
 fn streams(stdio: ChildStdio) -> Stdio {
     match stdio {
         ChildStdio::Fds {
@@ -120,8 +139,78 @@ impl Driver for Library {
         Step::Ready(self.try_create(stdio))
     }
 
+    fn restore(&mut self, saved: &Saved, stdio: ChildStdio) -> Step {
+        let console = match &stdio {
+            ChildStdio::Terminal => match ConsoleSocket::listen(&self.bundle, "init") {
+                Ok(socket) => Some(socket),
+                Err(error) => return Step::Ready(Err(Refusal::system("make the console socket", error))),
+            },
+            ChildStdio::Fds { .. } => None,
+        };
+        let mut options = RestoreOptions::new(self.id.clone(), &self.bundle, &saved.images);
+        options.settings.work = Some(saved.work.clone());
+        options.stdio = streams(stdio);
+        options.pid_file = Some(self.bundle.join("init.pid"));
+        options.console_socket = console.as_ref().map(ConsoleSocket::path);
+        options.systemd_cgroup = self.settings.systemd_cgroup;
+        let runtime = self.runtime.clone();
+        self.is_restored = true;
+        let pid_file = self.bundle.join("init.pid");
+        let log = saved.work.join("restore.log");
+        beside(
+            move || {
+                let container = runtime
+                    .restore(options)
+                    .map_err(|error| criu_failed(error, &log))?;
+                // Whoever creates the container has things to do before it is started.
+                container.pause()?;
+                Ok(())
+            },
+            move || {
+                let console = console
+                    .map(|socket| socket.receive())
+                    .transpose()
+                    .map_err(|error| Refusal::system("receive the terminal", error))?;
+                let pid = read_pid(&pid_file)?;
+                Ok(Outcome::Process { pid, console })
+            },
+        )
+    }
+
+    fn checkpoint(&mut self, dump: &Dump) -> Step {
+        let mut options = CheckpointOptions {
+            parent: dump.parent.clone(),
+            leave_running: !dump.exit,
+            ..CheckpointOptions::default()
+        };
+        options.settings.images.clone_from(&dump.images);
+        options.settings.work = Some(dump.work.clone());
+        options.settings.tcp_established = dump.open_tcp;
+        options.settings.external_unix_sockets = dump.external_unix_sockets;
+        options.settings.shell_job = dump.terminal;
+        options.settings.file_locks = dump.file_locks;
+        options.settings.manage_cgroups = dump.cgroups;
+        let log = dump.work.join("dump.log");
+        match self.container() {
+            Ok(container) => beside(
+                || {
+                    container
+                        .checkpoint(options)
+                        .map_err(|error| criu_failed(error, &log))
+                },
+                || Ok(Outcome::Done),
+            ),
+            Err(refusal) => Step::Ready(Err(refusal)),
+        }
+    }
+
     fn start(&mut self) -> Step {
+        let is_restored = self.is_restored;
         Step::Ready(self.container().and_then(|container| {
+            if is_restored {
+                container.resume()?;
+                return Ok(Outcome::Done);
+            }
             container.start()?;
             Ok(Outcome::Done)
         }))
@@ -174,7 +263,12 @@ impl Driver for Library {
         }))
     }
 
-    fn created(&mut self, _pid: i32) {}
+    fn created(&mut self, _pid: i32) {
+        if self.is_restored {
+            // Made by another process. Without it there are no statistics, and every operation says why.
+            drop(self.container());
+        }
+    }
 
     fn cgroup(&self) -> Option<&Cgroup> {
         self.container.as_ref().map(Container::cgroup)

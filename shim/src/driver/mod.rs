@@ -4,19 +4,21 @@
 //! answers a [`Step`]: the library's is done when it returns, the program's is a [`Job`] that the main loop finishes
 //! when the program was reaped. A driver serves one container and does one operation at a time.
 
+mod beside;
 pub mod binary;
 mod console;
 pub mod library;
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, WaitStatus};
 use serde::{Deserialize, Serialize};
 use wharf_proto::containerd::runc::v1::Options;
 use wharf_runtime::cgroup::Cgroup;
+use wharf_runtime::checkpoint::ManageCgroups;
 
-use crate::status::{Code, Refusal};
+use crate::status::Refusal;
 use crate::stdio::ChildStdio;
 use binary::Binary;
 use library::Library;
@@ -57,6 +59,8 @@ pub struct Job {
 pub trait Driver {
     /// Creates the container: its first process waits at the start gate.
     fn create(&mut self, stdio: ChildStdio) -> Step;
+    /// Makes the container again from what criu saved: its processes are frozen until the start.
+    fn restore(&mut self, saved: &Saved, stdio: ChildStdio) -> Step;
     /// Opens the start gate.
     fn start(&mut self) -> Step;
     /// Executes the OCI `process` (JSON) in the container.
@@ -69,6 +73,8 @@ pub trait Driver {
     fn resume(&mut self) -> Step;
     /// Changes its limits to the OCI `resources` (JSON), those that are present.
     fn update(&mut self, resources: &[u8]) -> Step;
+    /// Saves its processes with criu.
+    fn checkpoint(&mut self, dump: &Dump) -> Step;
     /// Asks for its processes.
     fn pids(&mut self) -> Step;
     /// Removes what is left of it; `force` kills what still runs.
@@ -77,6 +83,40 @@ pub trait Driver {
     fn created(&mut self, pid: i32);
     /// Its control group, if it is known.
     fn cgroup(&self) -> Option<&Cgroup>;
+}
+
+/// How a container's processes are to be saved.
+#[derive(Clone, Debug, Default)]
+pub struct Dump {
+    /// Where criu's images go.
+    pub images: PathBuf,
+    /// Where criu's log goes.
+    pub work: PathBuf,
+    /// An earlier checkpoint.
+    pub parent: Option<PathBuf>,
+    /// The processes end.
+    pub exit: bool,
+    /// With established TCP connections.
+    pub open_tcp: bool,
+    /// With connections to unix sockets outside.
+    pub external_unix_sockets: bool,
+    /// With a terminal of somebody else's.
+    pub terminal: bool,
+    /// With file locks.
+    pub file_locks: bool,
+    /// How control groups are treated.
+    pub cgroups: ManageCgroups,
+    /// The same as the caller said it.
+    pub cgroups_word: String,
+}
+
+/// Where a container's processes were saved.
+#[derive(Clone, Debug, Default)]
+pub struct Saved {
+    /// The directory of criu's images.
+    pub images: PathBuf,
+    /// Where criu's log goes.
+    pub work: PathBuf,
 }
 
 /// How a container's driver was chosen; written to the bundle for the `delete` command.
@@ -104,27 +144,14 @@ const SETTINGS: &str = "wharf-shim.json";
 
 impl Settings {
     /// The settings in a request's options.
-    ///
-    /// # Errors
-    ///
-    /// An option that is not there yet is set; it is named.
-    pub fn from_options(options: &Options) -> Result<Settings, Refusal> {
-        for (name, value) in [
-            ("CriuImagePath", &options.criu_image_path),
-            ("CriuWorkPath", &options.criu_work_path),
-        ] {
-            if !value.is_empty() {
-                let message = format!("runtime option {name} is not supported yet");
-                return Err(Refusal::new(Code::Unimplemented, message));
-            }
-        }
-        Ok(Settings {
+    pub fn from_options(options: &Options) -> Settings {
+        Settings {
             binary: options.binary_name.clone(),
             root: options.root.clone(),
             no_pivot: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
             systemd_cgroup: options.systemd_cgroup,
-        })
+        }
     }
 
     /// Writes the settings to the bundle.

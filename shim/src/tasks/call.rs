@@ -6,6 +6,7 @@ use wharf_proto::ttrpc::Request;
 
 use super::{Container, Process};
 use crate::connection::Reply;
+use crate::sandbox;
 use crate::serve::Shim;
 use crate::status::{Code, Refusal};
 
@@ -38,12 +39,16 @@ impl Shim {
 
     /// The answer, when it is there at once.
     fn dispatch(&mut self, reply: Reply, request: &Request) -> Result<Option<Vec<u8>>, Refusal> {
-        if !SERVICES.contains(&request.service.as_str()) {
+        let is_sandbox = request.service == sandbox::SERVICE;
+        if !is_sandbox && !SERVICES.contains(&request.service.as_str()) {
             let message = format!("service {} is not served", request.service);
             return Err(Refusal::new(Code::Unimplemented, message));
         }
         if self.stopping {
             return Err(Refusal::new(Code::Unavailable, "the shim is shutting down"));
+        }
+        if is_sandbox {
+            return self.call_sandbox(reply, request);
         }
         let now = |answer: Result<Vec<u8>, Refusal>| answer.map(Some);
         let later = |accepted: Result<(), Refusal>| accepted.map(|()| None);
@@ -67,10 +72,7 @@ impl Shim {
                 now(Ok(self.shutdown()))
             }
             "Update" => later(self.update(reply, decode(request)?)),
-            "Checkpoint" => Err(Refusal::new(
-                Code::Unimplemented,
-                "Checkpoint is not supported yet",
-            )),
+            "Checkpoint" => later(self.checkpoint(reply, &decode(request)?)),
             other => Err(Refusal::new(
                 Code::Unimplemented,
                 format!("method {other} is not served"),
@@ -80,6 +82,9 @@ impl Shim {
 
     /// A client is gone: nobody waits for its answers.
     pub fn forget_client(&mut self, connection: u32) {
+        if let Some(sandbox) = &mut self.sandbox {
+            sandbox.forget_client(connection);
+        }
         for process in self.processes.values_mut() {
             process.waiters.retain(|reply| reply.connection != connection);
         }

@@ -89,10 +89,10 @@ impl Shim {
         response.encode_to_vec()
     }
 
-    /// Ends the shim, unless it still has containers. Its socket is gone when this is answered: the id may be used again at
+    /// Ends the shim, unless it still has containers or a sandbox. Its socket is gone when this is answered: the id may be used again at
     /// once.
     pub fn shutdown(&mut self) -> Vec<u8> {
-        if self.containers.is_empty() {
+        if self.containers.is_empty() && self.sandbox.is_none() {
             self.leave_socket();
             self.stop();
         }

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use wharf_proto::containerd::events::{TaskCreate, TaskIo};
+use wharf_proto::containerd::runc::v1::Options;
 use wharf_proto::containerd::task::v2::CreateTaskRequest;
 
 use super::options::options;
 use super::{Container, Operation, Process, Stage};
 use crate::connection::Reply;
-use crate::driver::Settings;
+use crate::driver::{Saved, Settings};
 use crate::reactor::{Interest, Token};
 use crate::rootfs;
 use crate::serve::Shim;
@@ -75,6 +76,26 @@ fn shares_pids(bundle: &Path) -> Result<bool, Refusal> {
     }))
 }
 
+/// The checkpoint that the container is to be made from, if it is.
+fn saved(request: &CreateTaskRequest, options: &Options, bundle: &Path) -> Result<Option<Saved>, Refusal> {
+    let images = match request.checkpoint.as_str() {
+        // The request's own word counts, as with containerd's shim.
+        "" => return Ok(None),
+        path => PathBuf::from(path),
+    };
+    let work = match options.criu_work_path.as_str() {
+        "" => bundle.join("criu-work"),
+        path => PathBuf::from(path),
+    };
+    for (name, path) in [("checkpoint", &images), ("CriuWorkPath", &work)] {
+        if !path.is_absolute() {
+            let message = format!("{name} {:?} is not an absolute path", path.display());
+            return Err(Refusal::new(Code::InvalidArgument, message));
+        }
+    }
+    Ok(Some(Saved { images, work }))
+}
+
 impl Shim {
     /// Begins to create a container.
     ///
@@ -88,10 +109,10 @@ impl Shim {
                 format!("container {} exists already", request.id),
             ));
         }
-        if !request.checkpoint.is_empty() || !request.parent_checkpoint.is_empty() {
+        if !request.parent_checkpoint.is_empty() {
             return Err(Refusal::new(
                 Code::Unimplemented,
-                "restoring a checkpoint is not supported yet",
+                "parents of a checkpoint are found by the checkpoint: parent_checkpoint is not supported",
             ));
         }
         let bundle = PathBuf::from(&request.bundle);
@@ -100,7 +121,8 @@ impl Shim {
             return Err(Refusal::new(Code::InvalidArgument, message));
         }
         let options = options(&request)?;
-        let settings = Settings::from_options(&options)?;
+        let saved = saved(&request, &options, &bundle)?;
+        let settings = Settings::from_options(&options);
         let driver = settings.driver(&request.id, &self.namespace, &bundle)?;
         let shares_pids = shares_pids(&bundle)?;
         settings
@@ -153,12 +175,16 @@ impl Shim {
             oom: None,
             io_owner: (options.io_uid, options.io_gid),
         };
-        let step = container.driver.create(child);
+        let step = match &saved {
+            Some(saved) => container.driver.restore(saved, child),
+            None => container.driver.create(child),
+        };
         self.containers.insert(request.id.clone(), container);
         let operation = Operation::Create {
             reply,
             prepared: Box::new(prepared),
             rootfs: request.rootfs,
+            checkpoint: request.checkpoint,
         };
         self.take_step(&request.id, operation, step);
         Ok(())
@@ -259,7 +285,13 @@ impl Shim {
     }
 
     /// Tells that a container was created.
-    pub fn tell_created(&mut self, id: &str, pid: i32, rootfs: Vec<wharf_proto::containerd::types::Mount>) {
+    pub fn tell_created(
+        &mut self,
+        id: &str,
+        pid: i32,
+        rootfs: Vec<wharf_proto::containerd::types::Mount>,
+        checkpoint: String,
+    ) {
         let Some(container) = self.containers.get(id) else {
             return;
         };
@@ -278,7 +310,7 @@ impl Shim {
                 stderr: names.stderr,
                 terminal: names.terminal,
             }),
-            checkpoint: String::new(),
+            checkpoint,
             pid: pid as u32,
         };
         self.publish("/tasks/create", &event);

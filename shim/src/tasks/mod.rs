@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `call` | decoding, dispatch |
 //! | `create` | Create |
+//! | `checkpoint` | Checkpoint |
 //! | `process` | Start, Exec, Kill, ResizePty, CloseIO, Wait, State |
 //! | `control` | Pause, Resume, Pids, Stats, Update, Connect, Shutdown |
 //! | `operation` | running and settling operations |
@@ -16,6 +17,7 @@
 //! | `delete` | Delete |
 
 mod call;
+mod checkpoint;
 mod control;
 mod create;
 mod delete;
@@ -34,7 +36,7 @@ use wharf_proto::containerd::types::Mount;
 use wharf_runtime::cgroup::OomWatch;
 
 use crate::connection::Reply;
-use crate::driver::{Driver, Job};
+use crate::driver::{Driver, Dump, Job};
 use crate::exit_record::Exit;
 use crate::stdio::logger::Logger;
 use crate::stdio::{Names, Prepared};
@@ -139,6 +141,8 @@ pub enum Operation {
         prepared: Box<Prepared>,
         /// The request's mounts, for the event.
         rootfs: Vec<Mount>,
+        /// The request's checkpoint, for the event.
+        checkpoint: String,
     },
     /// Starting its first process.
     Start(Reply),
@@ -164,6 +168,13 @@ pub enum Operation {
     Pause(Reply),
     /// Thawing it.
     Resume(Reply),
+    /// Saving its processes.
+    Checkpoint {
+        /// Who asked.
+        reply: Reply,
+        /// How and where.
+        dump: Dump,
+    },
     /// Listing its processes.
     Pids(Reply),
     /// Changing its limits.
@@ -184,6 +195,7 @@ impl Operation {
             Operation::Create { reply, .. }
             | Operation::Exec { reply, .. }
             | Operation::Update { reply, .. }
+            | Operation::Checkpoint { reply, .. }
             | Operation::Start(reply)
             | Operation::Pause(reply)
             | Operation::Resume(reply)

@@ -3,7 +3,9 @@
 use prost::{Message, Name};
 use rustix::process::{Pid, WaitStatus};
 use wharf_proto::any::pack;
-use wharf_proto::containerd::events::{TaskExecStarted, TaskPaused, TaskResumed, TaskStart};
+use wharf_proto::containerd::events::{
+    TaskCheckpointed, TaskExecStarted, TaskPaused, TaskResumed, TaskStart,
+};
 use wharf_proto::containerd::runc::v1::ProcessDetails;
 use wharf_proto::containerd::task::v2::{CreateTaskResponse, PidsResponse, StartResponse};
 use wharf_proto::containerd::v1::types::ProcessInfo;
@@ -59,6 +61,7 @@ impl Shim {
             Operation::Kill { signal, all, .. } => driver.kill(*signal, *all),
             Operation::Pause(_) => driver.pause(),
             Operation::Resume(_) => driver.resume(),
+            Operation::Checkpoint { dump, .. } => driver.checkpoint(dump),
             Operation::Pids(_) => driver.pids(),
             Operation::Update { resources, .. } => driver.update(resources),
             Operation::Delete(_) => driver.delete(false),
@@ -162,6 +165,7 @@ impl Shim {
                 reply,
                 prepared,
                 rootfs,
+                checkpoint,
             } => {
                 let mut prepared = Some(*prepared);
                 let answer = outcome.and_then(|outcome| {
@@ -180,7 +184,7 @@ impl Shim {
                 });
                 match answer {
                     Ok(pid) => {
-                        self.tell_created(id, pid, rootfs);
+                        self.tell_created(id, pid, rootfs, checkpoint);
                         self.answer(reply, Ok(CreateTaskResponse { pid: pid as u32 }.encode_to_vec()));
                         self.take_early(pid);
                     }
@@ -226,6 +230,16 @@ impl Shim {
             Operation::Pids(reply) => {
                 let answer = outcome.map(|outcome| self.list(id, outcome));
                 self.answer(reply, answer);
+            }
+            Operation::Checkpoint { reply, dump } => {
+                if outcome.is_ok() {
+                    let event = TaskCheckpointed {
+                        container_id: id.to_owned(),
+                        checkpoint: dump.images.to_string_lossy().into_owned(),
+                    };
+                    self.publish("/tasks/checkpointed", &event);
+                }
+                self.answer(reply, outcome.map(|_| empty()));
             }
             Operation::Update { reply, .. } => self.answer(reply, outcome.map(|_| empty())),
             Operation::Delete(reply) => self.deleted(id, reply, outcome.map(drop)),

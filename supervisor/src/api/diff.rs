@@ -1,6 +1,4 @@
 //! The Diff service: a layer of the content store applied to mounts, and computed from two sets of them.
-//!
-//! Refuses payloads for stream processors.
 
 use std::{
     io::{self, Write},
@@ -64,22 +62,21 @@ impl diff_server::Diff for Diff {
 
 fn apply(daemon: &Daemon, scope: &Scope, request: ApplyRequest) -> Result<Descriptor> {
     let blob = required(request.diff, "diff")?;
-    if let Some(kind) = request.payloads.keys().next() {
-        return Err(Error::unimplemented(format!(
-            "stream processors are not supported yet: {kind}"
-        )));
-    }
-    if !layer::is_layer(&blob.media_type) {
-        return Err(Error::unimplemented(format!(
-            "media type {:?} of a layer",
-            blob.media_type
-        )));
-    }
+    daemon.processors.chain(&blob.media_type)?;
     let digest: Digest = blob.digest.parse()?;
     let reader = daemon.content.reader(scope, &digest)?;
     let size = reader.size();
     let prepared = layer::prepare(&request.mounts)?;
-    let applied = layer::apply(reader, size, prepared.target, Limits::default())
+    let applied = daemon
+        .processors
+        .apply(
+            &blob.media_type,
+            &request.payloads,
+            reader,
+            size,
+            prepared.target,
+            Limits::default(),
+        )
         .map_err(|error| error.context(format!("apply layer {digest}")))?;
     if request.sync_fs {
         rustix::fs::syncfs(&prepared.directory)

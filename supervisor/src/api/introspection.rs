@@ -22,13 +22,15 @@ use crate::{
 pub struct Introspection(pub Arc<Daemon>);
 
 /// Everything but the snapshotters, under the types and names that clients look for.
-const PARTS: [(&str, &[&str]); 9] = [
+const PARTS: [(&str, &[&str]); 11] = [
     ("io.containerd.content.v1", &["content"]),
     ("io.containerd.metadata.v1", &["bolt"]),
     ("io.containerd.gc.v1", &["scheduler"]),
     ("io.containerd.event.v1", &["exchange"]),
     ("io.containerd.differ.v1", &["walking"]),
     ("io.containerd.runtime.v2", &["task"]),
+    ("io.containerd.sandbox.controller.v1", &["shim"]),
+    ("io.containerd.sandbox.store.v1", &["local"]),
     ("io.containerd.streaming.v1", &["manager"]),
     ("io.containerd.transfer.v1", &["local"]),
     (
@@ -43,6 +45,8 @@ const PARTS: [(&str, &[&str]); 9] = [
             "introspection",
             "leases",
             "namespaces",
+            "sandbox-controllers",
+            "sandboxes",
             "snapshots",
             "streaming",
             "tasks",

@@ -12,6 +12,7 @@ mod images;
 mod introspection;
 mod leases;
 mod namespaces;
+mod sandboxes;
 mod snapshots;
 mod streaming;
 mod tasks;
@@ -27,13 +28,19 @@ use prost_types::FieldMask;
 use tonic::service::{Routes, RoutesBuilder};
 use wharf_proto::{
     containerd::services::{
-        containers::v1::containers_server::ContainersServer, content::v1::content_server::ContentServer,
-        diff::v1::diff_server::DiffServer, events::v1::events_server::EventsServer,
+        containers::v1::containers_server::ContainersServer,
+        content::v1::content_server::ContentServer,
+        diff::v1::diff_server::DiffServer,
+        events::v1::events_server::EventsServer,
         images::v1::images_server::ImagesServer,
         introspection::v1::introspection_server::IntrospectionServer,
-        leases::v1::leases_server::LeasesServer, namespaces::v1::namespaces_server::NamespacesServer,
-        snapshots::v1::snapshots_server::SnapshotsServer, streaming::v1::streaming_server::StreamingServer,
-        tasks::v1::tasks_server::TasksServer, transfer::v1::transfer_server::TransferServer,
+        leases::v1::leases_server::LeasesServer,
+        namespaces::v1::namespaces_server::NamespacesServer,
+        sandbox::v1::{controller_server::ControllerServer, store_server::StoreServer},
+        snapshots::v1::snapshots_server::SnapshotsServer,
+        streaming::v1::streaming_server::StreamingServer,
+        tasks::v1::tasks_server::TasksServer,
+        transfer::v1::transfer_server::TransferServer,
         version::v1::version_server::VersionServer,
     },
     grpc::health::v1::health_server::HealthServer,
@@ -87,6 +94,8 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
         NamespacesServer,
         namespaces::Namespaces(daemon())
     );
+    add!(builder, limits, StoreServer, sandboxes::Store(daemon()));
+    add!(builder, limits, ControllerServer, sandboxes::Controller(daemon()));
     add!(builder, limits, SnapshotsServer, snapshots::Snapshots(daemon()));
     add!(builder, limits, StreamingServer, streaming::Streaming(daemon()));
     add!(builder, limits, TransferServer, transfer::Transfer(daemon()));

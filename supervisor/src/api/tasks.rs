@@ -1,7 +1,6 @@
 //! The Tasks service.
 //!
-//! Refused by name: restoring from a checkpoint image, and storing a checkpoint as one. Both go through a directory named
-//! in the runc options, if the shim can do them.
+//! A checkpoint goes through a directory that the options name, or one of the daemon's own and the content store.
 
 use std::sync::Arc;
 
@@ -13,16 +12,19 @@ use wharf_proto::containerd::runc::v1::{CheckpointOptions, Options};
 use wharf_proto::containerd::services::tasks::v1::tasks_server::Tasks;
 use wharf_proto::containerd::services::tasks::v1::*;
 use wharf_proto::containerd::task::v2 as shim;
-use wharf_proto::containerd::types::Metric;
+use wharf_proto::containerd::types::{Descriptor, Metric};
 use wharf_proto::containerd::v1::types::Process;
 
 use crate::container;
+use crate::content::Reader;
 use crate::daemon::Daemon;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::filter::{Fields, Filters};
 use crate::identifier;
 use crate::namespace::Scope;
-use crate::task::{Create, STATE_TIMEOUT, Task};
+use crate::sandbox;
+use crate::task::{Bootstrap, Create, STATE_TIMEOUT, Task, checkpoint};
 
 /// How many shims a listing asks side by side.
 const PARALLEL: usize = 64;
@@ -40,6 +42,35 @@ impl Service {
                 self.container(&scope, id).await?;
                 Err(missing)
             }
+        }
+    }
+
+    /// The archive of a checkpoint.
+    async fn archive(&self, scope: &Scope, archive: &Descriptor) -> Result<Reader> {
+        if archive.media_type != checkpoint::IMAGES {
+            return Err(Error::invalid(format!(
+                "unsupported checkpoint type {:?}",
+                archive.media_type
+            )));
+        }
+        let digest: Digest = archive.digest.parse()?;
+        let scope = scope.clone();
+        self.0
+            .blocking(move |daemon| daemon.content.reader(&scope, &digest))
+            .await
+    }
+
+    /// The shim of a container's sandbox; `None` for one that nobody keeps a record of, as older clients make them.
+    async fn sandbox(&self, scope: &Scope, id: &str) -> Result<Option<Bootstrap>> {
+        let (reading, named) = (scope.clone(), id.to_owned());
+        let record = self
+            .0
+            .blocking(move |daemon| sandbox::get(daemon, &reading, &named))
+            .await;
+        match record {
+            Ok(_) => self.0.sandboxes.endpoint(&scope.namespace, id),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -62,6 +93,14 @@ impl Tasks for Service {
         let container = self.container(&scope, &request.container_id).await?;
         let runtime = container.runtime.unwrap_or_default();
         let checkpoint = restore_from(&request)?;
+        let checkpoint_archive = match (&request.checkpoint, checkpoint.as_str()) {
+            (Some(archive), "") => Some(self.archive(&scope, archive).await?),
+            _ => None,
+        };
+        let sandbox = match container.sandbox.as_str() {
+            "" => None,
+            sandbox => self.sandbox(&scope, sandbox).await?,
+        };
         let create = Create {
             id: container.id,
             runtime: if request.runtime_path.is_empty() {
@@ -80,6 +119,8 @@ impl Tasks for Service {
             stderr: request.stderr,
             terminal: request.terminal,
             checkpoint,
+            checkpoint_archive,
+            sandbox,
         };
         let pid = self.0.tasks.create(&scope.namespace, create).await?;
         Ok(Response::new(CreateTaskResponse {
@@ -257,28 +298,44 @@ impl Tasks for Service {
         &self,
         request: Request<CheckpointTaskRequest>,
     ) -> Result<Response<CheckpointTaskResponse>, Status> {
+        let scope = Scope::of(&request)?;
         let task = self.task(&request, &request.get_ref().container_id).await?;
         let request = request.into_inner();
-        let directory = match &request.options {
+        let named = match &request.options {
             None => String::new(),
             Some(options) => {
                 unpack::<CheckpointOptions>(options, "invalid task checkpoint option")?.image_path
             }
         };
-        if directory.is_empty() {
-            return Err(
-                Error::unimplemented("checkpoint into the content store is not supported yet").into(),
-            );
-        }
+        let own = match named.as_str() {
+            "" => Some(
+                self.0
+                    .blocking(|daemon| checkpoint::Directory::new(&daemon.state))
+                    .await?,
+            ),
+            _ => None,
+        };
+        let path = match &own {
+            Some(own) => own.path().to_string_lossy().into_owned(),
+            None => named,
+        };
         let checkpoint = shim::CheckpointTaskRequest {
             id: task.id.clone(),
-            path: directory,
+            path,
             options: request.options,
         };
         task.call::<_, ()>("Checkpoint", &checkpoint, None).await?;
-        Ok(Response::new(CheckpointTaskResponse {
-            descriptors: Vec::new(),
-        }))
+        let descriptors = match own {
+            None => Vec::new(),
+            Some(own) => {
+                let spec = self.container(&scope, &task.id).await?.spec.unwrap_or_default();
+                let spec = prost::Message::encode_to_vec(&spec);
+                self.0
+                    .blocking(move |daemon| checkpoint::store(daemon, &scope, own.path(), &spec))
+                    .await?
+            }
+        };
+        Ok(Response::new(CheckpointTaskResponse { descriptors }))
     }
 
     async fn update(&self, request: Request<UpdateTaskRequest>) -> Result<Response<()>, Status> {
@@ -359,7 +416,7 @@ impl Fields for Task {
 
 /// The directory to restore a new task from, or nothing.
 fn restore_from(request: &CreateTaskRequest) -> Result<String> {
-    let directory = match &request.options {
+    Ok(match &request.options {
         None => String::new(),
         // Other shims have options of their own.
         Some(options) => {
@@ -368,13 +425,7 @@ fn restore_from(request: &CreateTaskRequest) -> Result<String> {
                 .unwrap_or_default()
                 .criu_image_path
         }
-    };
-    if directory.is_empty() && request.checkpoint.is_some() {
-        return Err(Error::unimplemented(
-            "restoring a task from a checkpoint image is not supported yet",
-        ));
-    }
-    Ok(directory)
+    })
 }
 
 fn unpack<M: prost::Message + prost::Name + Default>(options: &Any, what: &str) -> Result<M> {

@@ -1,7 +1,8 @@
-//! The Transfer service: registry or archive into the image store, the image store into a registry, and names onto names.
+//! The Transfer service: registry or archive into the image store, the image store into a registry or archive, and names
+//! onto names.
 //!
 //! The operation is a task of its own that is told when the caller goes away, so that it ends in order and gives its
-//! lease back. Refuses export, and options that are not here yet, by name.
+//! lease back. Refuses options that are not here yet, by name.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -31,7 +32,7 @@ use crate::{
     error::{Error, Kind, Result},
     namespace::Scope,
     registry::{self, CredentialSource, Credentials, DockerConfig, NoCredentials},
-    transfer::{self, Destination, Name, Platform, Progress, Stream, Unpack},
+    transfer::{self, Destination, Name, Platform, Progress, Selection, Stream, Unpack},
 };
 
 /// Progress that waits for a slow reader.
@@ -94,6 +95,11 @@ enum Work {
         name: String,
         platforms: Vec<Platform>,
     },
+    Export {
+        names: Vec<String>,
+        selection: Selection,
+        output: Stream,
+    },
 }
 
 struct Operation {
@@ -131,6 +137,13 @@ impl Operation {
                 platforms,
             } => {
                 transfer::push(&daemon, &scope, &name, &platforms, *client, progress, &cancelled).await?;
+            }
+            Work::Export {
+                names,
+                selection,
+                output,
+            } => {
+                transfer::export(&daemon, &scope, names, selection, output, progress, &cancelled).await?;
             }
         }
         Ok(())
@@ -171,8 +184,14 @@ fn operation(
                 progress,
             });
         }
-        if unpack::<ImageExportStream>(destination)?.is_some() {
-            return refused("exporting an image");
+        if let Some(archive) = unpack::<ImageExportStream>(destination)? {
+            return Ok(Operation {
+                work: export(daemon, &scope, store, archive)?,
+                daemon: Arc::clone(daemon),
+                scope,
+                destination: Destination::default(),
+                progress,
+            });
         }
         Work::Tag(store.name)
     } else {
@@ -190,6 +209,30 @@ fn operation(
         work,
         destination: decode(store),
         progress,
+    })
+}
+
+/// The images that `store` names, on their way to `archive`.
+fn export(daemon: &Daemon, scope: &Scope, store: ImageStore, archive: ImageExportStream) -> Result<Work> {
+    let mut names = Vec::new();
+    if !store.name.is_empty() {
+        names.push(store.name);
+    }
+    for reference in store.extra_references {
+        if reference.is_prefix {
+            return Err(Error::unimplemented("prefix lookup on export"));
+        }
+        names.push(reference.name);
+    }
+    Ok(Work::Export {
+        names,
+        selection: Selection {
+            platforms: archive.platforms.into_iter().map(Platform::from).collect(),
+            all_platforms: archive.all_platforms,
+            skip_docker_manifest: archive.skip_compatibility_manifest,
+            skip_non_distributable: archive.skip_non_distributable,
+        },
+        output: daemon.transfer.streams.take(scope, &archive.stream)?,
     })
 }
 

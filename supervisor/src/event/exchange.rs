@@ -13,9 +13,12 @@ use super::check;
 use crate::error::Result;
 use crate::filter::Filters;
 
-/// How long after [`Exchange::recover`] a new subscription still receives what was recovered: time for clients to
-/// notice that the daemon is back.
+/// How long after a restart a new subscription still receives what was recovered: time for clients to notice that the
+/// daemon is back.
 const RECOVERY: Duration = Duration::from_secs(60);
+
+/// What can happen to a task without a client's doing, between a restart and the moment when clients are back.
+const UNASKED: [&str; 3] = ["/tasks/exit", "/tasks/oom", "/tasks/delete"];
 
 /// One event and its place in the order.
 #[derive(Debug)]
@@ -29,7 +32,8 @@ pub struct Entry {
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// With the next event. Within the first minute after a restart also what [`Exchange::recover`] told.
+    /// With the next event. Within the first minute after a restart also what [`Exchange::recover`] told, and what has
+    /// become of tasks since ([`Exchange::await_clients`]).
     Now,
     /// With the event after this sequence number: 0 is the oldest one kept.
     #[cfg_attr(
@@ -144,22 +148,22 @@ impl Exchange {
     pub fn recover(&self, namespace: &str, topic: &str, event: Any, time: Option<Timestamp>) {
         let mut envelope = envelope(namespace, topic, event);
         envelope.timestamp = time.or(envelope.timestamp);
-        let entry = self.append(envelope);
-        let mut log = self.log();
-        if log.recovered.len() < self.limits.entries {
-            log.recovered.push(entry);
-        }
-        log.recovery_ends = Some(Instant::now() + RECOVERY);
+        self.await_clients();
+        self.append(envelope);
+    }
+
+    /// Tasks run on from before a restart, and their clients were cut off: for a minute each new subscription begins
+    /// with the ends of tasks that were published since. A client that hears of the restart only now would never hear
+    /// of them, and would wait for ever.
+    pub fn await_clients(&self) {
+        self.log().recovery_ends = Some(Instant::now() + RECOVERY);
     }
 
     /// A subscription to the events that one of `filters` matches.
     pub fn subscribe(self: &Arc<Self>, filters: Filters, start: Start) -> Subscription {
         let latest = self.latest().as_ref().map(watch::Sender::subscribe);
         let mut log = self.log();
-        if log.recovery_ends.is_some_and(|end| end <= Instant::now()) {
-            log.recovered = Vec::new();
-            log.recovery_ends = None;
-        }
+        log.end_recovery();
         if log.replay_ends.is_some_and(|end| end <= Instant::now()) {
             log.replay_ends = None;
         }
@@ -205,7 +209,7 @@ impl Exchange {
         entries.filter(|entry| entry.sequence > closed).cloned().collect()
     }
 
-    fn append(&self, envelope: Envelope) -> Arc<Entry> {
+    fn append(&self, envelope: Envelope) {
         let size = envelope.encoded_len();
         let mut log = self.log();
         log.latest += 1;
@@ -213,7 +217,14 @@ impl Exchange {
             sequence: log.latest,
             envelope,
         });
-        log.entries.push_back((Arc::clone(&entry), size));
+        log.end_recovery();
+        if log.recovery_ends.is_some()
+            && log.recovered.len() < self.limits.entries
+            && UNASKED.contains(&entry.envelope.topic.as_str())
+        {
+            log.recovered.push(Arc::clone(&entry));
+        }
+        log.entries.push_back((entry, size));
         log.bytes += size;
         // The newest one always stays: a subscriber that is on time loses nothing.
         while log.entries.len() > 1
@@ -233,7 +244,6 @@ impl Exchange {
                 risen
             });
         }
-        entry
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -247,6 +257,14 @@ impl Exchange {
 }
 
 impl Log {
+    /// Forgets what was kept for clients that come back when their time is over.
+    fn end_recovery(&mut self) {
+        if self.recovery_ends.is_some_and(|end| end <= Instant::now()) {
+            self.recovered = Vec::new();
+            self.recovery_ends = None;
+        }
+    }
+
     /// The sequence number of the last entry that is not kept any more.
     fn dropped(&self) -> u64 {
         self.latest - self.entries.len() as u64
@@ -427,6 +445,24 @@ mod tests {
         let mut late = exchange.subscribe(everything(), Start::Now);
         let more = tokio::time::timeout(Duration::from_millis(5), late.next()).await;
         assert!(more.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_comes_back_late_hears_of_the_ends_since_the_restart() {
+        let exchange = exchange(10, 1 << 20);
+        publish(&exchange, &["/tasks/exit"]);
+        exchange.await_clients();
+        publish(&exchange, &["/tasks/exit", "/tasks/start", "/tasks/delete"]);
+        exchange.recover("ns", "/tasks/exit", Any::default(), None);
+        let mut subscription = exchange.subscribe(everything(), Start::Now);
+        for topic in ["/tasks/exit", "/tasks/delete", "/tasks/exit"] {
+            assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some(topic));
+        }
+        let more = tokio::time::timeout(Duration::from_millis(5), subscription.next()).await;
+        assert!(more.is_err());
+        exchange.log().recovery_ends = Some(Instant::now());
+        publish(&exchange, &["/tasks/exit"]);
+        assert_eq!(exchange.log().recovered.len(), 0);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What tasks left in the state directory: bundles with their shims, mounts and cgroups.
+//! What tasks and sandboxes left in the state directory: bundles with their shims, mounts and cgroups.
 //!
 //! A bundle whose shim answers is a running container's, daemon or not. Of any other the daemon's start makes an end, and so
 //! does a repair.
@@ -49,7 +49,9 @@ struct Linux {
 /// Looks at all bundles and mounts below `state`.
 pub(super) fn scan(state: &Path, report: &mut Report) -> Result<()> {
     let mut owned = Vec::new();
-    for (namespace, directory) in entries(&state.join("tasks"))? {
+    let mut namespaces = entries(&state.join("tasks"))?;
+    namespaces.extend(entries(&state.join("sandboxes"))?);
+    for (namespace, directory) in namespaces {
         for (id, path) in entries(&directory)? {
             let live = is_live(&path)?;
             let size = own_size(&path)?;

@@ -12,26 +12,33 @@
 //! - Memory is bounded whatever the archive says: see [`Limits`](apply::Limits).
 //! - A failed apply leaves a partial tree in the target, which the caller removes: it must not have been published.
 //!
-//! Computing a layer from two trees is in [`diff`].
+//! What is not understood here can be made so by external programs ([`processor`]). Computing a layer from two trees is in
+//! [`diff`].
 
 mod apply;
 mod archive;
 mod compression;
+mod copy_up;
 pub(crate) mod diff;
 mod entry;
+mod lookahead;
 mod metadata;
 mod mounts;
 mod number;
 mod path;
 mod pax;
 mod pipeline;
+mod processor;
 mod sparse;
 mod tree;
+mod zstd;
 
-pub(crate) use apply::{Implied, Limits, apply, settle};
+pub(crate) use apply::{Implied, Limits, Target, apply, settle};
 pub(crate) use archive::{Archive, Entry, EntryKind};
 pub(crate) use compression::{Decompressor, is_layer};
 pub(crate) use mounts::{prepare, prepare_apart};
+pub(crate) use processor::Payloads;
+pub use processor::{Processor, Processors};
 
 #[cfg(test)]
 mod tests;

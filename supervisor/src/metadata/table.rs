@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, marker::PhantomData};
 
 use prost_types::Timestamp;
 use redb::TableDefinition;
-use wharf_proto::containerd::services::{containers, content, images, leases, namespaces};
+use wharf_proto::containerd::{
+    services::{containers, content, images, leases, namespaces},
+    types,
+};
 
 /// A table of rows `R` under [`Key`](super::Key)s.
 pub struct Table<R> {
@@ -44,6 +47,8 @@ pub const NAMESPACES: Table<namespaces::v1::Namespace> = Table::new("namespaces"
 pub const IMAGES: Table<images::v1::Image> = Table::new("images");
 /// Container records.
 pub const CONTAINERS: Table<containers::v1::Container> = Table::new("containers");
+/// Sandbox records.
+pub const SANDBOXES: Table<types::Sandbox> = Table::new("sandboxes");
 /// Which blobs a namespace sees, and their labels there.
 pub const CONTENT: Table<content::v1::Info> = Table::new("content");
 /// Which namespaces see a blob: the reverse of [`CONTENT`].

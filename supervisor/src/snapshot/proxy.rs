@@ -298,6 +298,11 @@ impl Snapshotter for Client {
         }
     }
 
+    // It knows what it lost.
+    fn restore(&self, _stack: Stack<'_>) -> Result<()> {
+        Ok(())
+    }
+
     // What the other side keeps is its own affair.
     fn keeps_layers_apart(&self) -> bool {
         false

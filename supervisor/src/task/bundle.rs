@@ -188,6 +188,20 @@ impl Bundle {
             }))
     }
 
+    /// Remembers that the shim is that of a sandbox, and not the task's own.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the file system.
+    pub fn set_sandboxed(&self) -> Result<()> {
+        self.write("sandbox", 0o600, b"")
+    }
+
+    /// Whether the shim is that of a sandbox.
+    pub fn is_sandboxed(&self) -> bool {
+        self.path.join("sandbox").exists()
+    }
+
     /// Remembers that the task was created, with its init process.
     ///
     /// # Errors

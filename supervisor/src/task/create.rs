@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use prost_types::Any;
 use tokio_util::sync::CancellationToken;
-use wharf_proto::any;
-use wharf_proto::containerd::runc::v1::Options;
 use wharf_proto::containerd::task::v2 as api;
 use wharf_proto::containerd::types::Mount;
 
 use super::bundle::{Bootstrap, Bundle};
-use super::fork_server::Forked;
+use super::checkpoint;
 use super::handle::Task;
 use super::shim::{self, Shim};
-use super::spawn::Invocation;
-use super::{Slot, Tasks, blocking, key, runtime_name, shim_log};
+use super::{Slot, Tasks, blocking, key};
+use crate::content::Reader;
 use crate::error::{Error, Kind, Result};
 
 /// How long a shim may take to undo a creation that failed.
@@ -44,6 +42,10 @@ pub struct Create {
     pub terminal: bool,
     /// The directory of a checkpoint to restore from, or empty.
     pub checkpoint: String,
+    /// The archive of a checkpoint to restore from, when there is no directory.
+    pub checkpoint_archive: Option<Reader>,
+    /// The shim of the container's sandbox, if it is in one that runs: no shim is started then.
+    pub sandbox: Option<Bootstrap>,
 }
 
 impl Tasks {
@@ -104,30 +106,26 @@ impl Reservation {
     async fn fill(self, tasks: &Arc<Tasks>, request: Create, hung_up: CancellationToken) -> Result<u32> {
         tasks.ledger.forget(&self.namespace, &self.id);
         let bundle = Bundle::of(&tasks.directory, &self.namespace, &self.id);
-        let executable = {
-            let (bundle, runtime, own) = (bundle.clone(), request.runtime.clone(), tasks.own_shim.clone());
-            let spec = request.spec.clone();
-            blocking(move || {
-                let executable = runtime_name::shim(&runtime, own.as_deref())
-                    .map_err(|error| error.context("failed to start shim: failed to resolve runtime path"))?;
-                prepare(&bundle, &spec)?;
-                if let Err(error) = bundle.set_shim(&executable) {
-                    return Err(undone(error, bundle.remove()));
-                }
-                Ok(executable)
-            })
-            .await?
-        };
+        let executable = tasks.furnish(&bundle, &request.runtime, &request.spec).await?;
         let removal = bundle.clone();
-        let started = self.start(tasks, &bundle, &executable, &request).await;
+        let started = match &request.sandbox {
+            Some(sandbox) => join(&bundle, sandbox).await,
+            None => {
+                let invocation = tasks.invocation(&self.namespace, &self.id, &bundle, &executable);
+                tasks
+                    .bring_up(invocation, &request.runtime, request.options.as_ref())
+                    .await
+            }
+        };
         let shim = match started {
             Ok(shim) => shim,
             Err(error) => return Err(undone(error, blocking(move || removal.remove()).await)),
         };
+        let is_sandboxed = request.sandbox.is_some();
         // Only the shim's own work is given up when the client is gone: until here it takes milliseconds.
         let created = tokio::select! {
             biased;
-            created = create(&shim, &bundle, request) => created,
+            created = restore(&shim, &bundle, request) => created,
             () = hung_up.cancelled() => Err(Error::new(Kind::Canceled, "failed to create shim task")),
         };
         let created = match created {
@@ -140,64 +138,26 @@ impl Reservation {
         let pid = match created {
             Ok(pid) => pid,
             Err(error) => {
-                self.abandon(tasks, &shim, &bundle, &executable).await;
+                self.abandon(tasks, &shim, &bundle, &executable, is_sandboxed)
+                    .await;
                 return Err(undone(error, blocking(move || removal.remove()).await));
             }
         };
-        let task = Task::new(&self.namespace, &self.id, pid, bundle, executable, shim);
+        let task =
+            Task::new(&self.namespace, &self.id, pid, bundle, executable, shim).sandboxed(is_sandboxed);
         tasks.adopt(Arc::new(task));
         Ok(pid)
     }
 
-    /// Brings up the shim and connects to it: ours by a fork if that works, any other as containerd does.
-    async fn start(
+    /// Takes down a shim whose task was not created, or not quite.
+    async fn abandon(
         &self,
         tasks: &Tasks,
+        shim: &Shim,
         bundle: &Bundle,
         executable: &std::path::Path,
-        request: &Create,
-    ) -> Result<Shim> {
-        let failed = |error: Error| error.context("failed to start shim");
-        let log = shim_log::open(bundle).map_err(failed)?;
-        let invocation = tasks.invocation(&self.namespace, &self.id, bundle, executable);
-        if runtime_name::is_own(&request.runtime) && !needs_start(request.options.as_ref()) {
-            match fork(tasks, invocation).await {
-                Ok(shim) => {
-                    shim_log::follow(log, &self.namespace, &self.id, &shim);
-                    return Ok(shim);
-                }
-                // The long way words the error, if it is one of the bundle's.
-                Err(error) => {
-                    tracing::debug!(namespace = self.namespace, container_id = self.id, %error, "shim not forked");
-                }
-            }
-        }
-        let bootstrap = invocation.start(request.options.as_ref()).await.map_err(failed)?;
-        let noted = {
-            let (bundle, bootstrap) = (bundle.clone(), bootstrap.clone());
-            blocking(move || bundle.set_bootstrap(&bootstrap)).await
-        };
-        let connected = match noted {
-            Ok(()) => Shim::connect(&bootstrap).await,
-            Err(error) => Err(error),
-        };
-        let error = match connected {
-            Ok(Ok(shim)) => {
-                shim_log::follow(log, &self.namespace, &self.id, &shim);
-                return Ok(shim);
-            }
-            Ok(Err(error)) => Error::unknown("connect", error),
-            Err(error) => error,
-        };
-        // A shim may be running that nobody can talk to.
-        if let Err(cleanup) = invocation.delete().await {
-            tracing::warn!(namespace = self.namespace, container_id = self.id, error = %cleanup, "clean-up after failed start");
-        }
-        Err(failed(error))
-    }
-
-    /// Takes down a shim whose task was not created, or not quite.
-    async fn abandon(&self, tasks: &Tasks, shim: &Shim, bundle: &Bundle, executable: &std::path::Path) {
+        is_sandboxed: bool,
+    ) {
         let request = api::DeleteRequest {
             id: self.id.clone(),
             exec_id: String::new(),
@@ -216,46 +176,36 @@ impl Reservation {
                 }
             }
         }
-        shim.shutdown(&self.id).await;
-    }
-}
-
-/// Whether the options are for the shim's `start`, which alone reads them.
-fn needs_start(options: Option<&Any>) -> bool {
-    let Some(options) = options else { return false };
-    // What cannot be read is refused by the shim in its own words.
-    !matches!(any::unpack::<Options>(options), Ok(Some(options)) if options.shim_cgroup.is_empty())
-}
-
-/// A shim forked for `invocation`, or the one of its group. The shim writes down in the bundle where it serves.
-async fn fork(tasks: &Tasks, invocation: Invocation<'_>) -> Result<Shim> {
-    match tasks.fork_server.fork(invocation).await? {
-        Forked::New(address, connection) => Ok(Shim::over(address, connection)),
-        Forked::Group(address) => {
-            let bootstrap = Bootstrap {
-                version: 3,
-                address,
-                protocol: "ttrpc".to_owned(),
-            };
-            let note = bootstrap.clone();
-            let bundle = invocation.bundle.clone();
-            blocking(move || bundle.set_bootstrap(&note)).await?;
-            Shim::connect(&bootstrap)
-                .await?
-                .map_err(|error| Error::unknown("connect", error))
+        // A sandbox's shim outlives the containers.
+        if !is_sandboxed {
+            shim.shutdown(&self.id).await;
         }
     }
 }
 
-/// Makes the bundle. One that nobody owns is what an earlier removal could not finish.
-fn prepare(bundle: &Bundle, spec: &[u8]) -> Result<()> {
-    match bundle.create(spec) {
-        Err(error) if error.is_already_exists() => {
-            bundle.remove()?;
-            bundle.create(spec)
-        }
-        done => done,
+/// Connects to the shim of the container's sandbox.
+async fn join(bundle: &Bundle, sandbox: &Bootstrap) -> Result<Shim> {
+    let note = (bundle.clone(), sandbox.clone());
+    blocking(move || {
+        let (bundle, sandbox) = note;
+        bundle.set_sandboxed()?;
+        bundle.set_bootstrap(&sandbox)
+    })
+    .await?;
+    Shim::connect(sandbox)
+        .await?
+        .map_err(|error| Error::unknown("connect to the sandbox's shim", error))
+}
+
+/// Creates the container, from a checkpoint when the request has one.
+async fn restore(shim: &Shim, bundle: &Bundle, mut request: Create) -> Result<u32> {
+    if let Some(archive) = request.checkpoint_archive.take() {
+        // In the bundle it is there for as long as any shim may want it, and no longer.
+        let directory = bundle.path().join("checkpoint");
+        request.checkpoint = directory.to_string_lossy().into_owned();
+        blocking(move || checkpoint::unpack(archive, &directory)).await?;
     }
+    create(shim, bundle, request).await
 }
 
 async fn create(shim: &Shim, bundle: &Bundle, request: Create) -> Result<u32> {

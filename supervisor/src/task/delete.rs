@@ -61,7 +61,7 @@ impl Tasks {
             return Err(Task::not_found(&task.id));
         }
         // Neither needs the other; a daemon that dies here finds what is left of both when it comes back.
-        tokio::join!(shim.shutdown(&task.id), self.remove_bundle(&task.bundle));
+        tokio::join!(task.dismiss(&shim), self.remove_bundle(&task.bundle));
         let exit = answer.map(Exit::from);
         if let Ok(exit) = &exit {
             task.settle(exit.clone());

@@ -46,6 +46,7 @@ pub struct Task {
     exit: watch::Sender<Option<Exit>>,
     exec_waits: Mutex<HashMap<String, ExecWait>>,
     retired: AtomicBool,
+    is_sandboxed: bool,
     gone: CancellationToken,
 }
 
@@ -64,7 +65,23 @@ impl Task {
             exit: watch::Sender::new(None),
             exec_waits: Mutex::default(),
             retired: AtomicBool::new(false),
+            is_sandboxed: false,
             gone: CancellationToken::new(),
+        }
+    }
+
+    /// Says whether its shim is a sandbox's.
+    #[must_use]
+    pub fn sandboxed(self, is_sandboxed: bool) -> Self {
+        Self { is_sandboxed, ..self }
+    }
+
+    /// Lets the shim go when the task is no more: it leaves if it has no other task, unless it is a sandbox's.
+    pub async fn dismiss(&self, shim: &Shim) {
+        if self.is_sandboxed {
+            shim.close();
+        } else {
+            shim.shutdown(&self.id).await;
         }
     }
 

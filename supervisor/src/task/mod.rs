@@ -23,6 +23,7 @@
 //! - A bundle on disk is owned by an entry of the table, or by reconciliation.
 
 mod bundle;
+pub(crate) mod checkpoint;
 mod create;
 mod delete;
 mod exit_record;
@@ -30,6 +31,7 @@ mod fork_server;
 mod handle;
 mod inbox;
 mod info;
+mod launch;
 mod ledger;
 mod monitor;
 mod reconcile;
@@ -50,10 +52,14 @@ use wharf_proto::any;
 use wharf_proto::containerd::events::{TaskDelete, TaskExit};
 use wharf_proto::containerd::types::Envelope;
 
+pub(crate) use bundle::{Bootstrap, Bundle};
 pub use create::Create;
 pub use handle::{Exit, Task};
 pub use inbox::Inbox;
+pub(crate) use reconcile::bundles;
 pub use shim::STATE as STATE_TIMEOUT;
+pub(crate) use shim::{Shim, error as shim_error};
+pub(crate) use ttrpc::CallError;
 pub use unmount::mounts_below;
 
 use crate::config::Config;
@@ -220,11 +226,23 @@ impl Tasks {
         }
         let bundle = bundle::Bundle::of(&self.directory, namespace, &exit.container_id);
         let (process, pid) = (exit.id.clone(), exit.pid);
+        let is_exec = exit.id != exit.container_id;
         tokio::task::spawn_blocking(move || {
-            // Deleting the task overtakes this as a rule: then there is nothing to remember.
-            if bundle.path().exists()
-                && let Err(error) = bundle.set_published(&process, pid)
-            {
+            // Deleting the process overtakes this as a rule: then there is nothing to remember. What is told again after
+            // a restart is what there is a record of, and a shim removes that of an exec before it answers a delete: so
+            // either it is seen here that the mark is not wanted, or the one who deletes removes it.
+            let is_over = || is_exec && !exit_record::exists(&bundle, &process);
+            if is_over() || !bundle.path().exists() {
+                return;
+            }
+            let marked = bundle.set_published(&process, pid).and_then(|()| {
+                if is_over() {
+                    bundle.unset_published(&process)
+                } else {
+                    Ok(())
+                }
+            });
+            if let Err(error) = marked {
                 tracing::debug!(%error, "published exit not marked");
             }
         });
@@ -240,7 +258,8 @@ impl Tasks {
         });
     }
 
-    fn invocation<'a>(
+    /// The shim of `bundle`, to be run.
+    pub(crate) fn invocation<'a>(
         &'a self,
         namespace: &'a str,
         id: &'a str,
@@ -293,7 +312,9 @@ fn end(namespace: &str, exit: &TaskExit) -> ledger::Exit {
 /// # Errors
 ///
 /// Those of `work`; `Unknown` when it panicked.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::unknown("run on the blocking pool", error))?

@@ -38,6 +38,7 @@ struct Found {
     bootstrap: Option<Bootstrap>,
     created: Option<u32>,
     published: Option<u32>,
+    is_sandboxed: bool,
 }
 
 impl Tasks {
@@ -154,10 +155,13 @@ impl Tasks {
                 (None, found.created.unwrap_or_default())
             }
         };
+        // From now on its end may be told, and who waits for it may not have found the new daemon yet.
+        self.events.await_clients();
         let stopped = state.filter(|state| state.status == Status::Stopped as i32);
         let log = shim_log::open(&bundle)?;
         shim_log::follow(log, namespace, id, &shim);
-        let task = Arc::new(Task::new(namespace, id, pid, bundle, executable, shim));
+        let task = Task::new(namespace, id, pid, bundle, executable, shim).sandboxed(found.is_sandboxed);
+        let task = Arc::new(task);
         self.publish_exec_records(&task).await;
         if let Some(state) = stopped {
             let exit = monitor::of_state(&state);
@@ -256,11 +260,12 @@ fn look(bundle: &Bundle, id: &str) -> Found {
         bootstrap: lenient(bundle, bundle.bootstrap()),
         created: lenient(bundle, bundle.created()),
         published: bundle.published(id),
+        is_sandboxed: bundle.is_sandboxed(),
     }
 }
 
 /// The namespaces and ids of all bundles, after removing those whose removal was interrupted. Blocks.
-fn bundles(directory: &Path) -> Result<Vec<(String, String)>> {
+pub(crate) fn bundles(directory: &Path) -> Result<Vec<(String, String)>> {
     let mut bundles = Vec::new();
     for namespace in subdirectories(directory)? {
         for id in subdirectories(&directory.join(&namespace))? {

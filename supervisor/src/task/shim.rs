@@ -121,6 +121,26 @@ impl Shim {
         }
     }
 
+    /// Calls `method` of another service than the tasks'.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallError`].
+    pub async fn call_service<Q: Message, R: Message + Default>(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        request: &Q,
+        timeout: Option<Duration>,
+    ) -> Result<R, CallError> {
+        self.client.call(service, method, request, timeout).await
+    }
+
+    /// The version of the task service that it serves, as far as that is known.
+    pub fn version(&self) -> u32 {
+        self.version.load(Ordering::Relaxed)
+    }
+
     /// Asks for the state of the task, or of one of its execs, within [`STATE`].
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The format of `docker save` before it was an OCI layout: `manifest.json` names config, layers and tags of each image.
 //!
-//! Each image gets a manifest and the whole archive an index, so that nothing behind this file knows the format. Tags are
+//! Read: each image gets a manifest and the whole archive an index, so that nothing behind this file knows the format. Tags are
 //! short names by the format's convention; they are completed here, as every reader of the format does.
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Result},
     identifier::Labels,
     namespace::Scope,
+    registry::Reference,
 };
 
 #[derive(Deserialize)]
@@ -28,6 +29,28 @@ struct Saved {
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
     layers: Vec<String>,
+}
+
+/// An image of an archive that Docker loads, as `manifest.json` lists it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Loadable {
+    config: String,
+    /// `null` rather than empty, as Docker and containerd write it.
+    repo_tags: Option<Vec<String>>,
+    layers: Option<Vec<String>>,
+}
+
+impl Loadable {
+    /// An image by the names of its files.
+    pub(super) fn new(config: String, tags: Vec<String>, layers: Vec<String>) -> Self {
+        let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
+        Self {
+            config,
+            repo_tags: some(tags),
+            layers: some(layers),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -156,9 +179,46 @@ fn complete(tag: &str) -> String {
     }
 }
 
+/// The name by which Docker shows an image: without the registry and the directory that go without saying, and with a tag.
+///
+/// # Errors
+///
+/// `InvalidArgument` for a name that is no reference to an image.
+pub(super) fn familiar(name: &str) -> Result<String> {
+    let reference: Reference = complete(name).parse()?;
+    let full = reference.to_string();
+    let short = full
+        .strip_prefix("docker.io/library/")
+        .filter(|rest| !rest.contains('/'))
+        .or_else(|| full.strip_prefix("docker.io/"))
+        .unwrap_or(&full);
+    let tagged = reference.digest().is_some() || full.ends_with(&format!(":{}", reference.object()));
+    Ok(match tagged {
+        true => short.to_owned(),
+        false => format!("{short}:latest"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_told_as_docker_tells_them() {
+        for (full, short) in [
+            ("docker.io/library/busybox:1", "busybox:1"),
+            ("docker.io/library/busybox", "busybox:latest"),
+            ("docker.io/team/app:v", "team/app:v"),
+            ("busybox", "busybox:latest"),
+            ("host:5000/latest", "host:5000/latest:latest"),
+            ("host/a/b:v", "host/a/b:v"),
+        ] {
+            assert_eq!(familiar(full).unwrap(), short);
+        }
+        let digest = format!("host/a@sha256:{}", "0".repeat(64));
+        assert_eq!(familiar(&digest).unwrap(), digest);
+        assert!(familiar("host/UPPER").is_err());
+    }
 
     #[test]
     fn short_names_are_completed() {

@@ -5,11 +5,12 @@ use std::{future::Future, io::Read, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Destination, Progress,
+    Destination, Progress, Selection, Stream,
     descriptor::Descriptor,
     document::Document,
+    export as exporter,
     fetch::{Fetcher, Source},
-    graph, import as archive, slot,
+    graph, import as archive, slot, stream,
     unpack::{self, Outcome},
 };
 use crate::{
@@ -46,7 +47,8 @@ pub(crate) async fn pull(
         }
         progress.say(format!("Pulling from {from}"), "", None);
         progress.say("fetching image content", &names[0], Some(&target));
-        let source = Source::Registry(Arc::new(client));
+        let pieces = daemon.transfer.pieces(client.reference().host());
+        let source = Source::Registry(Arc::new(client), pieces);
         let fetcher = Fetcher {
             daemon: Arc::clone(daemon),
             scope,
@@ -109,6 +111,49 @@ pub(crate) async fn import(
         Ok(images)
     })
     .await
+}
+
+/// Exports the images `names` to the client behind `output`.
+///
+/// # Errors
+///
+/// `NotFound` when there is no such image, a part of it is not in the store, or none is for a wanted platform: then
+/// nothing is written. `Canceled` when the client goes away.
+pub(crate) async fn export(
+    daemon: &Arc<Daemon>,
+    scope: &Scope,
+    names: Vec<String>,
+    selection: Selection,
+    output: Stream,
+    progress: Progress,
+    cancelled: &CancellationToken,
+) -> Result<()> {
+    let exporting = async {
+        progress.say("Exporting", "", None);
+        let _slot = slot(&daemon.transfer.exporting).await?;
+        let reading = scope.clone();
+        let plan = daemon
+            .blocking(move |daemon| {
+                let images = names.iter().map(|name| image::get(daemon, &reading, name));
+                let images: Vec<Image> = images.collect::<Result<_>>()?;
+                exporter::plan(daemon, &reading, &images, &selection)
+            })
+            .await?;
+        let (writer, sent) = stream::write_bytes(output);
+        let reading = scope.clone();
+        let written = daemon
+            .blocking(move |daemon| exporter::write(daemon, &reading, &plan, writer))
+            .await;
+        // Why the client could not be reached tells more than that writing failed.
+        sent.await.map_err(|error| Error::unknown("export", error))??;
+        written?;
+        progress.say("Completed export", "", None);
+        Ok(())
+    };
+    cancelled
+        .run_until_cancelled(exporting)
+        .await
+        .unwrap_or_else(|| Err(Error::new(Kind::Canceled, "the caller is gone")))
 }
 
 /// Gives the image `name` the names of `destination` as well.

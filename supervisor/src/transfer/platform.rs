@@ -50,6 +50,11 @@ impl Platform {
         }
     }
 
+    /// Whether the two mean the same, under whatever names.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.normalised() == other.normalised()
+    }
+
     /// How well `image` runs where `self` is wanted: higher is better, `None` not at all.
     pub(super) fn score(&self, image: &Self) -> Option<u32> {
         let (wanted, image) = (self.normalised(), image.normalised());

@@ -2,18 +2,20 @@
 //!
 //! A client opens a stream under an id of its choice and names the id in its request; the operation takes the stream,
 //! and it ends when the operation drops it. Archives come in `Data` messages within a window that the receiver grants
-//! with `WindowUpdate`s. A stream that breaks off is an error, never the end of the data.
+//! with `WindowUpdate`s, whichever side that is. A stream that breaks off is an error, never the end of the data.
 
 use std::{
     collections::HashMap,
-    io::{self, Read},
+    io::{self, Read, Write},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use futures_util::{StreamExt, stream::BoxStream};
 use prost_types::Any;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use wharf_proto::{
     any,
     containerd::types::transfer::{Data, WindowUpdate},
@@ -28,6 +30,10 @@ use crate::{
 const MAX_WAITING: usize = 256;
 /// Bytes of an archive that the client may send ahead.
 const WINDOW: i32 = 1 << 20;
+/// The most bytes of an archive in one message to the client.
+const MESSAGE: usize = 64 << 10;
+/// How long a client may take to grant what it is expected to grant for the last message.
+const LAST_GRANT: Duration = Duration::from_secs(2);
 /// Messages of an archive between the connection and the reader.
 const IN_FLIGHT: usize = 16;
 
@@ -167,6 +173,75 @@ impl Read for ByteReader {
     }
 }
 
+/// Writes bytes to the client of `stream` within the windows that it grants. The writer blocks: it is for the blocking
+/// pool. The task ends when the writer is dropped and all was handed to the connection, or says why that cannot be.
+pub(super) fn write_bytes(stream: Stream) -> (impl Write + Send, AbortOnDropHandle<Result<()>>) {
+    let (sender, receiver) = mpsc::channel(1);
+    let task = tokio::spawn(send(stream, receiver));
+    let writer = ByteWriter {
+        sender,
+        pending: Vec::new(),
+    };
+    (writer, AbortOnDropHandle::new(task))
+}
+
+async fn send(mut stream: Stream, mut receiver: mpsc::Receiver<Bytes>) -> Result<()> {
+    let mut window: i64 = 0;
+    while let Some(mut bytes) = receiver.recv().await {
+        while !bytes.is_empty() {
+            while window <= 0 {
+                let message = stream.receive().await?.ok_or_else(|| {
+                    Error::new(Kind::Canceled, "the client closed the stream of the archive")
+                })?;
+                let update = any::unpack::<WindowUpdate>(&message)
+                    .map_err(|error| Error::invalid("malformed message on a stream").caused_by(error))?
+                    .ok_or_else(|| {
+                        Error::invalid(format!("a stream of data was answered by {:?}", message.type_url))
+                    })?;
+                window += i64::from(update.update.max(0));
+            }
+            let most = usize::try_from(window).unwrap_or(MESSAGE).min(MESSAGE);
+            let data = bytes.split_to(most.min(bytes.len()));
+            window -= data.len() as i64;
+            let message = any::pack(&Data { data: data.to_vec() });
+            stream.send(message).await?;
+        }
+    }
+    // containerd's clients end the file when the call is answered, even while they still write what came before. They
+    // keep a window of 64 KiB open, so that one more grant says that they took the last message.
+    if window < MESSAGE as i64 {
+        drop(tokio::time::timeout(LAST_GRANT, stream.receive()).await);
+    }
+    Ok(())
+}
+
+/// Collects what is written into messages of one size.
+struct ByteWriter {
+    sender: mpsc::Sender<Bytes>,
+    pending: Vec<u8>,
+}
+
+impl Write for ByteWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(MESSAGE - self.pending.len());
+        self.pending.extend_from_slice(&bytes[..count]);
+        if self.pending.len() == MESSAGE {
+            self.flush()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let bytes = Bytes::from(std::mem::take(&mut self.pending));
+        self.sender
+            .blocking_send(bytes)
+            .map_err(|_gone| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +280,35 @@ mod tests {
     async fn a_broken_stream_is_not_an_end() {
         let (stream, _sent) = stream(vec![data(b"one"), Err(Error::unavailable("gone"))]);
         assert!(read(stream).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn no_more_is_sent_than_the_client_has_room_for() {
+        let grants = [40_000, 0, -5, 60_000].map(|update| Ok(any::pack(&WindowUpdate { update })));
+        let (stream, mut sent) = stream(grants.into());
+        let (mut writer, task) = write_bytes(stream);
+        let written = tokio::task::spawn_blocking(move || {
+            writer.write_all(&vec![7; 90_000])?;
+            writer.flush()
+        });
+        written.await.unwrap().unwrap();
+        task.await.unwrap().unwrap();
+        let mut sizes = Vec::new();
+        while let Some(message) = sent.recv().await {
+            sizes.push(any::unpack::<Data>(&message).unwrap().unwrap().data.len());
+        }
+        assert_eq!(sizes.iter().sum::<usize>(), 90_000);
+        assert_eq!(sizes[0], 40_000);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_grants_no_more_ends_the_writer() {
+        let grant = any::pack(&WindowUpdate { update: 10 });
+        let (stream, _sent) = stream(vec![Ok(grant)]);
+        let (mut writer, task) = write_bytes(stream);
+        let written = tokio::task::spawn_blocking(move || writer.write_all(&vec![7; 1 << 20]));
+        assert!(written.await.unwrap().is_err());
+        assert_eq!(task.await.unwrap().unwrap_err().kind(), Kind::Canceled);
     }
 
     #[tokio::test]

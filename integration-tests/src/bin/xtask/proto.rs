@@ -11,9 +11,10 @@ use anyhow::{Context, Result, bail};
 use crate::workspace;
 
 /// Packages whose services are spoken over ttrpc: no gRPC code is wanted for them.
-const TTRPC_PACKAGES: [&str; 3] = [
+const TTRPC_PACKAGES: [&str; 4] = [
     "containerd.task.v2",
     "containerd.task.v3",
+    "containerd.runtime.sandbox.v1",
     "containerd.services.events.ttrpc.v1",
 ];
 

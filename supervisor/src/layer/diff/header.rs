@@ -2,7 +2,7 @@
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// A file of so many bytes, which follow.
     File(u64),
     /// Another name of an earlier entry.
@@ -19,24 +19,27 @@ pub(super) enum Body {
     Fifo,
 }
 
-/// An entry of the archive.
+/// An entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header<'a> {
+pub(crate) struct Header<'a> {
     /// The name; a directory's ends with a slash.
-    pub(super) name: &'a [u8],
+    pub(crate) name: &'a [u8],
     /// Permissions, without the type.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub(crate) mode: u32,
+    /// The owner.
+    pub(crate) uid: u32,
+    /// The group.
+    pub(crate) gid: u32,
     /// Seconds since 1970.
-    pub(super) time: i64,
-    pub(super) body: Body,
+    pub(crate) time: i64,
+    /// What it is.
+    pub(crate) body: Body,
     /// Extended attributes.
-    pub(super) attributes: &'a [(Vec<u8>, Vec<u8>)],
+    pub(crate) attributes: &'a [(Vec<u8>, Vec<u8>)],
 }
 
 /// The size of a block.
-pub(super) const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 /// The largest number of seven octal digits: ids and device numbers.
 const MAX_ID: u32 = 0o7_777_777;
 /// The largest number of eleven octal digits: sizes and times.
@@ -44,7 +47,7 @@ const MAX_LONG: u64 = 0o77_777_777_777;
 
 impl Header<'_> {
     /// All blocks of the header. `None`: an attribute has a name that PAX cannot tell.
-    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Option<Vec<u8>> {
         let (link, size) = match &self.body {
             Body::HardLink(target) | Body::Symlink(target) => (target.as_slice(), 0),
             Body::File(size) => (&b""[..], *size),
@@ -128,11 +131,13 @@ impl Header<'_> {
         block[156] = kind;
         text(&mut block[157..257], link);
         block[257..265].copy_from_slice(b"ustar\x0000");
-        if let Body::Character(major, minor) | Body::Block(major, minor) = self.body {
-            // Linux's numbers of twelve and twenty bits fit.
-            octal(&mut block[329..337], u64::from(major));
-            octal(&mut block[337..345], u64::from(minor));
-        }
+        // Linux's numbers of twelve and twenty bits fit. What is no device has zeros, as GNU tar and Go write them.
+        let (major, minor) = match self.body {
+            Body::Character(major, minor) | Body::Block(major, minor) => (major, minor),
+            _ => (0, 0),
+        };
+        octal(&mut block[329..337], u64::from(major));
+        octal(&mut block[337..345], u64::from(minor));
         let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
         octal(&mut block[148..155], sum);
         into.extend_from_slice(&block);

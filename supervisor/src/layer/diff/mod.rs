@@ -35,6 +35,7 @@ use rustix::fd::OwnedFd;
 use wharf_proto::containerd::types::Mount;
 
 pub(crate) use compress::{Compression, Encoder};
+pub(crate) use header::{BLOCK, Body, Header};
 
 use crate::error::Result;
 
