@@ -124,6 +124,7 @@ impl Supervisor {
 
     /// Passes on what nobody heard from the daemon before this one, whose clients are about to come back.
     pub(crate) fn go_on(&self, unheard: Vec<Envelope>) {
+        self.daemon.events.await_clients();
         for event in unheard {
             // Not the events service's way alone: an end that was told is not told again.
             if let Err(error) = self.daemon.tasks.forward(event) {
