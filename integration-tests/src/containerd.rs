@@ -23,15 +23,22 @@ impl Containerd {
     /// containerd is not installed or does not come up.
     pub fn start(scratch: &Scratch) -> Containerd {
         let home = scratch.directory("containerd");
+        Self::start_program(&home, &binaries::peer("containerd"), &binaries::directory())
+    }
+
+    /// Starts another version: `program`, with its state in `home`, and `programs` first on its `PATH`.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    pub fn start_program(home: &Path, program: &Path, programs: &Path) -> Containerd {
+        fs::create_dir_all(home).expect("make containerd's directory");
         let socket = home.join("c.sock");
         let config = home.join("config.toml");
-        fs::write(&config, configuration(&home)).expect("write containerd's configuration");
-        let path = format!(
-            "{}:/usr/sbin:/usr/bin:/sbin:/bin",
-            binaries::directory().display()
-        );
+        fs::write(&config, configuration(home)).expect("write containerd's configuration");
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display());
         let daemon = Daemon::start(
-            Command::new(binaries::peer("containerd"))
+            Command::new(program)
                 .arg("--config")
                 .arg(&config)
                 .env("PATH", path),

@@ -20,7 +20,7 @@ pub enum Compression {
 }
 
 /// An OCI image layout under construction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Layout {
     directory: PathBuf,
     layers: Vec<serde_json::Value>,
@@ -97,6 +97,18 @@ impl Layout {
         let digest = descriptor["digest"].as_str().expect("a digest").to_string();
         self.layers.push(descriptor);
         digest
+    }
+
+    /// Makes the last layer one that registries may not distribute, to be had from `url`.
+    ///
+    /// # Panics
+    ///
+    /// There is no layer yet.
+    pub fn withhold(&mut self, url: &str) {
+        let layer = self.layers.last_mut().expect("a layer");
+        let kind = layer["mediaType"].as_str().expect("a media type");
+        layer["mediaType"] = kind.replace("layer.v1", "layer.nondistributable.v1").into();
+        layer["urls"] = json!([url]);
     }
 
     /// Ends the image: writes its config (`config` is the OCI image config's `config` object) and manifest under `tag`,

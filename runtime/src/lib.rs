@@ -105,6 +105,7 @@ mod handover;
 mod hook;
 pub mod host_binary;
 mod id;
+pub mod id_mapped;
 mod init;
 pub mod intel_rdt;
 mod kernel;

@@ -18,9 +18,9 @@ use rustix::fs::{Mode, OFlags};
 use crate::init::STAGING;
 use crate::plan::{IdMap, Mappings, Operation, Plan, Source, extent};
 use crate::sys::mount::{Attributes, clone_tree, set_attributes};
-use crate::sys::process::{Child, clone_waiting, setns, unshare};
+use crate::sys::process::{Child, setns, unshare};
 use crate::sys::{Errno, Fd};
-use crate::{Error, user_namespace};
+use crate::{Error, id_mapped};
 
 /// Opens sources for one container, whose process waits meanwhile.
 #[derive(Debug)]
@@ -84,17 +84,7 @@ impl<'a> Sources<'a> {
             let attributes = Attributes::id_mapped(Fd::of(&namespace));
             match set_attributes(Fd::of(&bound), &attributes, extent(map.tree)) {
                 Ok(()) => Ok(bound),
-                Err(errno) => {
-                    let why = match errno.number() {
-                        libc::EINVAL => " (maybe its file system does not support that)",
-                        libc::ENOSYS => " (that takes a kernel of 5.12 or later)",
-                        _ => "",
-                    };
-                    Err(Error::io(
-                        format!("map the ids of {}{why}", name.display()),
-                        errno,
-                    ))
-                }
+                Err(errno) => Err(id_mapped::refused(name, errno)),
             }
         })
     }
@@ -111,28 +101,14 @@ impl<'a> Sources<'a> {
         if let Some((_, made)) = self.namespaces.iter().find(|(known, _)| known == mappings) {
             return copy(made);
         }
-        let made = make_namespace(mappings)?;
+        let made = id_mapped::namespace(mappings)?;
         let answer = copy(&made);
         self.namespaces.push((mappings.clone(), made));
         answer
     }
 }
 
-/// A user namespace with these maps and nobody in it.
-fn make_namespace(mappings: &Mappings) -> Result<OwnedFd, Error> {
-    let failed = |errno: Errno| Error::io("make a user namespace for an id-mapped mount", errno);
-    let (ours, theirs) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
-    let child = clone_waiting(libc::CLONE_NEWUSER as u64, Fd::of(&ours), Fd::of(&theirs)).map_err(failed)?;
-    let namespace =
-        user_namespace::write(child.pid, mappings, true).and_then(|()| open_namespace(child.pid, "user"));
-    let ended = crate::create::end(&child);
-    let namespace = namespace?;
-    ended?;
-    Ok(namespace)
-}
-
-fn open_namespace(pid: i32, kind: &str) -> Result<OwnedFd, Error> {
+pub(crate) fn open_namespace(pid: i32, kind: &str) -> Result<OwnedFd, Error> {
     let path = format!("/proc/{pid}/ns/{kind}");
     File::open(&path)
         .map(OwnedFd::from)

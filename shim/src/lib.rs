@@ -38,6 +38,7 @@ mod driver;
 mod exit_record;
 mod flags;
 mod fork_server;
+mod id_map;
 mod info;
 mod log;
 mod metrics;

@@ -2,8 +2,8 @@
 //!
 //! Mounts are made in order and undone in reverse when one fails. An option string longer than a page, as many overlay
 //! layers make, is shortened by naming the layers relative to their common directory; when that is not enough, they are
-//! given one by one through the new mount interface (`lowerdir+`, Linux 6.5). Refused by name: mounts that need a helper
-//! program or a loop device.
+//! given one by one through the new mount interface (`lowerdir+`, Linux 6.5). Ids are mapped where the options ask for it
+//! (`id_map`). Refused by name: mounts that need a helper program or a loop device.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -20,6 +20,9 @@ use rustix::mount::{
 use rustix::process::{chdir, fchdir};
 use wharf_proto::containerd::types::Mount;
 
+use wharf_runtime::plan::Mappings;
+
+use crate::id_map::{self, Layers};
 use crate::status::{Code, Refusal};
 
 /// The options' bytes that mount(2) takes: a page, with its final NUL.
@@ -30,6 +33,8 @@ const PAGE: usize = 4096;
 struct Parsed {
     flags: u32,
     propagation: Option<u32>,
+    uid_map: Option<String>,
+    gid_map: Option<String>,
     data: Vec<String>,
 }
 
@@ -81,6 +86,10 @@ fn parse(options: &[String]) -> Result<Parsed, Refusal> {
             } else {
                 parsed.flags &= !flag.bits();
             }
+        } else if let Some(map) = option.strip_prefix("uidmap=") {
+            parsed.uid_map = Some(map.to_owned());
+        } else if let Some(map) = option.strip_prefix("gidmap=") {
+            parsed.gid_map = Some(map.to_owned());
         } else if option == "loop" || option.starts_with("X-containerd.") {
             return Err(unsupported(format!(
                 "mount option {option:?} is not supported yet"
@@ -130,7 +139,8 @@ fn mount_one(request: &Mount, rootfs: &Path) -> Result<(), Refusal> {
         )));
     }
     let target = target(rootfs, &request.target)?;
-    let parsed = parse(&request.options)?;
+    let mut parsed = parse(&request.options)?;
+    let mappings = id_map::parse(parsed.uid_map.as_deref(), parsed.gid_map.as_deref())?;
     let failed = |error: Errno| {
         Refusal::system(
             format!("mount {kind} {} on {}", request.source, target.display()),
@@ -140,20 +150,60 @@ fn mount_one(request: &Mount, rootfs: &Path) -> Result<(), Refusal> {
     let flags = MountFlags::from_bits_retain(parsed.flags);
     let is_bind = flags.contains(MountFlags::BIND) || kind == "bind";
     if is_bind {
-        let bind = (flags & MountFlags::REC) | MountFlags::BIND;
-        mount(request.source.as_str(), &target, "", bind, None).map_err(failed)?;
+        match &mappings {
+            Some(mappings) => id_map::bind(Path::new(&request.source), &target, mappings)?,
+            None => {
+                let bind = (flags & MountFlags::REC) | MountFlags::BIND;
+                mount(request.source.as_str(), &target, "", bind, None).map_err(failed)?;
+            }
+        }
         let rest = flags.difference(MountFlags::REC | MountFlags::BIND);
         if !rest.is_empty() {
             // The kernel ignores every other flag of a bind mount until it is remounted.
             mount_remount(&target, rest | MountFlags::BIND, c"").map_err(failed)?;
         }
     } else {
+        let layers = match &mappings {
+            Some(mappings) => Some(map_layers(kind, &mut parsed.data, rootfs, mappings)?),
+            None => None,
+        };
         mount_new(kind, request.source.as_str(), &target, flags, &parsed.data).map_err(failed)?;
+        layers.map_or(Ok(()), Layers::unmount)?;
     }
     if let Some(bits) = parsed.propagation {
         mount_change(&target, MountPropagationFlags::from_bits_retain(bits)).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Replaces the layers of an overlay by what a mount with mapped ids shows of them.
+fn map_layers(
+    kind: &str,
+    data: &mut [String],
+    rootfs: &Path,
+    mappings: &Mappings,
+) -> Result<Layers, Refusal> {
+    let layers = data
+        .iter_mut()
+        .find(|option| kind == "overlay" && option.starts_with("lowerdir="));
+    let Some(option) = layers else {
+        return Err(unsupported(format!(
+            "ids of mounts of type {kind:?} without layers cannot be mapped"
+        )));
+    };
+    let list: Vec<&str> = option["lowerdir=".len()..].split(':').collect();
+    let Some((base, relative)) = shorten(&list).filter(|(base, _)| base != Path::new("/")) else {
+        return Err(unsupported(format!(
+            "ids of layers without a directory of their own cannot be mapped: {option}"
+        )));
+    };
+    let mapped = Layers::mount(&base, rootfs, mappings)?;
+    let list: Vec<String> = relative
+        .iter()
+        .map(|layer| format!("{}/{layer}", mapped.path().display()))
+        .collect();
+    *option = format!("lowerdir={}", list.join(":"));
+    Ok(mapped)
 }
 
 /// Where a mount goes: below the rootfs, by a path without tricks.
@@ -266,12 +316,13 @@ fn shorten<'a>(layers: &[&'a str]) -> Option<(PathBuf, Vec<&'a str>)> {
     usable.then(|| (base.into(), layers.iter().map(|layer| &layer[end..]).collect()))
 }
 
-/// Undoes everything that is mounted on `rootfs`; nothing mounted is no error.
+/// Undoes everything that is mounted on `rootfs`, and what a killed shim left of making it; nothing mounted is no error.
 ///
 /// # Errors
 ///
 /// A mount stays.
 pub fn unmount_all(rootfs: &Path) -> io::Result<()> {
+    id_map::remove(&Layers::place(rootfs))?;
     loop {
         match unmount(rootfs, UnmountFlags::NOFOLLOW) {
             Ok(()) => {}

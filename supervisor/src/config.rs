@@ -15,6 +15,9 @@
 //! [plugins."io.containerd.snapshotter.v1.overlayfs"]
 //! mount_options = ["metacopy=on"]                              # of every overlay
 //!
+//! [plugins."io.containerd.transfer.v1.local"]
+//! max_concurrent_downloads = 4                                 # and more: see `transfer::Settings`
+//!
 //! [stream_processors.ocicrypt]                                 # as containerd has it, and a time-out
 //! accepts = ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"]
 //! returns = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -41,6 +44,7 @@ use crate::{
     error::{Error, Result},
     layer::{Processor, Processors},
     snapshot::{self, Settings},
+    transfer,
 };
 
 /// The configuration of one instance. Instances with their own root, state and address run side by side.
@@ -59,6 +63,8 @@ pub struct Config {
     pub registry: Registry,
     /// Which snapshotters there are. Default: all that work here, and no external ones.
     pub snapshots: Settings,
+    /// How much transfers do at the same time.
+    pub transfer: transfer::Settings,
     /// External programs for layers that are not understood here. Default: none.
     pub processors: Processors,
 }
@@ -93,6 +99,7 @@ impl Default for Config {
             shim: None,
             registry: Registry::default(),
             snapshots: Settings::default(),
+            transfer: transfer::Settings::default(),
             processors: Processors::default(),
         }
     }
@@ -133,6 +140,7 @@ impl Config {
                 )));
             }
         }
+        self.transfer.validate()?;
         if self.root == self.state {
             return Err(Error::invalid("root and state must be different directories"));
         }
@@ -210,6 +218,8 @@ impl StreamProcessor {
 struct Plugins {
     #[serde(default, rename = "io.containerd.snapshotter.v1.overlayfs")]
     overlay: OverlayPlugin,
+    #[serde(default, rename = "io.containerd.transfer.v1.local")]
+    transfer: transfer::Settings,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -275,6 +285,11 @@ impl File {
             );
         }
         Ok(settings)
+    }
+
+    /// How much transfers do at the same time.
+    pub fn transfer(&self) -> transfer::Settings {
+        self.plugins.transfer.clone()
     }
 
     /// The external programs for layers, by name.

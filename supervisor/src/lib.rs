@@ -55,5 +55,7 @@ pub use config::{Config, File as ConfigFile, Registry as RegistryConfig};
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
 pub use layer::{Processor as StreamProcessor, Processors as StreamProcessors};
+pub use registry::{Referrer, list_referrers, list_tags};
 pub use server::Supervisor;
 pub use snapshot::{Proxy as ProxySnapshotter, Settings as SnapshotSettings};
+pub use transfer::Settings as TransferSettings;

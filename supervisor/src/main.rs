@@ -101,6 +101,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let default = Config::default();
     let snapshots = file.snapshots()?;
+    let transfer = file.transfer();
     let processors = file.processors()?;
     let config = Config {
         root: arguments.root.or(file.root).unwrap_or(default.root),
@@ -109,6 +110,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         shim: file.shim.or(default.shim),
         registry: file.registry,
         snapshots,
+        transfer,
         processors,
     };
     config.validate()?;

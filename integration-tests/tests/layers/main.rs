@@ -2,14 +2,17 @@
 //! with what umoci makes of them; exported again; hostile layers through the Diff service.
 
 mod archive;
+mod catalog;
 mod compare;
 mod damage;
 mod export;
+mod foreign;
 mod hostile;
 mod image;
 mod processors;
 mod pull;
 mod push;
 mod supervisor;
+mod tls;
 mod unpack;
 mod whiteouts;

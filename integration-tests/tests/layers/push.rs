@@ -13,7 +13,7 @@ use wharf_proto::containerd::types::transfer::{ImageStore, OciRegistry, Registry
 use crate::image::{GZIP, image};
 use crate::supervisor::Supervisor;
 
-fn push(name: &str, reference: &str, resolver: RegistryResolver) -> TransferRequest {
+pub(crate) fn push(name: &str, reference: &str, resolver: RegistryResolver) -> TransferRequest {
     TransferRequest {
         source: Some(any::pack(&ImageStore {
             name: name.into(),

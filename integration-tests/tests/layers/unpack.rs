@@ -1,11 +1,13 @@
 //! An honest image, pulled and imported, is file by file what umoci makes of it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use integration_tests::image::Compression;
+use integration_tests::image::{Compression, Layout};
 use integration_tests::registry::Registry;
 use integration_tests::{Scratch, binaries, leftovers, run};
+use serde_json::json;
 use wharf_proto::any;
 use wharf_proto::containerd::services::transfer::v1::TransferOptions;
 use wharf_proto::containerd::types::transfer::{ImageReference, ImageStore, Progress};
@@ -134,4 +136,52 @@ async fn archives_of_both_formats_are_imported() {
         .unwrap();
     let manifest = saved.target.clone().unwrap().digest;
     assert_same(&supervisor.tree(&scratch, &manifest).await, &expected);
+}
+
+/// A layer that brings a hard link, and whose file is in a layer below: it cannot be unpacked before that.
+#[tokio::test(flavor = "multi_thread")]
+async fn hard_links_to_files_of_layers_below_are_made() {
+    let scratch = Scratch::new();
+    let tree = scratch.directory("tree");
+    fs::create_dir_all(tree.join("deep/er")).unwrap();
+    fs::write(tree.join("deep/er/file"), vec![3; 200_000]).unwrap();
+    fs::set_permissions(tree.join("deep/er/file"), fs::Permissions::from_mode(0o4750)).unwrap();
+    for number in 0..10 {
+        fs::write(tree.join(format!("beside-{number}")), "beside").unwrap();
+    }
+    let mut layout = Layout::new(&scratch.join("layout"));
+    layout.layer_of(&tree, Compression::Gzip);
+    let link = |name: &str, to: &str, file: &str| {
+        let mut archive = tar::Builder::new(fs::File::create(scratch.join(file)).unwrap());
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Link);
+        header.set_mode(0o4750);
+        header.set_size(0);
+        header.set_mtime(1_000_000_000);
+        archive.append_link(&mut header, name, to).unwrap();
+        archive.into_inner().unwrap();
+        scratch.join(file)
+    };
+    layout.layer(&link("link", "deep/er/file", "two.tar"), Compression::Gzip);
+    layout.layer(&link("deep/third", "link", "three.tar"), Compression::Gzip);
+    layout.tag("latest", &json!({}));
+    let registry = Registry::start(&scratch);
+    let reference = registry.push(layout.path(), "latest", "team/app:v1");
+    let supervisor = Supervisor::start(&scratch).await;
+    supervisor.transfer(supervisor.pull(&reference)).await.unwrap();
+    let target = supervisor.images().await[0].target.clone().unwrap().digest;
+    let mut expected = umoci(layout.path(), "latest", &scratch.join("bundle"));
+    let mut found = supervisor.tree(&scratch, &target).await;
+    assert_eq!(supervisor.snapshots().await.len(), 4, "three layers and a view");
+    // Each layer that links makes a copy, as overlayfs does: names of one layer are one file.
+    assert_eq!(found["link"]["link"], "deep/third");
+    for tree in [&mut expected, &mut found] {
+        for entry in tree.as_object_mut().unwrap().values_mut() {
+            let entry = entry.as_object_mut().unwrap();
+            entry.remove("link");
+            // umoci leaves the time of a file alone that is linked to.
+            entry.remove("mtime");
+        }
+    }
+    assert_same(&found, &expected);
 }

@@ -4,6 +4,7 @@
 
 mod check;
 mod diff;
+mod mapped;
 mod run;
 mod subject;
 mod suite;

@@ -104,11 +104,20 @@ impl Subject {
     }
 
     pub(crate) async fn prepare(&self, key: &str, parent: &str) -> Result<Vec<Mount>, Status> {
+        self.prepare_with(key, parent, kept()).await
+    }
+
+    pub(crate) async fn prepare_with(
+        &self,
+        key: &str,
+        parent: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Vec<Mount>, Status> {
         let request = PrepareSnapshotRequest {
             snapshotter: self.snapshotter.clone(),
             key: key.into(),
             parent: parent.into(),
-            labels: kept(),
+            labels,
         };
         Ok(self.client().prepare(scoped(request)).await?.into_inner().mounts)
     }

@@ -6,10 +6,12 @@
 //! [cgroups(7)]: https://man7.org/linux/man-pages/man7/cgroups.7.html
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
+
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// The three ways a host arranges its hierarchies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,14 +65,11 @@ impl Layout {
             let read = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text));
             read.map(|_| text).map_err(|error| Error::io("read", path, error))
         };
-        let mountinfo = read("/proc/self/mountinfo")?;
         let own = read(own)?;
         let uid_map = read("/proc/self/uid_map")?;
-        Self::parse(
-            &String::from_utf8_lossy(&mountinfo),
-            &String::from_utf8_lossy(&own),
-            &String::from_utf8_lossy(&uid_map),
-        )
+        let own = String::from_utf8_lossy(&own);
+        let mounts = read_mounts(&own).map_err(|error| Error::io("read", MOUNTS, error))?;
+        Self::assemble(&mounts, &own, &String::from_utf8_lossy(&uid_map))
     }
 
     /// As [`Self::detect`], from the texts of the three files.
@@ -80,6 +79,10 @@ impl Layout {
     /// A text cannot be understood, or shows no control group file system.
     pub fn parse(mountinfo: &str, own: &str, uid_map: &str) -> Result<Self, Error> {
         let mounts: Vec<CgroupMount> = mountinfo.lines().filter_map(CgroupMount::parse).collect();
+        Self::assemble(&mounts, own, uid_map)
+    }
+
+    fn assemble(mounts: &[CgroupMount], own: &str, uid_map: &str) -> Result<Self, Error> {
         let mut hierarchies = Vec::new();
         for line in own.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -146,6 +149,28 @@ impl Layout {
     pub fn in_initial_user_namespace(&self) -> bool {
         self.initial_user_namespace
     }
+}
+
+/// The mounts of the hierarchies that the text `own` of `/proc/self/cgroup` tells of, up to the last that is looked for:
+/// they are made at boot and stand first, and a host with many containers has thousands of mounts after them.
+fn read_mounts(own: &str) -> std::io::Result<Vec<CgroupMount>> {
+    let mut missing: Vec<&str> = own.lines().filter_map(first_controller).collect();
+    let mut file = BufReader::with_capacity(16 << 10, fs::File::open(MOUNTS)?);
+    let mut mounts = Vec::new();
+    let mut line = Vec::new();
+    while !missing.is_empty() && file.read_until(b'\n', &mut line)? > 0 {
+        if let Some(mount) = CgroupMount::parse(String::from_utf8_lossy(&line).trim_end_matches('\n')) {
+            missing.retain(|controller| !mount.has(controller));
+            mounts.push(mount);
+        }
+        line.clear();
+    }
+    Ok(mounts)
+}
+
+/// The first name in a line `4:cpu,cpuacct:/group` of `/proc/self/cgroup`; none at all is v2's.
+fn first_controller(line: &str) -> Option<&str> {
+    line.split(':').nth(1)?.split(',').next()
 }
 
 /// A line of mountinfo about a control group file system.

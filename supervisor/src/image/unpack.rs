@@ -50,6 +50,17 @@ pub struct Filled {
     apart: Option<Implied>,
 }
 
+/// What became of a layer that was to be filled.
+#[derive(Debug)]
+pub enum Fill {
+    /// Its snapshot is there already.
+    Present,
+    /// Its files are there.
+    Filled(Filled),
+    /// It links to files of the layers below: it can be filled only when they are there.
+    NeedsParent,
+}
+
 /// Whether `layer` may be filled before the layers below it are there.
 ///
 /// # Errors
@@ -59,7 +70,7 @@ pub fn may_fill_early(daemon: &Daemon, layer: &Layer) -> Result<bool> {
     Ok(layer.parent.is_none() || daemon.snapshots.keeps_layers_apart(&layer.snapshotter)?)
 }
 
-/// Unpacks the verified bytes in `blob` into an active snapshot; `None` when the layer's snapshot is there already. Blocks.
+/// Unpacks the verified bytes in `blob` into an active snapshot. Blocks.
 ///
 /// With `early` the layers below need not be there yet. `progress` is told how many bytes of the blob were read, and ends
 /// the work by an error.
@@ -75,7 +86,7 @@ pub fn fill(
     blob: Reader,
     early: bool,
     progress: impl FnMut(u64) -> io::Result<()> + Send,
-) -> Result<Option<Filled>> {
+) -> Result<Fill> {
     let key = format!("extract-{} {}", unique()?, layer.chain_id);
     let parent = match &layer.parent {
         Some(parent) if !early => parent.as_str(),
@@ -85,18 +96,19 @@ pub fn fill(
         .snapshots
         .prepare(scope, &layer.snapshotter, &key, parent, labels(layer));
     let mounts = match prepared {
-        Err(error) if error.is_already_exists() => return Ok(None),
+        Err(error) if error.is_already_exists() => return Ok(Fill::Present),
         mounts => mounts?,
     };
     let apart = early && layer.parent.is_some();
     match apply(&daemon.processors, layer, blob, &mounts, apart, progress) {
-        Ok(implied) => Ok(Some(Filled {
+        Ok(implied) => Ok(Fill::Filled(Filled {
             key,
             apart: apart.then_some(implied),
         })),
         Err(error) => {
             let error = error.context(format!("unpack layer {}", layer.blob));
             match discard(daemon, scope, layer, &Filled { key, apart: None }) {
+                Ok(()) if apart && error.is_not_found() => Ok(Fill::NeedsParent),
                 Ok(()) => Err(error),
                 Err(second) => Err(error.context(second)),
             }

@@ -47,7 +47,8 @@ const AUFS: &[u8] = b".wh..wh.";
 /// by [`Limits::file_bytes`] alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Uncompressed bytes that every layer may have. Default 1 GiB.
+    /// Uncompressed bytes that every layer may have, and bytes of the layers below that hard links may make it copy.
+    /// Default 1 GiB.
     pub(crate) base_bytes: u64,
     /// Uncompressed bytes that are allowed on top for each compressed one. Default 1100.
     pub(crate) ratio: u64,
@@ -134,8 +135,9 @@ pub(crate) fn settle(target: Target, implied: &Implied) -> Result<()> {
 ///
 /// # Errors
 ///
-/// `InvalidArgument` when the layer is malformed or refused; `ResourceExhausted` when the disk is full; what was created
-/// until then is left for the caller to remove.
+/// `InvalidArgument` when the layer is malformed or refused; `NotFound` when it links to a file of the layers below, and
+/// `target` does not name these; `ResourceExhausted` when the disk is full; what was created until then is left for the
+/// caller to remove.
 pub(crate) fn apply(
     input: impl Read + Send,
     compressed_size: u64,
@@ -190,6 +192,8 @@ struct Extractor {
     directories: Vec<(Vec<u8>, fs::Timestamps)>,
     entries: u64,
     names: u64,
+    /// Bytes of files of layers below that were copied, as this one links to them.
+    copied: u64,
     /// Whether an entry spoke of the root.
     root: bool,
 }
@@ -220,6 +224,7 @@ impl Extractor {
             directories: Vec::new(),
             entries: 0,
             names: 0,
+            copied: 0,
             root: false,
         })
     }
@@ -415,7 +420,13 @@ impl Extractor {
         }
         let failed = |error: Errno| Error::io(format!("link to {}", quoted(&target)), error);
         let (target_parent, target_name) = path::split(&target);
-        let target_parent = self.tree.existing(target_parent).map_err(failed)?;
+        let found = self.tree.existing(target_parent).and_then(|directory| {
+            fs::statat(&*directory, target_name, AtFlags::SYMLINK_NOFOLLOW).map(|_stat| directory)
+        });
+        let target_parent = match found {
+            Err(Errno::NOENT) if self.overlay => self.copy_up(&target)?,
+            found => found.map_err(failed)?,
+        };
         let link = || fs::linkat(&*target_parent, target_name, &**parent, name, AtFlags::empty());
         match link() {
             Err(Errno::EXIST) => {
@@ -434,6 +445,28 @@ impl Extractor {
             }
             outcome => outcome.map_err(failed),
         }
+    }
+
+    /// Copies the file at `path` of a layer below into this one; gives its directory.
+    fn copy_up(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
+        let failed = |error: Errno| Error::io(format!("link to {}", quoted(path)), error);
+        if !self.tree.has_lowers() {
+            // Whoever applies a layer apart tries again when those below are there.
+            return Err(Error::not_found(format!("target of hard link {}", quoted(path))));
+        }
+        let covered = self.tree.covered(path).map_err(failed)?;
+        // A few bytes of a layer may not make a copy of all that is below it.
+        self.copied = self.copied.saturating_add(covered.size());
+        if self.copied > self.limits.base_bytes {
+            return Err(Error::invalid(format!(
+                "hard links to more than {} bytes of the layers below",
+                self.limits.base_bytes
+            )));
+        }
+        let (parent, name) = path::split(path);
+        let parent = self.tree.directory(parent).map_err(failed)?;
+        covered.copy(&parent, name).map_err(failed)?;
+        Ok(parent)
     }
 
     fn node(&mut self, parent: &Rc<OwnedFd>, name: &[u8], entry: &Entry) -> Result<()> {

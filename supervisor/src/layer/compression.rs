@@ -2,42 +2,48 @@
 //!
 //! The media type only says that the blob is a layer ([`is_layer`]); which compression it uses is read from the bytes, as
 //! registries are full of mislabelled layers. No decompressor outside this process is ever run. Memory is bounded by
-//! the formats' windows: 32 KiB for gzip, 128 MiB for zstd (frames that ask for more are refused by the library).
+//! the formats' windows: 32 KiB for gzip; for zstd see [`zstd`](super::zstd).
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, Read};
 
-/// The size of the buffer in front of a decompressor.
-const BUFFER: usize = 128 * 1024;
-
-/// The input with its first bytes put back.
-type Input<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
+use super::{lookahead::Lookahead, zstd::Zstd};
 
 /// A reader of the uncompressed bytes.
 pub(crate) enum Decompressor<R: Read> {
     /// Not compressed.
-    Plain(Input<R>),
+    Plain(Lookahead<R>),
     /// Any number of gzip members.
-    Gzip(Box<flate2::bufread::MultiGzDecoder<Input<R>>>),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<Lookahead<R>>>),
     /// Any number of zstd frames.
-    Zstd(Box<zstd::stream::read::Decoder<'static, Input<R>>>),
+    Zstd(Box<Zstd<R>>),
 }
 
 impl<R: Read> Decompressor<R> {
-    /// Looks at the first bytes of `input` and starts the decompressor they call for. Blocks.
+    /// Looks at the first bytes of `input`, a stored blob, and starts the decompressor they call for. Blocks.
     ///
     /// # Errors
     ///
     /// Those of reading `input`.
-    pub(crate) fn new(mut input: R) -> io::Result<Self> {
-        let mut magic = Vec::with_capacity(4);
-        input.by_ref().take(4).read_to_end(&mut magic)?;
-        let input = BufReader::with_capacity(BUFFER, Cursor::new(magic.clone()).chain(input));
+    pub(crate) fn new(input: R) -> io::Result<Self> {
+        Self::with(input, Zstd::stored)
+    }
+
+    /// As [`Decompressor::new`] for what a client sends, who may take its time.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading `input`.
+    pub(crate) fn of_client(input: R) -> io::Result<Self> {
+        Self::with(input, Zstd::of_client)
+    }
+
+    fn with(input: R, zstd: impl Fn(Lookahead<R>) -> io::Result<Zstd<R>>) -> io::Result<Self> {
+        let mut input = Lookahead::new(input);
+        let magic = input.peek(4)?;
         if magic.starts_with(&[0x1f, 0x8b]) {
             Ok(Self::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(input))))
-        } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable_frame(&magic) {
-            Ok(Self::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(
-                input,
-            )?)))
+        } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable_frame(magic) {
+            Ok(Self::Zstd(Box::new(zstd(input)?)))
         } else {
             Ok(Self::Plain(input))
         }
@@ -45,7 +51,7 @@ impl<R: Read> Decompressor<R> {
 }
 
 /// A zstd stream may open with a skippable frame, `0x184D2A50`–`0x184D2A5F` in little endian.
-fn is_skippable_frame(magic: &[u8]) -> bool {
+pub(super) fn is_skippable_frame(magic: &[u8]) -> bool {
     matches!(magic, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
@@ -98,7 +104,7 @@ mod tests {
         assert_eq!(all(b"plain").unwrap(), b"plain");
         assert_eq!(all(b"").unwrap(), b"");
         assert_eq!(all(&[gzip(b"one"), gzip(b"two")].concat()).unwrap(), b"onetwo");
-        let frame = |data: &[u8]| zstd::stream::encode_all(data, 1).unwrap();
+        let frame = |data: &[u8]| ::zstd::stream::encode_all(data, 1).unwrap();
         let skippable = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9];
         assert_eq!(all(&[frame(b"one"), frame(b"two")].concat()).unwrap(), b"onetwo");
         assert_eq!(all(&[&skippable[..], &frame(b"one")].concat()).unwrap(), b"one");
@@ -108,7 +114,7 @@ mod tests {
     fn a_cut_stream_is_an_error() {
         let data = gzip(&[7; 4096]);
         assert!(all(&data[..data.len() - 4]).is_err());
-        let data = zstd::stream::encode_all(&[7; 4096][..], 1).unwrap();
+        let data = ::zstd::stream::encode_all(&[7; 4096][..], 1).unwrap();
         assert!(all(&data[..data.len() - 4]).is_err());
     }
 

@@ -96,7 +96,7 @@ pub(super) fn set_at(parent: &OwnedFd, name: &[u8], entry: &Entry, owner: Owner)
 
 /// `chmod` of exactly the inode at `name`: through a descriptor that is no more than a handle, so that a device is not
 /// opened and a link (a hard link may be one to a symbolic link) is left alone.
-fn change_mode(parent: &OwnedFd, name: &[u8], mode: u32) -> std::result::Result<(), Errno> {
+pub(super) fn change_mode(parent: &OwnedFd, name: &[u8], mode: u32) -> std::result::Result<(), Errno> {
     let handle = fs::openat(
         parent,
         name,
@@ -144,7 +144,7 @@ pub(super) fn timestamps(entry: &Entry) -> Timestamps {
     }
 }
 
-/// Copies owner, attributes, mode and times from one directory to another.
+/// Copies owner, attributes, mode and times from one open file or directory to another.
 pub(super) fn copy(from: &OwnedFd, to: &OwnedFd) -> std::result::Result<(), Errno> {
     let stat = fs::fstat(from)?;
     fs::fchown(
@@ -167,17 +167,19 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd) -> std::result::Result<(), Errn
         }
     }
     fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    fs::futimens(to, &times_of(&stat))
+}
+
+/// The times of a file, to be given to another.
+pub(super) fn times_of(stat: &fs::Stat) -> Timestamps {
     let spec = |seconds: i64, nanoseconds: i64| Timespec {
         tv_sec: seconds,
         tv_nsec: nanoseconds,
     };
-    fs::futimens(
-        to,
-        &Timestamps {
-            last_access: spec(stat.st_atime, stat.st_atime_nsec.cast_signed()),
-            last_modification: spec(stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
-        },
-    )
+    Timestamps {
+        last_access: spec(stat.st_atime, stat.st_atime_nsec.cast_signed()),
+        last_modification: spec(stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
+    }
 }
 
 fn xattr_names(file: &OwnedFd) -> std::result::Result<Vec<Vec<u8>>, Errno> {

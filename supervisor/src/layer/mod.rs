@@ -18,8 +18,10 @@
 mod apply;
 mod archive;
 mod compression;
+mod copy_up;
 pub(crate) mod diff;
 mod entry;
+mod lookahead;
 mod metadata;
 mod mounts;
 mod number;
@@ -29,6 +31,7 @@ mod pipeline;
 mod processor;
 mod sparse;
 mod tree;
+mod zstd;
 
 pub(crate) use apply::{Implied, Limits, Target, apply, settle};
 pub(crate) use archive::{Archive, Entry, EntryKind};

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::metadata;
+use super::{copy_up::Covered, metadata};
 
 /// Directories kept open. Entries of one directory stand together in nearly every layer, so few are enough.
 const REMEMBERED: usize = 64;
@@ -59,6 +59,16 @@ impl Tree {
     /// The root itself.
     pub(super) fn root(&self) -> &Rc<OwnedFd> {
         &self.root
+    }
+
+    /// Whether trees below are known.
+    pub(super) fn has_lowers(&self) -> bool {
+        !self.lowers.is_empty()
+    }
+
+    /// Finds the file that the trees below show at the cleaned `path`.
+    pub(super) fn covered(&self, path: &[u8]) -> Result<Covered, Errno> {
+        Covered::find(&self.root, &self.lowers, path)
     }
 
     /// Opens the directory at the cleaned `path`, making what is missing.

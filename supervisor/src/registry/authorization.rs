@@ -170,6 +170,7 @@ async fn token(
         headers: HeaderMap::new(),
         authorization: None,
         payload: Payload::default(),
+        far: false,
     };
     if let Credentials::Refresh(token) = &credentials {
         let fields = [

@@ -51,7 +51,7 @@ pub(crate) struct Options {
 pub(crate) struct Client {
     reference: Arc<Reference>,
     /// In the order in which they are asked, the registry itself last.
-    endpoints: Arc<[Endpoint]>,
+    endpoints: Arc<[Arc<Endpoint>]>,
 }
 
 impl Client {
@@ -69,7 +69,9 @@ impl Client {
         let reference = Arc::new(reference);
         let endpoints = hosts::load(&options.hosts, &reference, plain)?
             .into_iter()
-            .map(|host| Endpoint::new(host, &reference, &options.headers, &source, options.push))
+            .map(|host| {
+                Endpoint::new(host, &reference, &options.headers, &source, options.push).map(Arc::new)
+            })
             .collect::<Result<_>>()?;
         Ok(Self { reference, endpoints })
     }
@@ -80,7 +82,7 @@ impl Client {
     }
 
     /// The hosts that can do what `able` asks of them.
-    pub(super) fn able(&self, able: impl Fn(&Capabilities) -> bool) -> impl Iterator<Item = &Endpoint> {
+    pub(super) fn able(&self, able: impl Fn(&Capabilities) -> bool) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.endpoints
             .iter()
             .filter(move |endpoint| able(&endpoint.capabilities))

@@ -126,6 +126,7 @@ impl Endpoint {
                 headers: all.clone(),
                 authorization: authorization.clone(),
                 payload: payload.clone(),
+                far: false,
             };
             let (pause, error) = match self.http.ask(ask).await {
                 // Only the host itself is answered: one that it sent us to gets no credentials.
@@ -205,7 +206,7 @@ impl Endpoint {
 }
 
 /// What must be the same for two URLs to be on one host: scheme, name and port, whether it is written or not.
-fn place(uri: &Uri) -> (Option<&str>, String, u16) {
+pub(super) fn place(uri: &Uri) -> (Option<&str>, String, u16) {
     let scheme = uri.scheme_str();
     let port = if scheme == Some("http") { 80 } else { 443 };
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();

@@ -5,7 +5,7 @@
 //! server = "https://registry.example"          # the registry itself, asked last
 //! ca = "/etc/ca.pem"
 //! [host."https://mirror.example"]              # asked before it, in the order of the file
-//!   capabilities = ["pull", "resolve"]         # and "push"; all when there are none
+//!   capabilities = ["pull", "resolve"]         # and "push", "referrers"; all when there are none
 //!   ca = ["a.pem", "b.pem"]                    # relative to the file
 //!   client = [["cert.pem", "key.pem"]]
 //!   skip_verify = false
@@ -50,6 +50,8 @@ pub(super) struct Capabilities {
     pub(super) resolve: bool,
     /// To take content.
     pub(super) push: bool,
+    /// What refers to an image.
+    pub(super) referrers: bool,
 }
 
 impl Capabilities {
@@ -57,6 +59,7 @@ impl Capabilities {
         pull: true,
         resolve: true,
         push: true,
+        referrers: true,
     };
 }
 
@@ -272,14 +275,14 @@ fn capabilities(words: &[String]) -> Result<Capabilities, String> {
         pull: false,
         resolve: false,
         push: false,
+        referrers: false,
     };
     for word in words {
         match word.to_lowercase().as_str() {
             "pull" => found.pull = true,
             "resolve" => found.resolve = true,
             "push" => found.push = true,
-            // The referrers of an image are asked of nobody yet.
-            "referrers" => {}
+            "referrers" => found.referrers = true,
             _ => return Err(format!("unknown capability {word:?}")),
         }
     }

@@ -26,15 +26,22 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-use super::{proxy::Connector, tls::Tls};
+use super::{foreign::is_near, proxy::Connector, tls::Tls};
 use crate::error::{Error, Kind, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = in_tests(Duration::from_secs(60), Duration::from_secs(3));
 /// How long a body may give nothing.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const STALL_TIMEOUT: Duration = in_tests(Duration::from_secs(30), Duration::from_secs(2));
+/// The most bytes that [`next_data`] gives at once.
+pub(super) const MAX_CHUNK: usize = 64 * 1024;
 const MAX_REDIRECTS: usize = 10;
 const AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
+
+/// No test waits for what a person would wait for.
+const fn in_tests(real: Duration, shorter: Duration) -> Duration {
+    if cfg!(test) { shorter } else { real }
+}
 
 /// Connections to registries.
 #[derive(Clone)]
@@ -95,6 +102,8 @@ pub(super) struct Ask {
     pub(super) headers: HeaderMap,
     pub(super) authorization: Option<HeaderValue>,
     pub(super) payload: Payload,
+    /// Refuses redirects to this machine and its link, as the URL is nobody's whom we trust.
+    pub(super) far: bool,
 }
 
 /// What came back, and whether the registry that was asked said it, or somebody it sent us to.
@@ -142,6 +151,7 @@ impl Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
+            .http1_max_buf_size(MAX_CHUNK)
             .build(https);
         Ok(Self { client, connector })
     }
@@ -163,6 +173,12 @@ impl Http {
                 });
             }
             let next = target(&ask.uri, response.headers()).map_err(lasting)?;
+            if ask.far && is_near(next.host().unwrap_or_default()) {
+                return Err(lasting(Error::invalid(format!(
+                    "GET {}: redirected to an address of this machine or its link",
+                    without_query(&origin)
+                ))));
+            }
             if next.authority() != ask.uri.authority() || next.scheme() != ask.uri.scheme() {
                 ask.authorization = None;
             }
@@ -202,7 +218,7 @@ impl Http {
                 Ok(Err(error)) => {
                     return Err(Failure {
                         error: unreachable_host(ask, &error),
-                        may_pass: !error.is_connect(),
+                        may_pass: !error.is_connect() && !is_tls(&error),
                     });
                 }
                 Err(_elapsed) => {}
@@ -325,6 +341,22 @@ fn unreachable_host(ask: &Ask, error: &hyper_util::client::legacy::Error) -> Err
         format!("{host}: {cause}")
     };
     Error::unavailable(format!("{} {}: {cause}", ask.method, without_query(&ask.uri)))
+}
+
+/// Whether TLS failed, which it does again: a server says only after the handshake that it wants another certificate.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // An I/O error does not name what it wraps as its source, but the source of that.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if error.is::<rustls::Error>()
+            || wrapped.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The innermost cause, in the words of the system where it is the system's.

@@ -51,7 +51,7 @@ pub(crate) enum Pushed {
 }
 
 impl Client {
-    fn pushed_to(&self) -> Result<&Endpoint> {
+    fn pushed_to(&self) -> Result<&Arc<Endpoint>> {
         self.able(|able| able.push)
             .next()
             .ok_or_else(|| self.nobody("push"))

@@ -12,19 +12,23 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
 };
 use wharf_proto::containerd::types::Descriptor;
 
-use super::{Client, Content, CredentialSource, Credentials, NoCredentials, Options, Pushed};
+use super::{Client, Content, CredentialSource, Credentials, NoCredentials, Options, Pieces, Pushed};
 use crate::{
     Kind,
     digest::Digest,
     error::{Error, Result},
 };
 
+mod catalog;
+mod foreign;
 mod mirrors;
+mod pieces;
 mod push;
+mod slow;
 
 /// A server of one answer a connection; remembers the heads of all requests.
 struct Registry {
@@ -134,6 +138,27 @@ fn blob(data: &[u8]) -> Descriptor {
 }
 
 async fn fetch(client: &Client, wanted: &Descriptor, offset: u64) -> Result<Vec<u8>> {
+    fetch_by(client, wanted, &[], offset, &one_request()).await
+}
+
+/// No blob is divided.
+fn one_request() -> Pieces {
+    let one = || Arc::new(Semaphore::new(1));
+    Pieces {
+        size: 0,
+        operation: one(),
+        host: one(),
+        ahead: one(),
+    }
+}
+
+async fn fetch_by(
+    client: &Client,
+    wanted: &Descriptor,
+    urls: &[String],
+    offset: u64,
+    pieces: &Pieces,
+) -> Result<Vec<u8>> {
     let (sender, mut receiver) = mpsc::channel::<Bytes>(4);
     let collect = tokio::spawn(async move {
         let mut all = Vec::new();
@@ -142,7 +167,8 @@ async fn fetch(client: &Client, wanted: &Descriptor, offset: u64) -> Result<Vec<
         }
         all
     });
-    client.blob(wanted, offset, sender).await?;
+    let _slots = pieces.blob().await?;
+    client.blob(wanted, urls, offset, sender, pieces).await?;
     Ok(collect.await.unwrap())
 }
 

@@ -15,6 +15,7 @@
 
 mod btrfs;
 mod copy;
+mod id_map;
 mod load;
 mod native;
 pub mod overlay;

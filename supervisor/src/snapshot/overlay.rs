@@ -5,6 +5,9 @@
 //! <root>/snapshots/overlay/<number>/work   overlayfs's scratch, active snapshots only, mode 0711
 //! ```
 //!
+//! With the labels `containerd.io/snapshot/uidmapping` and `gidmapping` a snapshot is for a container in a user namespace:
+//! its own directory belongs to the mapped root, and whoever mounts it is asked to map the ids of the layers below.
+//!
 //! A snapshot without parent is a bind mount of `fs`; a view on one layer is a read-only bind mount of that layer; all
 //! else is an overlay. Refuses a filesystem whose directories do not tell file types.
 
@@ -16,7 +19,7 @@ use std::{
 };
 
 use super::{
-    About, Kind, Made, Mount, Snapshotter, Stack, Usage,
+    About, Kind, Made, Mount, Snapshotter, Stack, Usage, id_map,
     native::{numbers, remove_tree},
     usage,
 };
@@ -28,6 +31,8 @@ pub struct Overlay {
     root: PathBuf,
     /// Options that every overlay gets.
     options: Vec<String>,
+    /// Whether the kernel takes layers with mapped ids.
+    maps_ids: bool,
 }
 
 impl Overlay {
@@ -49,7 +54,8 @@ impl Overlay {
         if index {
             options.push("index=off".to_owned());
         }
-        if in_user_namespace()? {
+        let nested = in_user_namespace()?;
+        if nested {
             // There overlayfs may keep its marks in `user.overlay.` only.
             options.push("userxattr".to_owned());
         }
@@ -57,6 +63,7 @@ impl Overlay {
         Ok(Self {
             root: root.to_owned(),
             options,
+            maps_ids: !nested && kernel_maps_layers(),
         })
     }
 
@@ -73,7 +80,13 @@ impl Overlay {
         make_dir(&directory, 0o700)?;
         let files = directory.join("fs");
         make_dir(&files, 0o755)?;
-        if let Some(parent) = stack.parents.first() {
+        if let Some((uid, gid)) = id_map::root(stack.labels) {
+            std::os::unix::fs::lchown(&files, Some(uid), Some(gid))?;
+            if let Some(parent) = stack.parents.first() {
+                let parent = fs::metadata(self.directory(*parent).join("fs"))?;
+                fs::set_permissions(&files, fs::Permissions::from_mode(parent.mode() & 0o7777))?;
+            }
+        } else if let Some(parent) = stack.parents.first() {
             // The root of the stack is the topmost layer's: it must look as the parent's does.
             let parent = fs::metadata(self.directory(*parent).join("fs"))?;
             std::os::unix::fs::lchown(&files, Some(parent.uid()), Some(parent.gid()))?;
@@ -88,6 +101,7 @@ impl Overlay {
 
 impl Snapshotter for Overlay {
     fn create(&self, stack: Stack<'_>) -> Result<Made> {
+        id_map::check(stack.labels, self.maps_ids)?;
         self.make(stack).map(|()| Made::Fresh).map_err(|source| {
             let error = Error::io(
                 format!("create snapshot {}", self.directory(stack.number).display()),
@@ -105,17 +119,18 @@ impl Snapshotter for Overlay {
     }
 
     fn mounts(&self, stack: Stack<'_>) -> Result<Vec<Mount>> {
+        let maps = id_map::options(stack.labels);
         let bind = |number, mode: &str| Mount {
             r#type: "bind".into(),
             source: self.path(number, "fs"),
-            options: vec![mode.into(), "rbind".into()],
+            options: [&maps[..], &[mode.into(), "rbind".into()]].concat(),
             ..Mount::default()
         };
         let writable = stack.kind == Kind::Active;
         let mut options = match stack.parents {
             [] => return Ok(vec![bind(stack.number, if writable { "rw" } else { "ro" })]),
             [only] if !writable => return Ok(vec![bind(*only, "ro")]),
-            _ => self.options.clone(),
+            _ => [&maps[..], &self.options].concat(),
         };
         if writable {
             options.push(format!("workdir={}", self.path(stack.number, "work")));
@@ -160,8 +175,12 @@ impl Snapshotter for Overlay {
 
     fn about(&self) -> About {
         About {
+            capabilities: self
+                .maps_ids
+                .then(|| "remap-ids".to_owned())
+                .into_iter()
+                .collect(),
             exports: [("root".to_owned(), self.root.display().to_string())].into(),
-            ..About::default()
         }
     }
 }
@@ -177,6 +196,17 @@ fn in_user_namespace() -> Result<bool> {
     let path = "/proc/self/uid_map";
     let map = fs::read_to_string(path).map_err(|source| Error::io(format!("read {path}"), source))?;
     Ok(!map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// overlayfs takes layers from mounts with mapped ids since Linux 5.19.
+fn kernel_maps_layers() -> bool {
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy();
+    let mut numbers = release
+        .split('.')
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (5, 19)
 }
 
 /// overlayfs needs `d_type` in directory entries; without it whiteouts show up as devices.
@@ -203,6 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut overlay = Overlay::open(dir.path(), &[]).unwrap();
         overlay.options = vec!["index=off".into()];
+        overlay.maps_ids = true;
         let at = |number: u64, name: &str| format!("{}/{number}/{name}", dir.path().display());
         let mounts = |number, parents: &[u64], kind| {
             overlay
@@ -244,5 +275,34 @@ mod tests {
                 format!("lowerdir={}:{}", at(2, "fs"), at(1, "fs"))
             ]
         );
+    }
+
+    #[test]
+    fn the_ids_of_layers_are_mapped_where_labels_ask_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut overlay = Overlay::open(dir.path(), &[]).unwrap();
+        overlay.maps_ids = true;
+        let labels = ["uid", "gid"]
+            .map(|id| {
+                (
+                    format!("containerd.io/snapshot/{id}mapping"),
+                    "0:100000:65536".to_owned(),
+                )
+            })
+            .into();
+        let stack = Stack {
+            number: 2,
+            parents: &[1],
+            kind: Kind::Active,
+            namespace: "n",
+            labels: &labels,
+        };
+        let mount = overlay.mounts(stack).unwrap().remove(0);
+        assert_eq!(
+            mount.options[..2],
+            ["uidmap=0:100000:65536", "gidmap=0:100000:65536"]
+        );
+        overlay.maps_ids = false;
+        assert!(overlay.create(stack).is_err());
     }
 }

@@ -36,6 +36,9 @@ pub(super) struct Descriptor {
     pub(super) size: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) annotations: Option<BTreeMap<String, String>>,
+    /// Where else the bytes can be had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) urls: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) platform: Option<Platform>,
 }
@@ -60,6 +63,13 @@ impl Descriptor {
             other if layer::is_layer(other) => Kind::Layer,
             _ => Kind::Other,
         }
+    }
+
+    /// Whether it is a layer that registries may not distribute.
+    pub(super) fn is_foreign(&self) -> bool {
+        let media_type = &self.media_type;
+        self.kind() == Kind::Layer
+            && (media_type.contains("nondistributable") || media_type.contains(".foreign."))
     }
 
     /// The digest, checked.
@@ -122,6 +132,7 @@ impl From<types::Descriptor> for Descriptor {
             digest: wire.digest,
             size: wire.size,
             annotations: (!wire.annotations.is_empty()).then_some(wire.annotations),
+            urls: Vec::new(),
             platform: None,
         }
     }

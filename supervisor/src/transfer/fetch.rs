@@ -25,16 +25,16 @@ use crate::{
     registry::{self, MAX_MANIFEST},
 };
 
-/// Chunks between the connection and the disk.
-const IN_FLIGHT: usize = 16;
+/// Chunks between the connection and the disk, each of at most 64 KiB.
+const IN_FLIGHT: usize = 8;
 /// How often an ingest that somebody else writes is looked at again.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Where content comes from.
 #[derive(Clone)]
 pub(super) enum Source {
-    /// A registry.
-    Registry(Arc<registry::Client>),
+    /// A registry, and how its blobs are fetched.
+    Registry(Arc<registry::Client>, registry::Pieces),
     /// The content store, where an archive was read into before.
     Local,
 }
@@ -68,7 +68,7 @@ impl Fetcher {
         let (present, bytes) = match self.read(&digest).await {
             Ok(bytes) => (true, bytes),
             Err(error) if error.is_not_found() => match &self.source {
-                Source::Registry(client) => (false, client.manifest(&wanted.to_wire()).await?),
+                Source::Registry(client, _) => (false, client.manifest(&wanted.to_wire()).await?),
                 Source::Local => return Err(error),
             },
             Err(error) => return Err(error),
@@ -133,6 +133,10 @@ impl Fetcher {
         let size = wanted.size()?;
         let progress = self.progress.blob(wanted, parent);
         progress.state("waiting", 0);
+        let slots = match &self.source {
+            Source::Registry(_, pieces) => Some(pieces.blob().await?),
+            Source::Local => None,
+        };
         let Some(writer) = self.writer(wanted, &digest, size).await? else {
             let reader = self.check_present(wanted, &digest, size).await?;
             // Who does not unpack does not wait for it.
@@ -140,7 +144,7 @@ impl Fetcher {
             progress.state("already exists", size);
             return Ok(());
         };
-        let Source::Registry(client) = &self.source else {
+        let Source::Registry(client, pieces) = &self.source else {
             return Err(Error::not_found(format!(
                 "content {digest}: it is not in the archive"
             )));
@@ -156,13 +160,14 @@ impl Fetcher {
             verified,
         );
         let wire = wanted.to_wire();
-        let fetched = client.blob(&wire, offset, sender);
+        let fetched = client.blob(&wire, &wanted.urls, offset, sender, pieces);
         // Both run to their end: a failed download leaves what it brought, a failed disk ends the download.
         let (fetched, stored) = tokio::join!(fetched, store);
         match (fetched, stored) {
             (Err(error), _) if error.kind() != Kind::Canceled => return Err(error),
             (_, stored) => stored?,
         }
+        drop(slots);
         let (scope, origin) = (self.scope.clone(), self.origin());
         self.daemon
             .blocking(move |daemon| label(daemon, &scope, &digest, Labels::new(), origin.as_ref()))
@@ -255,7 +260,7 @@ impl Fetcher {
 
     fn origin(&self) -> Option<(String, String)> {
         match &self.source {
-            Source::Registry(client) => Some(origin(client.reference())),
+            Source::Registry(client, _) => Some(origin(client.reference())),
             Source::Local => None,
         }
     }

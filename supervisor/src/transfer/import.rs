@@ -44,7 +44,7 @@ pub(super) struct Files {
 /// `InvalidArgument` for an archive that is malformed or not one of images; `FailedPrecondition` for a file with
 /// another digest than its name says; those of the content store.
 pub(super) fn read(daemon: &Daemon, scope: &Scope, input: impl Read + Send) -> Result<Descriptor> {
-    let input = Decompressor::new(input).map_err(|error| Error::io("read archive", error))?;
+    let input = Decompressor::of_client(input).map_err(|error| Error::io("read archive", error))?;
     let mut archive = Archive::new(BufReader::with_capacity(256 * 1024, input));
     let mut files = Files::default();
     let run = format!(

@@ -47,7 +47,8 @@ pub(crate) async fn pull(
         }
         progress.say(format!("Pulling from {from}"), "", None);
         progress.say("fetching image content", &names[0], Some(&target));
-        let source = Source::Registry(Arc::new(client));
+        let pieces = daemon.transfer.pieces(client.reference().host());
+        let source = Source::Registry(Arc::new(client), pieces);
         let fetcher = Fetcher {
             daemon: Arc::clone(daemon),
             scope,

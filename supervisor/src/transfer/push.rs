@@ -1,7 +1,7 @@
 //! Pushing an image: its blobs beside each other, then its manifests, those that are named before those that name them.
 //!
 //! What is not in the store cannot be sent: a manifest of another platform may be missing if the registry has it already,
-//! and a layer that may not be distributed is left out.
+//! and layers that may not be distributed are left out.
 
 use std::{collections::BTreeSet, io, sync::Arc};
 
@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    descriptor::{Descriptor, Kind},
+    descriptor::Descriptor,
     document::{self, Document},
     fetch::{label, origin},
     graph,
@@ -29,8 +29,6 @@ use crate::{
     registry::{Client, Content, MAX_MANIFEST, Pushed},
 };
 
-/// Blobs of one image that are sent at the same time.
-const UPLOADS: usize = 4;
 /// Bytes that are read at once.
 const CHUNK: u64 = 256 * 1024;
 
@@ -100,7 +98,10 @@ async fn pushing(
             )));
         }
     }
-    let permits = Arc::new(Semaphore::new(UPLOADS));
+    let permits = Arc::new(Semaphore::new(
+        daemon.transfer.settings.max_concurrent_uploaded_layers,
+    ));
+    let host = daemon.transfer.host(client.reference().host());
     let mut uploads = Vec::with_capacity(plan.blobs.len());
     for (descriptor, parent) in plan.blobs {
         let upload = Upload {
@@ -110,9 +111,10 @@ async fn pushing(
             progress: progress.blob(&descriptor, &parent),
             descriptor,
         };
-        let permits = Arc::clone(&permits);
+        let slots = [Arc::clone(&permits), Arc::clone(&host)];
         uploads.push(AbortOnDropHandle::new(tokio::spawn(async move {
-            let _slot = slot(&permits).await?;
+            let _one = slot(&slots[0]).await?;
+            let _other = slot(&slots[1]).await?;
             upload.run().await
         })));
     }
@@ -168,6 +170,8 @@ fn plan(daemon: &Daemon, scope: &Scope, target: &Descriptor, platforms: &[Platfo
                 pending.extend(chosen.into_iter().rev().map(|entry| (entry, depth + 1)));
             }
             Document::Manifest { config, layers } => {
+                // What may not be distributed stays where its manifest says that it is.
+                let layers = layers.into_iter().filter(|layer| !layer.is_foreign());
                 for blob in std::iter::once(config).chain(layers) {
                     if seen.insert(blob.digest.clone()) {
                         plan.blobs.push((blob, parent.clone()));
@@ -211,14 +215,7 @@ impl Upload {
                 Ok((daemon.content.reader(&scope, &wanted)?, from.map(str::to_owned)))
             })
             .await;
-        let (reader, from) = match found {
-            Err(error)
-                if error.is_not_found() && self.descriptor.kind() == Kind::Layer && self.is_foreign() =>
-            {
-                return Ok(());
-            }
-            found => found?,
-        };
+        let (reader, from) = found?;
         if reader.size() != size {
             return Err(Error::precondition(format!(
                 "{digest}: {} bytes, its descriptor says {size}",
@@ -251,11 +248,6 @@ impl Upload {
         };
         self.progress.state(event, size);
         Ok(())
-    }
-
-    fn is_foreign(&self) -> bool {
-        let media_type = &self.descriptor.media_type;
-        media_type.contains("nondistributable") || media_type.contains("foreign")
     }
 }
 

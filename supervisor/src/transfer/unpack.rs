@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,12 +22,9 @@ use crate::{
     content::Reader,
     daemon::Daemon,
     error::{Error, Kind, Result},
-    image::unpack::{self, Layer},
+    image::unpack::{self, Fill, Layer},
     snapshot,
 };
-
-/// Layers that are downloaded at the same time for one image.
-const DOWNLOADS: usize = 4;
 
 /// A wish to unpack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +49,6 @@ pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]
     };
     let stop = Arc::new(Stop::default());
     let _stopped = stop.token.clone().drop_guard();
-    let permits = Arc::new(Semaphore::new(DOWNLOADS));
     let mut layers = Vec::with_capacity(image.layers.len());
     for (number, blob) in image.layers.iter().enumerate() {
         let layer = Layered {
@@ -63,8 +59,7 @@ pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]
             parent: parent.clone(),
             stop: Arc::clone(&stop),
         };
-        let permits = Arc::clone(&permits);
-        layers.push(tokio::spawn(layer.get(permits)));
+        layers.push(tokio::spawn(layer.get()));
     }
     // After a failure the others end, and leave nothing, before anybody hears of it.
     for layer in layers {
@@ -148,12 +143,9 @@ enum State {
 
 impl Layered {
     /// Downloads the layer and, where the snapshotter lets it, unpacks it while its bytes are made durable.
-    async fn get(self, permits: Arc<Semaphore>) -> Got {
+    async fn get(self) -> Got {
         let (sender, verified) = oneshot::channel();
-        let fetched = async {
-            let _slot = slot(&permits).await?;
-            self.fetcher.blob(&self.blob, &self.parent, sender).await
-        };
+        let fetched = self.fetcher.blob(&self.blob, &self.parent, sender);
         let mut states = Vec::new();
         let mut reader = None;
         let filled = async {
@@ -222,8 +214,9 @@ impl Layered {
             })
             .await?;
         Ok(match filled {
-            Some(filled) => State::Filled(filled, locked),
-            None => State::Present,
+            Fill::Filled(filled) => State::Filled(filled, locked),
+            Fill::Present => State::Present,
+            Fill::NeedsParent => State::Waiting,
         })
     }
 }

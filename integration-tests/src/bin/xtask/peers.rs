@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::shell;
 
 /// What the tests need from Debian, beside Rust and a C compiler.
-const PACKAGES: [&str; 25] = [
+const PACKAGES: [&str; 26] = [
     "attr",
     "binutils",
     "btrfs-progs",
@@ -21,6 +21,7 @@ const PACKAGES: [&str; 25] = [
     "e2fsprogs",
     "iproute2",
     "libseccomp-dev",
+    "openssl",
     "podman",
     "python3-minimal",
     "runc",

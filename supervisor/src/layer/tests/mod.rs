@@ -4,6 +4,7 @@
 
 mod archive;
 mod bounds;
+mod copy_up;
 mod honest;
 mod host;
 mod links;

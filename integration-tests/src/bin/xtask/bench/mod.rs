@@ -30,8 +30,11 @@ pub(crate) struct Arguments {
     /// Another runc to compare with; may be given again
     #[arg(long, value_name = "PATH")]
     runc: Vec<PathBuf>,
+    /// A directory with another containerd and its shim to compare with; may be given again
+    #[arg(long, value_name = "DIRECTORY")]
+    containerd: Vec<PathBuf>,
     /// Only this comparison
-    #[arg(value_parser = ["runtime", "guest", "engine", "fleet", "ctr", "pull"])]
+    #[arg(value_parser = ["runtime", "guest", "engine", "fleet", "ctr", "tasks", "pull"])]
     only: Option<String>,
 }
 
@@ -41,7 +44,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("containers are started for real: run the benches as root");
     }
     let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
-    if wanted("engine") || wanted("pull") {
+    if ["engine", "fleet", "ctr", "tasks", "pull"]
+        .into_iter()
+        .any(wanted)
+    {
         install::build()?;
     } else {
         shell::run(&mut shell::command(
@@ -69,9 +75,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if wanted("ctr") {
         ctr::compare_daemons(arguments.rounds)?;
     }
+    if wanted("tasks") {
+        tasks(arguments)?;
+    }
     if wanted("pull") {
         // Seconds each, not milliseconds.
         pull::compare_pulls(arguments.rounds.min(10))?;
     }
     Ok(())
+}
+
+/// The comparison of daemons through gRPC: a bench target of its own, so that `cargo xtask` needs no gRPC.
+fn tasks(arguments: &Arguments) -> Result<()> {
+    let rounds = arguments.rounds.to_string();
+    let mut command = shell::command(
+        "cargo",
+        [
+            "bench",
+            "--package",
+            "integration-tests",
+            "--bench",
+            "tasks",
+            "--",
+            "--rounds",
+            &rounds,
+        ],
+    );
+    for directory in &arguments.containerd {
+        command.arg("--containerd").arg(directory);
+    }
+    command.env("WHARF_PROGRAMS", programs("release")?);
+    shell::run(&mut command)
 }

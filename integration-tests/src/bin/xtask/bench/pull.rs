@@ -39,7 +39,7 @@ pub(crate) fn compare_pulls(rounds: usize) -> Result<()> {
             // In the first round there is none.
             run(&mut wharf.command(&["rmi", &reference]));
             eventually("the image's blobs are gone", Duration::from_secs(60), || {
-                (!holds_large(&wharf.home().join("root"))).then_some(())
+                (!holds_large(&wharf.home().join("root/supervisor/content"))).then_some(())
             });
             quiet();
             wharf.command(&["pull", &reference])
