@@ -44,7 +44,7 @@ sleep 1
 ctr containers checkpoint --task --image --rw one docker.io/tests/saved:1 || { cat /tmp/w/log; find /tmp/w/state -name dump.log -exec tail -20 {} \; ; exit 1; }
 echo runs on: $(status one)
 before=$(count one)
-echo left over: $(ls /tmp/w/state | grep checkpoint)
+echo left over: $(ls /tmp/w/root/checkpoints)
 ctr tasks kill --signal KILL one
 tries=0; until [ "$(status one)" = STOPPED ]; do tries=$((tries+1)); [ $tries -lt 100 ]; sleep 0.1; done
 ctr containers rm one
@@ -111,14 +111,8 @@ fn without_criu_a_checkpoint_is_refused_and_the_task_runs_on() {
         assert!(refused.stderr.contains("criu"), "{}", refused.stderr);
     }
     assert!(ctr(&["tasks", "ls"]).ok().contains("RUNNING"));
-    let left = fs::read_dir(home.join("state")).expect("the state");
-    let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
-    assert!(
-        !left
-            .iter()
-            .any(|name| name.to_string_lossy().starts_with("checkpoint")),
-        "{left:?}"
-    );
+    let left = fs::read_dir(home.join("root/checkpoints")).expect("the place of checkpoints");
+    assert_eq!(left.count(), 0);
     ctr(&["tasks", "kill", "--signal", "KILL", "one"]).ok();
     eventually("the task is deleted", Duration::from_secs(20), || {
         (ctr(&["tasks", "rm", "one"]).code == 0).then_some(())

@@ -330,7 +330,7 @@ impl Tasks for Service {
         let own = match named.as_str() {
             "" => Some(
                 self.daemon
-                    .blocking(|daemon| checkpoint::Directory::new(&daemon.state))
+                    .blocking(|daemon| checkpoint::Directory::new(&daemon.checkpoints))
                     .await?,
             ),
             _ => None,
