@@ -6,7 +6,7 @@
 //! library that is linked in could not read it, and the order where the linker takes none.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
@@ -14,11 +14,13 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(early)");
     println!("cargo::rerun-if-env-changed=WHARF_COMMIT");
     println!("cargo::rustc-env=WHARF_COMMIT={}", commit());
-    println!("cargo::rerun-if-changed=src/seccomp");
-    println!(
-        "cargo::rustc-env=WHARF_SECCOMP_SOURCES={:016x}",
-        hash_of("src/seccomp")
-    );
+    // What is kept was typed by the one and compiled by the other.
+    let mut sources = DefaultHasher::new();
+    for directory in ["src/spec", "src/seccomp"] {
+        println!("cargo::rerun-if-changed={directory}");
+        hash(directory.as_ref(), &mut sources);
+    }
+    println!("cargo::rustc-env=WHARF_SECCOMP_SOURCES={:016x}", sources.finish());
     let of_target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     let native = std::env::var("HOST") == std::env::var("TARGET");
     println!("cargo::rerun-if-changed=link");
@@ -97,18 +99,20 @@ fn commit() -> String {
     }
 }
 
-/// A number for the sources in a directory: a filter that was compiled by others is not used.
-fn hash_of(directory: &str) -> u64 {
+/// Counts the sources in a directory to `hasher`: a filter that was compiled by others is not used.
+fn hash(directory: &Path, hasher: &mut DefaultHasher) {
     let entries = std::fs::read_dir(directory).expect("the sources are there");
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
-    let mut hasher = DefaultHasher::new();
     for path in paths {
+        if path.is_dir() {
+            hash(&path, hasher);
+            continue;
+        }
         std::fs::read(&path)
             .expect("the sources can be read")
-            .hash(&mut hasher);
+            .hash(hasher);
     }
-    hasher.finish()
 }
 
 /// Whether the host's glibc, which is the one that is linked, is 2.36 or newer.

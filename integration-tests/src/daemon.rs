@@ -55,6 +55,15 @@ impl Daemon {
         self.child.id() as i32
     }
 
+    /// Whether it has ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// It cannot be waited for.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("wait for the daemon").is_some()
+    }
+
     /// Ends it as a crash would: SIGKILL, and waits until it is gone.
     ///
     /// # Panics

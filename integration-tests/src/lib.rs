@@ -17,6 +17,7 @@ pub mod guest;
 pub mod image;
 pub mod leftovers;
 pub mod output;
+pub mod pair;
 pub mod registry;
 pub mod scratch;
 pub mod wharf;

@@ -131,12 +131,17 @@ impl Wharfd {
     ///
     /// It does not come up.
     pub fn start(scratch: &Scratch) -> Wharfd {
-        let mut wharfd = Wharfd {
-            home: scratch.directory("wharfd"),
-            daemon: None,
-        };
+        let mut wharfd = Wharfd::unstarted(scratch);
         wharfd.restart();
         wharfd
+    }
+
+    /// An instance below `scratch` that does not run yet.
+    pub fn unstarted(scratch: &Scratch) -> Wharfd {
+        Wharfd {
+            home: scratch.directory("wharfd"),
+            daemon: None,
+        }
     }
 
     /// Starts the daemon (again).
@@ -145,21 +150,56 @@ impl Wharfd {
     ///
     /// It does not come up.
     pub fn restart(&mut self) {
-        fs::create_dir_all(&self.home).expect("make the instance's directory");
+        self.restart_as(&mut self.command(&[]));
+    }
+
+    /// Starts the daemon (again) with a command like [`Wharfd::command`]'s.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up.
+    pub fn restart_as(&mut self, command: &mut Command) {
         let socket = self.socket();
+        self.daemon = Some(Daemon::start(command, &self.home.join("log"), || {
+            answers(&socket)
+        }));
+    }
+
+    /// Has a new daemon take over from the one that runs, which must end by itself.
+    ///
+    /// # Panics
+    ///
+    /// It does not come up, or the old one stays.
+    pub fn take_over(&mut self) {
+        let mut old = self.daemon.take().expect("a running daemon");
+        let socket = self.socket();
+        let mut command = self.command(&["--takeover"]);
+        self.daemon = Some(Daemon::start(&mut command, &self.home.join("log"), || {
+            old.has_ended() && answers(&socket)
+        }));
+    }
+
+    /// `wharfd ARGUMENTS…` on this instance, with the configuration file `wharfd.toml` in its directory if there is one.
+    ///
+    /// # Panics
+    ///
+    /// The directory cannot be made.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        fs::create_dir_all(&self.home).expect("make the instance's directory");
         let mut command = Command::new(binaries::ours("wharfd"));
         command
             .arg("--root")
             .arg(self.home.join("root"))
             .arg("--state")
-            .arg(self.home.join("state"));
-        command.arg("--address").arg(&socket);
-        self.daemon = Some(Daemon::start(&mut command, &self.home.join("log"), || {
-            ctr(&socket, "default")
-                .arg("version")
-                .output()
-                .is_ok_and(|output| output.status.success())
-        }));
+            .arg(self.home.join("state"))
+            .arg("--address")
+            .arg(self.socket());
+        let file = self.home.join("wharfd.toml");
+        if file.exists() {
+            command.arg("--config").arg(file);
+        }
+        command.args(arguments);
+        command
     }
 
     /// Ends the daemon with SIGKILL.
@@ -185,4 +225,12 @@ impl Wharfd {
     pub fn home(&self) -> &Path {
         &self.home
     }
+}
+
+/// Whether somebody serves containerd's API on `socket`.
+fn answers(socket: &Path) -> bool {
+    ctr(socket, "default")
+        .arg("version")
+        .output()
+        .is_ok_and(|output| output.status.success())
 }

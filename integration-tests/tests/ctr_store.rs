@@ -2,128 +2,21 @@
 //! containers answer with the same words and exit codes. And what `wharfd` alone promises: nothing that it acknowledged
 //! is lost, a full disk is an error and no more, one root belongs to one process.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use integration_tests::containerd::Containerd;
 use integration_tests::daemon::Daemon;
 use integration_tests::image::{Compression, Layout};
+use integration_tests::pair::{Pair, shell};
 use integration_tests::wharf::Wharfd;
-use integration_tests::{Finished, Scratch, binaries, eventually, run};
+use integration_tests::{Scratch, binaries, eventually, run};
 use serde_json::json;
 
 /// The digest of `hello\n`.
 const HELLO: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
-
-/// `bash` in `directory`, with `ctr` bound to `socket`.
-fn shell(directory: &Path, socket: &Path, script: &str) -> Finished {
-    let bound = format!("ctr() {{ command ctr --address \"$SOCKET\" \"$@\"; }}\n{script}");
-    run(Command::new("bash")
-        .arg("-c")
-        .arg(bound)
-        .env("SOCKET", socket)
-        .current_dir(directory))
-}
-
-/// One of the two daemons, with a directory of its own to run scripts in.
-struct Side {
-    directory: PathBuf,
-    socket: PathBuf,
-    /// Where its overlay snapshots are.
-    snapshots: PathBuf,
-    /// The numbers of snapshots that were seen, by order of appearance: the daemons count differently.
-    numbers: BTreeMap<String, usize>,
-}
-
-impl Side {
-    fn answer(&mut self, script: &str) -> String {
-        let finished = shell(&self.directory, &self.socket, script);
-        let text = format!("{}{}code {}", finished.stdout, finished.stderr, finished.code);
-        self.neutral(&text)
-    }
-
-    /// The text without what has to differ: times in logs, the place and number of each snapshot's directory.
-    fn neutral(&mut self, text: &str) -> String {
-        let root = format!("{}/", self.snapshots.display());
-        let mut pieces = text.split(root.as_str());
-        let mut neutral = pieces.next().unwrap_or_default().to_string();
-        for piece in pieces {
-            let end = piece.find('/').unwrap_or(piece.len());
-            let next = self.numbers.len();
-            let number = *self.numbers.entry(piece[..end].to_string()).or_insert(next);
-            neutral += &format!("SNAPSHOTS/{number}{}", &piece[end..]);
-        }
-        let lines = neutral.lines().map(|line| {
-            match line.strip_prefix("time=").and_then(|rest| rest.split_once(' ')) {
-                Some((_, rest)) => rest,
-                None => line,
-            }
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    }
-}
-
-/// Both daemons.
-struct Pair {
-    _containerd: Containerd,
-    _wharfd: Wharfd,
-    theirs: Side,
-    ours: Side,
-    scratch: Scratch,
-}
-
-impl Pair {
-    fn start() -> Pair {
-        let scratch = Scratch::new();
-        let containerd = Containerd::start(&scratch);
-        let wharfd = Wharfd::start(&scratch);
-        let side = |name: &str, socket: &Path, snapshots: PathBuf| Side {
-            directory: scratch.directory(name),
-            socket: socket.to_path_buf(),
-            snapshots,
-            numbers: BTreeMap::new(),
-        };
-        let theirs = side(
-            "theirs",
-            containerd.socket(),
-            scratch.join("containerd/root/io.containerd.snapshotter.v1.overlayfs/snapshots"),
-        );
-        let ours = side(
-            "ours",
-            &wharfd.socket(),
-            wharfd.home().join("root/snapshots/overlay"),
-        );
-        let pair = Pair {
-            theirs,
-            ours,
-            _containerd: containerd,
-            _wharfd: wharfd,
-            scratch,
-        };
-        pair.file("hello", b"hello\n");
-        pair.file("empty", b"");
-        pair
-    }
-
-    /// Puts a file into both directories.
-    fn file(&self, name: &str, bytes: &[u8]) {
-        for side in [&self.theirs, &self.ours] {
-            fs::write(side.directory.join(name), bytes).expect("write a test's file");
-        }
-    }
-
-    /// Runs each script on both daemons, in order; the answers are the same.
-    fn agree(&mut self, scripts: &[&str]) {
-        for script in scripts {
-            let (theirs, ours) = (self.theirs.answer(script), self.ours.answer(script));
-            assert_eq!(ours, theirs, "ours, theirs: {script}");
-        }
-    }
-}
 
 #[test]
 fn namespaces_answer_the_same() {

@@ -190,3 +190,69 @@ left
         "{output}"
     );
 }
+
+#[test]
+fn the_supervisors_service_survives_reload_restart_and_crash_in_the_guest() {
+    let scratch = Scratch::new();
+    let wharfd = scratch.join("wharfd");
+    // A tenth of its size goes into the machine's memory.
+    integration_tests::run(
+        std::process::Command::new(binaries::peer("strip"))
+            .arg("-o")
+            .arg(&wharfd)
+            .arg(binaries::ours("wharfd")),
+    )
+    .ok();
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../supervisor/systemd/wharfd.service");
+    let ctr = binaries::peer("ctr");
+    let script = r#"
+set -e
+mkdir -p /run/systemd/system
+sed 's,/usr/local/bin,/job,' /job/wharfd.service > /run/systemd/system/wharfd.service
+systemctl daemon-reload
+show() { systemctl show --property=$1 --value wharfd; }
+answers() { ctr -a /run/wharf/wharfd.sock version > /dev/null && echo $1 answers; }
+systemctl start wharfd
+first=$(show MainPID)
+answers first
+systemctl reload wharfd
+second=$(show MainPID)
+test $first != $second && echo the main process changed
+test -d /proc/$second && ! test -d /proc/$first && echo the first has ended
+echo $(show ActiveState) after $(show Result)
+answers second
+echo kept $(show NFileDescriptorStore)
+systemctl restart wharfd
+third=$(show MainPID)
+answers third
+kill -9 $third
+answers fourth
+test $(show MainPID) != $third && echo started anew $(show NRestarts)
+systemctl stop wharfd
+echo $(show ActiveState) after $(show Result)
+journalctl --sync
+echo serving $(journalctl -u wharfd -o cat -p info --no-pager | grep -c 'process: serving address')
+echo errors $(journalctl -u wharfd -o cat -p err --no-pager -q _COMM=wharfd | wc -l)
+echo prefixes $(journalctl -u wharfd -o cat --no-pager | grep -c '^<')
+"#;
+    let programs: [&Path; 3] = [&wharfd, &unit, &ctr];
+    let output = guest::run_in_systemd_guest(&scratch, &programs, script, Duration::from_secs(230));
+    expect(
+        &output,
+        &[
+            "first answers",
+            "the main process changed",
+            "the first has ended",
+            "active after success",
+            "second answers",
+            "kept 1",
+            "third answers",
+            "fourth answers",
+            "started anew 1",
+            "inactive after success",
+            "serving 4",
+            "errors 0",
+            "prefixes 0",
+        ],
+    );
+}

@@ -204,7 +204,8 @@ impl Container {
 
     /// The configuration as it was at creation.
     pub(crate) fn spec(&self) -> Result<Spec, Error> {
-        Ok(spec::parse(self.record.config.get().as_bytes().to_vec())?)
+        let text = self.record.config.0.to_vec();
+        Ok(spec::parse_with(text, &self.filters)?)
     }
 
     /// The hooks. The configuration is read again only if it has some.

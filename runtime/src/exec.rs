@@ -254,10 +254,6 @@ impl Container {
         }
         let default = oci::Linux::default();
         let linux = spec.oci().linux.as_ref().unwrap_or(&default);
-        let kept = linux
-            .seccomp
-            .as_ref()
-            .and_then(|profile| self.filters.load(profile));
         let facts = Facts {
             id: &self.id,
             bundle: &self.record.bundle,
@@ -271,7 +267,7 @@ impl Container {
             staging: false,
             no_new_keyring: options.no_new_keyring,
             caller,
-            filter: kept.as_ref(),
+            filter: spec.filter().filter(),
         };
         let mut plan = plan::compile_process(&process, linux, &facts)?;
         plan.leave_out_capabilities(is_known_capability);

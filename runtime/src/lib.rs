@@ -119,6 +119,7 @@ mod pidfd_socket;
 mod place;
 pub mod plan;
 mod process;
+mod procfs;
 mod record;
 mod resources;
 mod rootfs;

@@ -3,15 +3,22 @@
 //! Arguments are parsed to checked values, one function performs the command with the library, and the exit code
 //! is decided here. Refused by name: what the library does not have yet.
 
+#![cfg_attr(not(test), no_main)]
+
 mod commands;
+#[cfg(not(test))]
+#[path = "sys/start.rs"]
+#[expect(unsafe_code, reason = "system calls before anything else")]
+mod start;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
+use commands::exit_code::ExitCode;
 use commands::log::Log;
 use commands::usage;
 
-fn main() -> ExitCode {
+#[cfg_attr(test, expect(dead_code, reason = "the tests have a main of their own"))]
+fn run() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // Before anything is open, and before arguments are parsed in vain: this executes the program once more.
     let protected = commands::may_make_processes(&arguments);

@@ -30,10 +30,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat};
-use serde::{Deserialize, Serialize};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat, unlinkat};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cgroup::{Cgroup, Unit};
@@ -99,8 +100,20 @@ pub(crate) struct Record {
     /// The configuration has no hooks: for what comes later it need not be read again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) no_hooks: bool,
-    /// `config.json` as it was at creation.
-    pub(crate) config: Box<RawValue>,
+    /// `config.json` as it was at creation. Written by [`Directory::write`].
+    #[serde(skip_serializing)]
+    pub(crate) config: Config,
+}
+
+/// A configuration's text, which was read as JSON. In the record it is a member like the others, byte for byte what it was.
+#[derive(Debug)]
+pub(crate) struct Config(pub(crate) Arc<Vec<u8>>);
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text: Box<str> = Box::<RawValue>::deserialize(deserializer)?.into();
+        Ok(Self(Arc::new(text.into_boxed_bytes().into_vec())))
+    }
 }
 
 /// A container's directory below the state root.
@@ -304,11 +317,17 @@ impl Directory {
     /// Writes the record. It is there completely or not at all.
     pub(crate) fn write(&self, record: &Record) -> Result<(), Error> {
         let what = || format!("write {}", self.path.join(FILE).display());
-        let text = serde_json::to_vec(record).map_err(|error| Error::io(what(), io::Error::from(error)))?;
+        let mut text =
+            serde_json::to_vec(record).map_err(|error| Error::io(what(), io::Error::from(error)))?;
+        // The configuration is most of it, and needs no other form.
+        text.pop();
+        text.extend_from_slice(b",\"config\":");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.fd, NEW_FILE, flags, Mode::RUSR | Mode::WUSR);
         let mut file = fs::File::from(file.map_err(|errno| Error::io(what(), errno))?);
-        io::Write::write_all(&mut file, &text).map_err(|error| Error::io(what(), error))?;
+        for part in [&text, record.config.0.as_slice(), b"}"] {
+            io::Write::write_all(&mut file, part).map_err(|error| Error::io(what(), error))?;
+        }
         renameat(&self.fd, NEW_FILE, &self.fd, FILE).map_err(|errno| Error::io(what(), errno))
     }
 
@@ -357,7 +376,17 @@ impl Directory {
                 Err(error) => return Err(Error::io(format!("rename {}", self.path.display()), error)),
             }
         }
-        remove_tree(&doomed)
+        // Mostly there is nothing else in it, and no need to look.
+        for file in [FILE, CGROUPS_FILE] {
+            match unlinkat(&self.fd, file, AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(_) => return remove_tree(&doomed),
+            }
+        }
+        match fs::remove_dir(&doomed) {
+            Ok(()) => Ok(()),
+            Err(_) => remove_tree(&doomed),
+        }
     }
 }
 
@@ -447,7 +476,7 @@ mod tests {
             denies_setgroups: false,
             intel_rdt: None,
             no_hooks: false,
-            config: RawValue::from_string("{ \"a\" :1}".into()).unwrap(),
+            config: Config(Arc::new(b"{ \"a\" :1}".to_vec())),
         }
     }
 
@@ -467,7 +496,7 @@ mod tests {
             Err(Error::Exists(_))
         ));
         let directory = Directory::open(root.path(), &id).unwrap().unwrap();
-        assert_eq!(directory.read().unwrap().unwrap().config.get(), "{ \"a\" :1}");
+        assert_eq!(*directory.read().unwrap().unwrap().config.0, b"{ \"a\" :1}");
         directory.remove().unwrap();
         directory.remove().unwrap();
         assert!(Directory::open(root.path(), &id).unwrap().is_none());

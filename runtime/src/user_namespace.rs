@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socke
 use crate::Error;
 use crate::plan::{IdRange, Mappings, mapping_text, parse_mappings};
 use crate::process::{reap, wait_exit};
+use crate::procfs;
 use crate::search_path;
 use crate::sys::Fd;
 use crate::sys::credentials::set_dumpable;
@@ -138,7 +139,7 @@ pub(crate) fn allows_setgroups(process: &str) -> Result<bool, Error> {
 /// Whether this process is in another user namespace than the host's first one. Without an answer it is.
 #[must_use]
 pub fn in_user_namespace() -> bool {
-    let own = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let own = procfs::read("/proc/self/uid_map", 64).unwrap_or_default();
     !own.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 

@@ -108,7 +108,7 @@ fn legacy(stats: &Stats) -> v1::Metrics {
             usage: entry(&stats.memory.memory),
             swap: entry(&stats.memory.with_swap),
             kernel: entry(&stats.memory.kernel),
-            kernel_tcp: None,
+            kernel_tcp: entry(&stats.memory.kernel_tcp),
         }),
         blkio: Some(v1::BlkIoStat {
             io_service_bytes_recursive: devices(&stats.io.service_bytes),

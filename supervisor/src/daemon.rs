@@ -12,6 +12,15 @@ use crate::{
     sandbox, snapshot, task, transfer,
 };
 
+/// How large messages of the API may be, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Messages {
+    /// Requests.
+    pub receive: usize,
+    /// Responses.
+    pub send: usize,
+}
+
 /// One open instance. Cheap to share as `Arc<Daemon>`.
 pub struct Daemon {
     /// The instance's name for itself, made once for a root.
@@ -40,6 +49,8 @@ pub struct Daemon {
     pub mount_place: PathBuf,
     /// Cancelled when the daemon is told to stop.
     pub stopping: tokio_util::sync::CancellationToken,
+    /// How large messages of the API may be.
+    pub messages: Messages,
     /// Told when something may have become garbage.
     pub garbage: tokio::sync::Notify,
 }
@@ -87,6 +98,10 @@ impl Daemon {
             checkpoints,
             mount_place,
             stopping: tokio_util::sync::CancellationToken::new(),
+            messages: Messages {
+                receive: config.grpc.max_receive,
+                send: config.grpc.max_send,
+            },
             garbage: tokio::sync::Notify::new(),
         })
     }

@@ -40,8 +40,13 @@ mod identifier;
 mod image;
 mod layer;
 mod lease;
+mod listen;
+mod logging;
 mod metadata;
+mod metrics;
 mod namespace;
+mod notify;
+mod process;
 mod registry;
 mod sandbox;
 mod server;
@@ -49,13 +54,24 @@ mod snapshot;
 mod sys;
 mod task;
 mod time;
+// Its tests need no feature.
+#[cfg(any(test, feature = "otlp"))]
+#[cfg_attr(not(feature = "otlp"), allow(dead_code))]
+mod trace;
 mod transfer;
+mod upgrade;
 
-pub use config::{Config, File as ConfigFile, Registry as RegistryConfig};
+pub use config::{
+    Config, File as ConfigFile, Grpc as GrpcConfig, Metrics as MetricsConfig, Registry as RegistryConfig,
+    Tcp as TcpConfig,
+};
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};
 pub use layer::{Processor as StreamProcessor, Processors as StreamProcessors};
+pub use logging::start as start_logging;
+pub use process::{Start, run, runtime};
 pub use registry::{Referrer, list_referrers, list_tags};
 pub use server::Supervisor;
 pub use snapshot::{Proxy as ProxySnapshotter, Settings as SnapshotSettings};
 pub use transfer::Settings as TransferSettings;
+pub use upgrade::request_upgrade;

@@ -1,25 +1,21 @@
 //! `wharfd`: the supervisor as a daemon. Flags win over the configuration file, the file over the defaults.
 
 use std::{
-    io::IsTerminal as _,
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::level_filters::LevelFilter;
-use wharf_supervisor::{CheckOptions, Config, ConfigFile, Supervisor};
+use clap::{CommandFactory as _, Parser};
+use wharf_supervisor::{CheckOptions, Config, ConfigFile, Start};
 
 /// Read when it exists and no other is named.
 const DEFAULT_CONFIG: &str = "/etc/wharf/wharfd.toml";
-/// Threads for calls that block on the disk.
-const BLOCKING_THREADS: usize = 64;
 
-/// Serves containerd's gRPC API, or checks what an instance left.
+/// Serves containerd's gRPC API, or looks after an instance that does.
 #[derive(Debug, Parser)]
-#[command(name = "wharfd", version, disable_version_flag = true)]
+#[command(name = "wharfd", version, disable_version_flag = true, after_help = EXAMPLES)]
 struct Arguments {
     /// Configuration file [default: /etc/wharf/wharfd.toml, if it exists]
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -36,12 +32,34 @@ struct Arguments {
     /// How much is logged: error, warn, info, debug or trace [default: info]
     #[arg(short, long, global = true, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// How it is logged: text, json or journal [default: text, or journal under systemd]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Take the sockets and the stores over from the daemon that runs on the same state, if one does
+    #[arg(long)]
+    takeover: bool,
+    /// What a daemon leaves itself that gives way to another
+    #[arg(long, hide = true, require_equals = true)]
+    standby: Option<String>,
     /// Print the version
     #[arg(short, long, action = clap::ArgAction::Version)]
     version: (),
     #[command(subcommand)]
     command: Option<Command>,
 }
+
+/// What follows the options in `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  Serve with the defaults, and look at it with containerd's ctr:
+    wharfd &
+    ctr --address /run/wharf/wharfd.sock version
+  Write down all settings, change some, and serve with them:
+    wharfd config default > /etc/wharf/wharfd.toml
+  Go over to the wharfd that was just installed; containers, and clients that retry, notice nothing:
+    wharfd upgrade
+  See what is in a root that nobody serves, and whether it is in order:
+    wharfd fsck --dry-run";
 
 /// What is done instead of serving.
 #[derive(Debug, clap::Subcommand)]
@@ -62,6 +80,38 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Have the running daemon replaced by the wharfd that is installed now
+    ///
+    /// The running daemon starts the executable at its own path anew, with its own arguments, and hands its sockets over
+    /// once that one has read its configuration. Prints the new process's id when it serves. If it cannot, the running one
+    /// goes on, and this fails with the reason.
+    Upgrade,
+    /// Print a configuration
+    Config {
+        /// Which one
+        #[arg(value_enum)]
+        which: Which,
+    },
+    /// Print a script that completes the command line in a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory, such as /usr/local/share/man/man8
+        directory: PathBuf,
+    },
+}
+
+/// Which configuration is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    /// The one without a file and without flags
+    Default,
+    /// The one that the file and the flags make
+    Dump,
 }
 
 /// How a result is printed.
@@ -78,7 +128,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let failure = match arguments.command {
         Some(Command::Fsck { .. }) => ExitCode::from(8),
-        None => ExitCode::FAILURE,
+        _ => ExitCode::FAILURE,
     };
     match run(arguments) {
         Ok(code) => code,
@@ -92,54 +142,71 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // Modes are given where files are made. Until then nobody else may write: to a socket that means to connect.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let file = match &arguments.config {
+    match &arguments.command {
+        Some(Command::Completion { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "wharfd", &mut script);
+            std::io::stdout().write_all(&script).context("print the script")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Man { directory }) => {
+            clap_mangen::generate_to(Arguments::command(), directory)
+                .with_context(|| format!("write manual pages into {}", directory.display()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Config {
+            which: Which::Default,
+        }) => {
+            print!("{}", ConfigFile::default().complete().to_toml()?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let mut file = match &arguments.config {
         Some(path) => ConfigFile::read(path)?,
         None => match ConfigFile::read(Path::new(DEFAULT_CONFIG)) {
             Err(error) if error.is_not_found() => ConfigFile::default(),
             other => other?,
         },
     };
-    let default = Config::default();
-    let snapshots = file.snapshots()?;
-    let transfer = file.transfer();
-    let processors = file.processors()?;
-    let config = Config {
-        root: arguments.root.or(file.root).unwrap_or(default.root),
-        state: arguments.state.or(file.state).unwrap_or(default.state),
-        address: arguments.address.or(file.address).unwrap_or(default.address),
-        shim: file.shim.or(default.shim),
-        registry: file.registry,
-        snapshots,
-        transfer,
-        processors,
-    };
-    config.validate()?;
-    let level = arguments.log_level.or(file.log_level).unwrap_or_else(|| {
+    for (flag, setting) in [
+        (arguments.root, &mut file.root),
+        (arguments.state, &mut file.state),
+        (arguments.address, &mut file.address),
+    ] {
+        *setting = flag.or(setting.take());
+    }
+    file.log_level = arguments.log_level.or(file.log_level);
+    file.log_format = arguments.log_format.or(file.log_format);
+    let config = file.config()?;
+    let level = file.log_level.as_deref().unwrap_or({
         // What a repair does is in its report.
         let quiet = arguments.command.is_some();
-        if quiet { "error" } else { "info" }.to_owned()
+        if quiet { "error" } else { "info" }
     });
-    let level: LevelFilter = level.parse().with_context(|| format!("log level {level:?}"))?;
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build()
-        .context("start the async runtime")?
-        .block_on(async {
-            match arguments.command {
-                None => serve(config).await.map(|()| ExitCode::SUCCESS),
-                Some(Command::Fsck {
-                    dry_run,
-                    verify,
-                    format,
-                }) => fsck(config, CheckOptions { dry_run, verify }, format).await,
-            }
-        })
+    wharf_supervisor::start_logging(level, file.log_format.as_deref())?;
+    match arguments.command {
+        None => {
+            let start = match (arguments.standby, arguments.takeover) {
+                (Some(left), _) => Start::Standby(left),
+                (None, true) => Start::TakeOver,
+                (None, false) => Start::Fresh,
+            };
+            wharf_supervisor::run(&config, start)?;
+        }
+        Some(Command::Fsck {
+            dry_run,
+            verify,
+            format,
+        }) => {
+            let options = CheckOptions { dry_run, verify };
+            return wharf_supervisor::runtime()?.block_on(fsck(config, options, format));
+        }
+        Some(Command::Upgrade) => println!("{}", wharf_supervisor::request_upgrade(&config.state)?),
+        Some(Command::Config { .. }) => print!("{}", file.complete().to_toml()?),
+        Some(Command::Completion { .. } | Command::Man { .. }) => {}
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn fsck(config: Config, options: CheckOptions, format: Format) -> anyhow::Result<ExitCode> {
@@ -155,41 +222,12 @@ async fn fsck(config: Config, options: CheckOptions, format: Format) -> anyhow::
     })
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
-    let address = config.address.clone();
-    let supervisor = Supervisor::open(config).await?;
-    let listener = Supervisor::listen(&address).await?;
-    notify("READY=1")?;
-    tracing::info!(address = %address.display(), "serving");
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
-    };
-    supervisor.serve(vec![listener], shutdown).await?;
-    std::fs::remove_file(&address).with_context(|| format!("remove {}", address.display()))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Tells systemd, if it started us (`sd_notify(3)`).
-fn notify(state: &str) -> anyhow::Result<()> {
-    use std::os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixDatagram},
-    };
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-        return Ok(());
-    };
-    let path = path.to_string_lossy();
-    let address = match path.strip_prefix('@') {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&*path),
-    };
-    address
-        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address))
-        .map(drop)
-        .with_context(|| format!("notify {path}"))
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
 }

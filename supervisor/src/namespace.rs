@@ -99,16 +99,19 @@ pub fn ensure(txn: &mut WriteTxn, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// The namespace `name`.
+/// The namespace `name`; one in which nothing was made yet has no labels. Clients ask for the labels of their namespace
+/// before they make the first thing in it, and containerd has always answered them.
 ///
 /// # Errors
 ///
-/// `NotFound`.
+/// `Unknown` from the metadata.
 pub fn get(store: &Store, name: &str) -> Result<Namespace> {
     let key = Key::new(&[name])?;
-    store
-        .read(|txn| txn.get(NAMESPACES, &key))?
-        .ok_or_else(|| missing(name))
+    let row: Option<Namespace> = store.read(|txn| txn.get(NAMESPACES, &key))?;
+    Ok(row.unwrap_or_else(|| Namespace {
+        name: name.to_owned(),
+        ..Namespace::default()
+    }))
 }
 
 /// All namespaces, by name.

@@ -8,32 +8,58 @@ use std::{
     future::Future,
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
-use tokio::{net::UnixListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
+use wharf_proto::containerd::types::Envelope;
 
 use crate::{
-    Config, api,
+    Config, api, config,
     daemon::Daemon,
-    error::{Error, Result},
-    gc, task,
+    error::{Error, Kind, Result},
+    gc,
+    listen::{self, Incoming},
+    metrics, task,
 };
 
 /// How long garbage lies before it is collected, so that a series of deletions is one collection.
 const GARBAGE_DELAY: Duration = Duration::from_secs(1);
 /// How long calls in progress may take to finish when the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The same when another one is about to go on: containerd's clients wait ten seconds for a connection.
+const HAND_OVER: Duration = Duration::from_secs(5);
+/// How long connections are told to go elsewhere before what waits on them is ended, so that nobody asks again here.
+const LEAD: Duration = Duration::from_millis(250);
+/// How long the clients of the daemon before this one may take to subscribe again and miss nothing.
+const COMING_BACK: Duration = Duration::from_secs(15);
 
 /// An open instance: its stores are recovered and nothing is served yet.
 pub struct Supervisor {
     daemon: Arc<Daemon>,
     /// Held until the process ends or the instance is dropped.
     _lock: File,
+    grpc: config::Grpc,
+    /// What calls are counted with, if they are.
+    calls: Option<Arc<metrics::Calls>>,
+    /// Where metrics are served.
+    metrics: Option<std::net::TcpListener>,
+}
+
+/// How long an instance may go on after it was told to stop serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It ends: calls in progress have ten seconds.
+    End,
+    /// Another daemon waits for the stores, and clients for that one: calls in progress have five seconds.
+    HandOver,
 }
 
 impl Supervisor {
@@ -44,14 +70,34 @@ impl Supervisor {
     /// `Unavailable` when another process has the root open; `FailedPrecondition` when the root is of another version;
     /// `Unknown` from the disk.
     pub async fn open(config: Config) -> Result<Self> {
+        Self::open_within(config, Duration::ZERO).await
+    }
+
+    /// As [`Supervisor::open`], waiting at most `patience` for a process to end that has the root open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Supervisor::open`].
+    pub async fn open_within(config: Config, patience: Duration) -> Result<Self> {
         tokio::task::spawn_blocking(move || {
             directory(&config.root, 0o711)?;
             directory(&config.state, 0o711)?;
-            let lock = lock(&config.root)?;
+            let lock = lock_within(&config.root, patience)?;
             let daemon = Arc::new(Daemon::open(&config)?);
             // What the daemon before this one had no time for. Not later: nobody expects it without a deletion.
-            gc::collect(&daemon)?;
-            Ok(Self { daemon, _lock: lock })
+            if patience.is_zero() {
+                gc::collect(&daemon)?;
+            } else {
+                // Clients wait: as soon as they are served.
+                daemon.garbage.notify_one();
+            }
+            Ok(Self {
+                daemon,
+                _lock: lock,
+                grpc: config.grpc,
+                calls: None,
+                metrics: None,
+            })
         })
         .await
         .map_err(|error| Error::unknown("open the supervisor", error))?
@@ -63,31 +109,10 @@ impl Supervisor {
     ///
     /// `Unavailable` when somebody listens on it; `Unknown` when it cannot be made.
     pub async fn listen(address: &Path) -> Result<UnixListener> {
-        if let Some(parent) = address.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            directory(parent, 0o711)?;
-        }
-        match tokio::net::UnixStream::connect(address).await {
-            Ok(_) => {
-                return Err(Error::unavailable(format!(
-                    "listen on {}: somebody serves it",
-                    address.display()
-                )));
-            }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(address)
-                .map_err(|source| Error::io(format!("remove stale socket {}", address.display()), source))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::io(format!("probe socket {}", address.display()), source)),
-        }
-        // Bound under another name, so that nobody can connect before the mode is set.
-        let mut name = address.as_os_str().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let temporary = PathBuf::from(name);
         let failed = |source| Error::io(format!("listen on {}", address.display()), source);
-        let listener = UnixListener::bind(&temporary).map_err(failed)?;
-        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o660))
-            .and_then(|()| fs::rename(&temporary, address))
-            .map_err(failed)?;
-        Ok(listener)
+        let listener = listen::unix(address, &config::Grpc::default())?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        UnixListener::from_std(listener).map_err(failed)
     }
 
     /// The API, for a program that calls it without a connection. What is called before [`Supervisor::serve`] has brought
@@ -97,7 +122,35 @@ impl Supervisor {
         api::routes(&self.daemon).prepare()
     }
 
-    /// Serves the API on `listeners` until `shutdown` completes; calls in progress then have ten seconds to finish.
+    /// Passes on what nobody heard from the daemon before this one, whose clients are about to come back.
+    pub fn go_on(&self, unheard: Vec<Envelope>) {
+        for event in unheard {
+            // Not the events service's way alone: an end that was told is not told again.
+            if let Err(error) = self.daemon.tasks.forward(event) {
+                tracing::warn!(%error, "event of the daemon before this one");
+            }
+        }
+        self.daemon.events.replay_for(COMING_BACK);
+    }
+
+    /// Counts the API's calls with `calls`, and serves metrics on `listener` once the API is served.
+    pub fn measure(&mut self, calls: Arc<metrics::Calls>, listener: Option<std::net::TcpListener>) {
+        self.calls = Some(calls);
+        self.metrics = listener;
+    }
+
+    /// Takes up the tasks of the daemon before this one. Before anything is served: who asks for a task must find it.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown`: the state directory cannot be read.
+    pub async fn reconcile(&self) -> Result<()> {
+        self.daemon.sandboxes.reconcile().await?;
+        self.daemon.tasks.reconcile().await
+    }
+
+    /// Reconciles, and serves the API on `listeners` until `shutdown` completes; calls in progress then have ten seconds
+    /// to finish.
     ///
     /// # Errors
     ///
@@ -107,32 +160,81 @@ impl Supervisor {
         listeners: Vec<UnixListener>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<()> {
-        // Before anything is served: who asks for a task must find those of the daemon before this one.
-        self.daemon.sandboxes.reconcile().await?;
-        self.daemon.tasks.reconcile().await?;
+        self.reconcile().await?;
+        let listeners = listeners.into_iter().map(Incoming::Unix).collect();
+        let shutdown = async {
+            shutdown.await;
+            Stop::End
+        };
+        self.serve_all(listeners, || Ok(()), shutdown).await.map(drop)
+    }
+
+    /// Serves the API on `listeners`, calls `ready`, and goes on until `shutdown` says how to stop. Returns the events that
+    /// happened since subscriptions were ended. To be called after [`Supervisor::reconcile`].
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` when a listener fails; those of `ready`.
+    pub async fn serve_all(
+        self,
+        listeners: Vec<Incoming>,
+        ready: impl FnOnce() -> Result<()>,
+        shutdown: impl Future<Output = Stop> + Send + 'static,
+    ) -> Result<Vec<Envelope>> {
         let inbox = task::Inbox::bind(&self.daemon.tasks)?;
         let inbox = tokio::spawn(inbox.serve(Arc::clone(&self.daemon.tasks)));
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
         for listener in listeners {
-            let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
             let routes = api::routes(&self.daemon);
-            servers.spawn(
-                tonic::transport::Server::builder()
-                    .add_routes(routes)
-                    .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()),
-            );
+            let stopped = stop.clone().cancelled_owned();
+            let mut server = tonic::transport::Server::builder().layer(metrics::Counting(self.calls.clone()));
+            match listener {
+                Incoming::Unix(listener) => {
+                    let connections = listen::unix_connections(listener, self.grpc.peer_uids.clone());
+                    let router = server.add_routes(routes);
+                    servers.spawn(router.serve_with_incoming_shutdown(connections, stopped));
+                }
+                Incoming::Tcp(listener, tls) => {
+                    let mut server = server
+                        .tls_config(*tls)
+                        .map_err(|error| Error::unknown("serve TLS", error))?;
+                    let connections = listen::tcp_connections(listener);
+                    let router = server.add_routes(routes);
+                    servers.spawn(router.serve_with_incoming_shutdown(connections, stopped));
+                }
+            }
         }
         let collector = tokio::spawn(collect_garbage(Arc::clone(&self.daemon)));
+        let scraped = match (self.metrics, &self.calls) {
+            (Some(listener), Some(calls)) => {
+                let failed = |error| Error::io("watch the metrics' socket", error);
+                listener.set_nonblocking(true).map_err(failed)?;
+                let listener = TcpListener::from_std(listener).map_err(failed)?;
+                let serving = metrics::serve(listener, Arc::clone(&self.daemon), Arc::clone(calls));
+                Some(tokio::spawn(serving).abort_handle())
+            }
+            _ => None,
+        };
+        ready()?;
         let watcher = {
             let stop = stop.clone();
             let daemon = Arc::clone(&self.daemon);
             tokio::spawn(async move {
-                shutdown.await;
+                let how = shutdown.await;
+                stop.cancel();
+                if how == Stop::HandOver {
+                    tokio::time::sleep(LEAD).await;
+                }
                 // Subscriptions and watchers would keep their connections open for ever.
                 daemon.stopping.cancel();
                 daemon.events.close();
-                stop.cancel();
+                tokio::time::sleep(match how {
+                    Stop::End => DRAIN,
+                    Stop::HandOver => HAND_OVER,
+                })
+                .await;
+                tracing::warn!("calls still in progress are cut off");
             })
         };
         let all = async {
@@ -145,18 +247,21 @@ impl Supervisor {
             }
             outcome
         };
+        let ended = watcher.abort_handle();
         let outcome = tokio::select! {
             outcome = all => outcome,
-            () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => {
-                tracing::warn!("calls still in progress are cut off");
-                Ok(())
-            }
+            _ = watcher => Ok(()),
         };
-        watcher.abort();
+        ended.abort();
         collector.abort();
         inbox.abort();
+        if let Some(scraped) = scraped {
+            scraped.abort();
+        }
+        self.daemon.events.close();
         self.daemon.blocking(|daemon| daemon.metadata.sync()).await?;
-        outcome
+        let unheard = self.daemon.events.unheard();
+        outcome.map(|()| unheard.iter().map(|entry| entry.envelope.clone()).collect())
     }
 }
 
@@ -180,7 +285,7 @@ async fn collect_garbage(daemon: Arc<Daemon>) {
 }
 
 /// Creates `path` and its parents; the last part gets `mode` if it was created.
-fn directory(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn directory(path: &Path, mode: u32) -> Result<()> {
     let failed = |source| Error::io(format!("create {}", path.display()), source);
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::DirBuilder::new()
@@ -193,6 +298,19 @@ fn directory(path: &Path, mode: u32) -> Result<()> {
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Takes the root's lock, waiting at most `patience` for whoever has it. Blocks.
+fn lock_within(root: &Path, patience: Duration) -> Result<File> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match lock(root) {
+            Err(error) if error.kind() == Kind::Unavailable && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            locked => return locked,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, RawFd};
 
 use rustix::{
     fd::OwnedFd,
@@ -43,6 +43,29 @@ pub fn pass_as_three(command: &mut std::process::Command, file: OwnedFd) -> Resu
     // SAFETY: between fork and execve it makes one async-signal-safe call, and allocates nothing.
     unsafe { command.pre_exec(give) };
     Ok(())
+}
+
+/// Takes up descriptors that this process was started with, and marks them to be closed on `execve`. To be called before
+/// anything else may have taken them.
+///
+/// # Errors
+///
+/// `EBADF`: one of them is not open, is a standard stream, or is named twice.
+pub fn inherited(numbers: &[RawFd]) -> Result<Vec<OwnedFd>> {
+    for (place, number) in numbers.iter().enumerate() {
+        if *number < 3 || numbers[..place].contains(number) {
+            return Err(Errno::BADF);
+        }
+        // SAFETY: it is borrowed for this one call, which fails if it is not open.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(*number) };
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    // SAFETY: each is open (checked above), and owned by nobody: callers take what was left to this process by the one
+    // before it, at its beginning.
+    Ok(numbers
+        .iter()
+        .map(|number| unsafe { OwnedFd::from_raw_fd(*number) })
+        .collect())
 }
 
 /// The type of btrfs's ioctls.
@@ -144,6 +167,16 @@ pub fn btrfs_destroy(directory: &OwnedFd, name: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_open_descriptors_are_inherited() {
+        use std::os::fd::IntoRawFd as _;
+        let number = tempfile::tempfile().unwrap().into_raw_fd();
+        for bad in [vec![0], vec![1 << 20], vec![number, number], vec![-1]] {
+            assert_eq!(inherited(&bad).unwrap_err(), Errno::BADF, "{bad:?}");
+        }
+        assert_eq!(inherited(&[number]).unwrap().len(), 1);
+    }
 
     #[test]
     fn the_arguments_are_laid_out_as_the_kernel_reads_them() {

@@ -341,7 +341,8 @@ impl Client {
         Ok(started.into_inner().pid)
     }
 
-    async fn execute(&mut self, id: &str) -> Result<Duration> {
+    /// One process in a container that runs, from its record to its removal.
+    pub(crate) async fn execute(&mut self, id: &str) -> Result<Duration> {
         let exec_id = format!("e{}", self.numbers.fetch_add(1, Ordering::Relaxed));
         let process = serde_json::json!({
             "user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin"],

@@ -3,6 +3,8 @@
 //! What a container says is read from a file that it writes: with containerd's own shim, `ctr` on a busy machine sometimes
 //! ends before it has opened the FIFO that holds a short output. Ours waits for it, so there the output is asserted too.
 
+mod faults;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

@@ -49,7 +49,7 @@ pub(crate) trait Engine: Sync {
     fn import(&self, scratch: &Scratch) {
         let root = scratch.directory("image");
         bundle::busybox_root(&root);
-        for applet in ["cut", "tr"] {
+        for applet in ["cut", "tee", "tr"] {
             let link = root.join("bin").join(applet);
             std::os::unix::fs::symlink("busybox", link).expect("link an applet");
         }

@@ -7,6 +7,7 @@
 mod containerd;
 mod crowd;
 mod docker;
+mod docker_over;
 mod engine;
 mod life;
 mod options;

@@ -13,6 +13,7 @@ use super::file::{self, Kept};
 use super::plan::{CgroupPlan, Directory, Kind};
 use super::write::{Policy, Write};
 use super::{Cgroup, Error, delegate, device_filter, group, threads};
+use crate::procfs;
 
 /// A directory that is there now: its controllers, where it is, and itself.
 pub(super) type Made = (Vec<String>, PathBuf, OwnedFd);
@@ -298,7 +299,7 @@ fn inherit_cpuset(parent: &Path, group: &Path, is_new: bool) -> Result<(), Error
     for name in ["cpuset.cpus", "cpuset.mems"] {
         let read = |directory: &Path| {
             let path = directory.join(name);
-            fs::read_to_string(&path).map_err(|error| Error::io("read", path, error))
+            procfs::read(&path, 256).map_err(|error| Error::io("read", path, error))
         };
         if is_new || read(group)?.trim().is_empty() {
             let list = read(parent)?;

@@ -31,8 +31,9 @@ const SHIFT_RIGHT: u8 = 0x74;
 const COPY: u8 = 0xbc;
 const SET: u8 = 0xb4;
 const JUMP_NOT_EQUAL: u8 = 0x56;
-const JUMP_REGISTERS_NOT_EQUAL: u8 = 0x5e;
+const JUMP_REGISTERS_EQUAL: u8 = 0x1e;
 const JUMP_EQUAL: u8 = 0x16;
+const JUMP: u8 = 0x05;
 const EXIT: u8 = 0x95;
 
 /// Compiles and attaches the rules to the v2 group at `path`.
@@ -46,50 +47,152 @@ pub(super) fn attach(rules: &DeviceRules, path: &Path) -> Result<(), Error> {
         .map_err(|error| Error::io("attach the device program to", path, error))
 }
 
+/// By type, then by major number: so no device is compared with a number twice, which the kernel would have to follow each way of
+/// when it verifies the program, for longer than all else about it takes.
 fn compile(rules: &DeviceRules) -> Vec<Instruction> {
-    let ins = |code, to: u8, from: u8, offset, immediate| Instruction {
+    let mut filter = Filter {
+        // struct bpf_cgroup_dev_ctx { u32 access << 16 | type; u32 major; u32 minor; }
+        program: vec![
+            ins(LOAD_WORD, TYPE, CONTEXT, 0, 0),
+            ins(AND, TYPE, 0, 0, 0xffff),
+            ins(LOAD_WORD, ACCESS, CONTEXT, 0, 0),
+            ins(SHIFT_RIGHT, ACCESS, 0, 0, 16),
+            ins(LOAD_WORD, MAJOR, CONTEXT, 4, 0),
+            ins(LOAD_WORD, MINOR, CONTEXT, 8, 0),
+        ],
+        hits: Vec::new(),
+        misses: Vec::new(),
+        allow_by_default: rules.allow_by_default,
+    };
+    for (block, number) in [(false, 2), (true, 1)] {
+        let held: Vec<_> = rules
+            .exceptions
+            .iter()
+            .filter(|(device, _)| device.block == block)
+            .map(|(device, access)| (device.major, device.minor, *access))
+            .collect();
+        filter.kind(number, &held);
+    }
+    filter.end()
+}
+
+fn ins(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction {
         code,
         registers: from << 4 | to,
         offset,
         immediate,
-    };
-    let answer = |allow| [ins(SET, ANSWER, 0, 0, i32::from(allow)), ins(EXIT, 0, 0, 0, 0)];
-    // struct bpf_cgroup_dev_ctx { u32 access << 16 | type; u32 major; u32 minor; }
-    let mut program = vec![
-        ins(LOAD_WORD, TYPE, CONTEXT, 0, 0),
-        ins(AND, TYPE, 0, 0, 0xffff),
-        ins(LOAD_WORD, ACCESS, CONTEXT, 0, 0),
-        ins(SHIFT_RIGHT, ACCESS, 0, 0, 16),
-        ins(LOAD_WORD, MAJOR, CONTEXT, 4, 0),
-        ins(LOAD_WORD, MINOR, CONTEXT, 8, 0),
-    ];
-    for (device, access) in &rules.exceptions {
-        // Each check that fails jumps behind the exception; the distance is known when it is complete.
-        let mut checks = vec![ins(JUMP_NOT_EQUAL, TYPE, 0, 0, if device.block { 1 } else { 2 })];
-        if *access != Access::ALL {
-            checks.push(ins(COPY, SCRATCH, ACCESS, 0, 0));
-            checks.push(ins(AND, SCRATCH, 0, 0, i32::from(access.bits())));
-            checks.push(if rules.allow_by_default {
-                ins(JUMP_EQUAL, SCRATCH, 0, 0, 0)
-            } else {
-                ins(JUMP_REGISTERS_NOT_EQUAL, SCRATCH, ACCESS, 0, 0)
-            });
+    }
+}
+
+/// An exception of a type, by its numbers.
+type Exception = (Option<u32>, Option<u32>, Access);
+
+struct Filter {
+    program: Vec<Instruction>,
+    /// The jumps to where an exception holds.
+    hits: Vec<usize>,
+    /// The jumps to where none does.
+    misses: Vec<usize>,
+    allow_by_default: bool,
+}
+
+impl Filter {
+    fn push(&mut self, instruction: Instruction) -> usize {
+        self.program.push(instruction);
+        self.program.len() - 1
+    }
+
+    /// Compares with a number. 32 bits: those past `i32::MAX` compare by them.
+    fn compare(&mut self, code: u8, register: u8, number: u32) -> usize {
+        self.push(ins(code, register, 0, 0, number.cast_signed()))
+    }
+
+    /// Makes the jump at `index` lead to what comes next.
+    fn land(&mut self, index: usize) {
+        self.program[index].offset = (self.program.len() - index - 1) as i16;
+    }
+
+    /// All exceptions of one type.
+    fn kind(&mut self, number: u32, exceptions: &[Exception]) {
+        if exceptions.is_empty() {
+            return;
         }
-        for (register, number) in [(MAJOR, device.major), (MINOR, device.minor)] {
-            // 32-bit comparisons: numbers past i32::MAX compare by their bits.
-            checks.extend(number.map(|it| ins(JUMP_NOT_EQUAL, register, 0, 0, it.cast_signed())));
+        if exceptions.contains(&(None, None, Access::ALL)) {
+            let hit = self.compare(JUMP_EQUAL, TYPE, number);
+            return self.hits.push(hit);
         }
-        let behind = checks.len() + answer(true).len();
-        for (index, check) in checks.iter_mut().enumerate() {
-            if matches!(check.code, JUMP_NOT_EQUAL | JUMP_REGISTERS_NOT_EQUAL | JUMP_EQUAL) {
-                check.offset = (behind - index - 1) as i16;
+        let other = self.compare(JUMP_NOT_EQUAL, TYPE, number);
+        for (major, minor, access) in exceptions {
+            if major.is_none() {
+                self.exception(*minor, *access);
             }
         }
-        program.extend(checks);
-        program.extend(answer(!rules.allow_by_default));
+        // They are sorted.
+        for group in exceptions.chunk_by(|one, next| one.0 == next.0) {
+            if let Some(major) = group[0].0 {
+                self.major(major, group);
+            }
+        }
+        let miss = self.push(ins(JUMP, 0, 0, 0, 0));
+        self.misses.push(miss);
+        self.land(other);
     }
-    program.extend(answer(rules.allow_by_default));
-    program
+
+    /// The exceptions of one major number.
+    fn major(&mut self, major: u32, exceptions: &[Exception]) {
+        if exceptions.contains(&(Some(major), None, Access::ALL)) {
+            let hit = self.compare(JUMP_EQUAL, MAJOR, major);
+            return self.hits.push(hit);
+        }
+        let other = self.compare(JUMP_NOT_EQUAL, MAJOR, major);
+        for (_, minor, access) in exceptions {
+            self.exception(*minor, *access);
+        }
+        let miss = self.push(ins(JUMP, 0, 0, 0, 0));
+        self.misses.push(miss);
+        self.land(other);
+    }
+
+    /// One exception, of whose type and major number the device is.
+    fn exception(&mut self, minor: Option<u32>, access: Access) {
+        if let (Some(minor), Access::ALL) = (minor, access) {
+            let hit = self.compare(JUMP_EQUAL, MINOR, minor);
+            return self.hits.push(hit);
+        }
+        let other = minor.map(|minor| self.compare(JUMP_NOT_EQUAL, MINOR, minor));
+        self.push(ins(COPY, SCRATCH, ACCESS, 0, 0));
+        self.push(ins(AND, SCRATCH, 0, 0, i32::from(access.bits())));
+        let hit = self.push(match self.allow_by_default {
+            true => ins(JUMP_NOT_EQUAL, SCRATCH, 0, 0, 0),
+            false => ins(JUMP_REGISTERS_EQUAL, SCRATCH, ACCESS, 0, 0),
+        });
+        self.hits.push(hit);
+        if let Some(other) = other {
+            self.land(other);
+        }
+    }
+
+    /// The answers. Nothing may stand in the program that is never reached.
+    fn end(mut self) -> Vec<Instruction> {
+        for miss in std::mem::take(&mut self.misses) {
+            self.land(miss);
+        }
+        self.answer(self.allow_by_default);
+        let hits = std::mem::take(&mut self.hits);
+        for hit in &hits {
+            self.land(*hit);
+        }
+        if !hits.is_empty() {
+            self.answer(!self.allow_by_default);
+        }
+        self.program
+    }
+
+    fn answer(&mut self, allow: bool) {
+        self.push(ins(SET, ANSWER, 0, 0, i32::from(allow)));
+        self.push(ins(EXIT, 0, 0, 0, 0));
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +236,8 @@ mod tests {
                 }
                 JUMP_NOT_EQUAL => registers[to] != number,
                 JUMP_EQUAL => registers[to] == number,
-                JUMP_REGISTERS_NOT_EQUAL => registers[to] != registers[from],
+                JUMP_REGISTERS_EQUAL => registers[to] == registers[from],
+                JUMP => true,
                 EXIT => return registers[0] == 1,
                 other => panic!("unknown instruction {other:#x}"),
             };
@@ -145,6 +249,26 @@ mod tests {
                     0
                 };
         }
+    }
+
+    /// How many instructions are reached from the first one. The kernel takes no others.
+    fn reached(program: &[Instruction]) -> usize {
+        let mut reached = vec![false; program.len()];
+        let mut next = vec![0];
+        while let Some(at) = next.pop() {
+            if std::mem::replace(&mut reached[at], true) {
+                continue;
+            }
+            let step = program[at];
+            let target = at + 1 + usize::try_from(step.offset).unwrap();
+            match step.code {
+                EXIT => {}
+                JUMP => next.push(target),
+                JUMP_EQUAL | JUMP_NOT_EQUAL | JUMP_REGISTERS_EQUAL => next.extend([at + 1, target]),
+                _ => next.push(at + 1),
+            }
+        }
+        reached.iter().filter(|reached| **reached).count()
     }
 
     /// What the v1 controller decides.
@@ -199,6 +323,7 @@ mod tests {
                 .collect();
             let rules = DeviceRules { allow_by_default, exceptions };
             let program = compile(&rules);
+            proptest::prop_assert_eq!(reached(&program), program.len());
             proptest::prop_assert_eq!(
                 run(&program, kind, asked, major, minor),
                 naive(&rules, kind, asked, major, minor)

@@ -6,10 +6,11 @@
 //! [cgroups(7)]: https://man7.org/linux/man-pages/man7/cgroups.7.html
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
+use crate::procfs;
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
@@ -59,12 +60,8 @@ impl Layout {
     }
 
     fn read(own: &str) -> Result<Self, Error> {
-        // The kernel's files have no size to go by: with room for most of them, one read is enough.
-        let read = |path: &str| {
-            let mut text = Vec::with_capacity(16 << 10);
-            let read = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text));
-            read.map(|_| text).map_err(|error| Error::io("read", path, error))
-        };
+        let read =
+            |path: &str| procfs::read_bytes(path, 16 << 10).map_err(|error| Error::io("read", path, error));
         let own = read(own)?;
         let uid_map = read("/proc/self/uid_map")?;
         let own = String::from_utf8_lossy(&own);

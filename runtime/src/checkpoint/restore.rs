@@ -27,7 +27,7 @@ use crate::plan::{
 };
 use crate::process::{Streams, open_joins};
 use crate::record::{NOTIFY_DIRECTORY, NOTIFY_TARGET, Record};
-use crate::spec::{self, Spec};
+use crate::spec::Spec;
 use crate::sys::process::{Child, Ended, Notice as Told, pidfd_signal, wait};
 use crate::sys::{Fd, fd};
 use crate::terminal::ConsoleSocket;
@@ -47,7 +47,7 @@ impl Runtime {
     /// The name is taken, the configuration is refused, there is no criu or it lacks something, a file of the checkpoint is
     /// refused, criu fails, or what it made does not fit the configuration.
     pub fn restore(&self, options: RestoreOptions) -> Result<Container, Error> {
-        let spec = spec::load(&options.bundle)?;
+        let spec = self.configuration(&options.bundle)?;
         self.restore_as(options, &spec)
     }
 
@@ -62,7 +62,7 @@ impl Runtime {
         let mut created = CreateOptions::new(options.id.clone(), &options.bundle);
         created.systemd_cgroup = options.systemd_cgroup;
         created.rootless = options.rootless;
-        let (mut plan, cgroups) = create::compile(spec.oci(), &bundle, &created, &self.filters)?;
+        let (mut plan, cgroups) = create::compile(spec.oci(), spec, &bundle, &created, &self.filters)?;
         let resctrl = create::resctrl(&plan)?;
         let streams = Streams::new(
             std::mem::take(&mut options.stdio),

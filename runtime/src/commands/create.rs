@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use wharf_runtime::spec::{self, Spec};
-use wharf_runtime::{CreateOptions, Error, Stdio};
+use wharf_runtime::spec::Spec;
+use wharf_runtime::{CreateOptions, Stdio};
 
 use super::process::{
     ContainerFlags, check_preserved, check_terminal, listen_environment, listen_fds, service_manager,
@@ -47,7 +47,7 @@ pub(super) fn options(
     if !bundle.is_dir() {
         bail!("bundle {}: no such directory", bundle.display());
     }
-    let spec = spec::load(&bundle).map_err(Error::from)?;
+    let spec = environment.runtime.configuration(&bundle)?;
     let id = parse_id(id)?;
     let terminal = spec
         .oci()

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
@@ -14,6 +13,7 @@ use wharf_runtime::spec::oci::{Process, User};
 use wharf_runtime::{ExecOptions, Status, Stdio, spec};
 
 use super::Environment;
+use super::exit_code::ExitCode;
 use super::process::{check_preserved, check_terminal};
 
 #[derive(Args, Debug)]
@@ -163,7 +163,7 @@ fn process(
     if command.is_empty() {
         bail!("exec args cannot be empty");
     }
-    let spec = spec::load(bundle)?;
+    let spec = environment.runtime.configuration(bundle)?;
     let mut process = spec
         .oci()
         .process

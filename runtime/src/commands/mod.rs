@@ -10,6 +10,7 @@ mod delete;
 mod documents;
 mod events;
 mod exec;
+pub(crate) mod exit_code;
 mod features;
 mod kill;
 mod list;
@@ -30,12 +31,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wharf_runtime::{Container, ContainerId, Runtime};
 
+use exit_code::ExitCode;
 use log::Log;
 
 /// The name of the program, and of what belongs to it on the host.

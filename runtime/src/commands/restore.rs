@@ -2,16 +2,16 @@
 
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use wharf_runtime::checkpoint::RestoreOptions;
 use wharf_runtime::foreground::Foreground;
 use wharf_runtime::spec::oci::Linux;
-use wharf_runtime::{Container, Error, Stdio, spec};
+use wharf_runtime::{Container, Stdio};
 
 use super::criu::{CriuFlags, quote, warn_without_privileges};
+use super::exit_code::ExitCode;
 use super::process::check_terminal;
 use super::{Environment, parse_id};
 
@@ -59,7 +59,7 @@ fn restore(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
     if !bundle.is_dir() {
         bail!("bundle {}: no such directory", bundle.display());
     }
-    let spec = spec::load(&bundle).map_err(Error::from)?;
+    let spec = environment.runtime.configuration(&bundle)?;
     let id = parse_id(&arguments.id)?;
     let process = spec.oci().process.as_ref();
     let terminal = process.is_some_and(|process| process.terminal);

@@ -1,7 +1,6 @@
 //! `run`: create and start; in the foreground, also wait and remove.
 
 use std::os::fd::AsFd as _;
-use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context as _;
@@ -10,6 +9,7 @@ use wharf_runtime::foreground::Foreground;
 use wharf_runtime::spec::oci::Linux;
 use wharf_runtime::{Container, Notifications, Stdio};
 
+use super::exit_code::ExitCode;
 use super::process::{ContainerFlags, service_manager};
 use super::{Environment, create};
 

@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
 
 use super::Arguments;
+use super::exit_code::ExitCode;
 use super::log::Log;
 
 /// The exit code for a command that does not exist.

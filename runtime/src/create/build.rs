@@ -7,8 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::value::RawValue;
-
 use super::undo::Undo;
 use crate::caller::limits_to_raise;
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance};
@@ -18,14 +16,14 @@ use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{Opened, Plan};
 use crate::process::{Conversation, Early, Groups, Heard, Request, Streams, gate, spawn, start_time};
-use crate::record::Record;
+use crate::record::{Config, Record};
 use crate::source::Sources;
 use crate::spec::Spec;
 use crate::sys::process::raise_hard_limit;
 use crate::sys::socket::MAX_PASSED;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
-use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, spec, user_namespace};
+use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, user_namespace};
 
 /// What building one container needs to know.
 pub(super) struct Construction<'a> {
@@ -89,9 +87,9 @@ impl Construction<'_> {
             false => Vec::new(),
         };
         // A procfs can be mounted only by root of the pid namespace's own user namespace.
-        let host_proc = (plan.namespaces.has(libc::CLONE_NEWUSER) || user_namespace::in_user_namespace())
-            && !plan.namespaces.makes(libc::CLONE_NEWPID)
-            && (!plan.sysctls.is_empty() || plan.process.label.is_some());
+        let host_proc = !plan.namespaces.makes(libc::CLONE_NEWPID)
+            && (!plan.sysctls.is_empty() || plan.process.label.is_some())
+            && (plan.namespaces.has(libc::CLONE_NEWUSER) || user_namespace::in_user_namespace());
         let net = joined_net(&plan, &namespaces)?;
         let (early, join) = match usher {
             true => (Early::default(), namespaces),
@@ -280,8 +278,6 @@ pub(crate) fn record(
 ) -> Result<Record, Error> {
     let oci = spec.oci();
     let root = oci.root.as_ref().map(|root| root.path.as_path());
-    let config: &RawValue =
-        serde_json::from_slice(spec.original()).map_err(|cause| Error::Spec(spec::Error::Syntax(cause)))?;
     Ok(Record {
         version: Record::VERSION,
         id: id.to_string(),
@@ -300,7 +296,7 @@ pub(crate) fn record(
         denies_setgroups: plan.denies_setgroups,
         intel_rdt,
         no_hooks: oci.hooks.is_none(),
-        config: config.to_owned(),
+        config: Config(spec.kept_original()),
     })
 }
 

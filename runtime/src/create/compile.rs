@@ -43,8 +43,10 @@ impl Runtime {
     }
 }
 
+/// Compiles `spec`, which is that of `loaded` with what the options change.
 pub(crate) fn compile(
     spec: &oci::Spec,
+    loaded: &Spec,
     bundle: &Path,
     options: &CreateOptions,
     filters: &Cache,
@@ -55,8 +57,6 @@ pub(crate) fn compile(
         Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
         _ => Vec::new(),
     };
-    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-    let kept = profile.and_then(|profile| filters.load(profile));
     let facts = Facts {
         id: &options.id,
         bundle,
@@ -69,14 +69,14 @@ pub(crate) fn compile(
         staging: kernel::is_old(),
         no_new_keyring: options.no_new_keyring,
         caller: Caller::detect(&layout)?,
-        filter: kept.as_ref(),
+        filter: loaded.filter().filter(),
     };
     let mut plan = Plan::compile(spec, &facts)?;
     plan.process.leave_out_capabilities(is_known_capability);
-    seccomp::tell(profile, plan.process.seccomp.as_ref());
-    if let (None, Some(profile), Some(compiled)) = (&kept, profile, &plan.process.seccomp) {
-        filters.store(profile, compiled);
-    }
+    let filter = plan.process.seccomp.as_ref();
+    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    seccomp::tell(profile, filter);
+    loaded.filter().keep(filter, filters);
     Ok((plan, cgroups))
 }
 

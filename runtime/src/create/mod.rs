@@ -7,7 +7,7 @@ mod compile;
 mod undo;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::pidfd_socket::PidfdSocket;
 use crate::process::{Streams, open_joins};
@@ -85,8 +85,18 @@ impl Runtime {
     ///
     /// The name is taken, the configuration is refused, or a step fails.
     pub fn create(&self, options: CreateOptions) -> Result<Container, Error> {
-        let spec = spec::load(&options.bundle)?;
+        let spec = self.configuration(&options.bundle)?;
         self.create_as(options, &spec)
+    }
+
+    /// Reads the configuration of a bundle, as [`spec::load`] does, but for a system call filter that is kept: its profile is not
+    /// looked into.
+    ///
+    /// # Errors
+    ///
+    /// As [`spec::load`].
+    pub fn configuration(&self, bundle: &Path) -> Result<Spec, Error> {
+        Ok(spec::load_with(bundle, &self.filters)?)
     }
 
     /// As [`Self::create`], of a configuration that the caller has already loaded (to decide about the streams, say).
@@ -98,8 +108,8 @@ impl Runtime {
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
         let (mut plan, cgroups) = match self.changed(spec, &options)? {
-            Some(changed) => compile(&changed, &bundle, &options, &self.filters)?,
-            None => compile(spec.oci(), &bundle, &options, &self.filters)?,
+            Some(changed) => compile(&changed, spec, &bundle, &options, &self.filters)?,
+            None => compile(spec.oci(), spec, &bundle, &options, &self.filters)?,
         };
         let resctrl = resctrl(&plan)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {

@@ -1,6 +1,5 @@
 //! Which process a pid is: pids are used again, a pid with its start time is not.
 
-use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -9,20 +8,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use crate::Error;
+use crate::procfs;
 use crate::sys::fd::above_streams;
 
 /// When a process started, in clock ticks since boot (`/proc/PID/stat`, field 22); nothing when it is gone or a
 /// zombie.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    parse(&read_stat(pid)?)
 }
 
 /// The process whose child it is (field 4); nothing when it is gone.
 pub(crate) fn parent(pid: i32) -> Option<i32> {
-    fields(&fs::read(format!("/proc/{pid}/stat")).ok()?)?
-        .nth(1)?
-        .parse()
-        .ok()
+    fields(&read_stat(pid)?)?.nth(1)?.parse().ok()
+}
+
+fn read_stat(pid: i32) -> Option<Vec<u8>> {
+    procfs::read_bytes(format!("/proc/{pid}/stat"), 512).ok()
 }
 
 /// From the third on.

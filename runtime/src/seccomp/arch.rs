@@ -82,41 +82,65 @@ impl Arch {
 ///
 /// `socketcall(2)` (numbers from `linux/net.h`) and `ipc(2)` (from `linux/ipc.h`).
 pub(super) fn multiplexed(name: &str) -> Option<(u32, u64)> {
-    const SOCKETCALL: u32 = 102;
-    const IPC: u32 = 117;
-    Some(match name {
-        "socket" => (SOCKETCALL, 1),
-        "bind" => (SOCKETCALL, 2),
-        "connect" => (SOCKETCALL, 3),
-        "listen" => (SOCKETCALL, 4),
-        "accept" => (SOCKETCALL, 5),
-        "getsockname" => (SOCKETCALL, 6),
-        "getpeername" => (SOCKETCALL, 7),
-        "socketpair" => (SOCKETCALL, 8),
-        "send" => (SOCKETCALL, 9),
-        "recv" => (SOCKETCALL, 10),
-        "sendto" => (SOCKETCALL, 11),
-        "recvfrom" => (SOCKETCALL, 12),
-        "shutdown" => (SOCKETCALL, 13),
-        "setsockopt" => (SOCKETCALL, 14),
-        "getsockopt" => (SOCKETCALL, 15),
-        "sendmsg" => (SOCKETCALL, 16),
-        "recvmsg" => (SOCKETCALL, 17),
-        "accept4" => (SOCKETCALL, 18),
-        "recvmmsg" => (SOCKETCALL, 19),
-        "sendmmsg" => (SOCKETCALL, 20),
-        "semop" => (IPC, 1),
-        "semget" => (IPC, 2),
-        "semctl" => (IPC, 3),
-        "semtimedop" => (IPC, 4),
-        "msgsnd" => (IPC, 11),
-        "msgrcv" => (IPC, 12),
-        "msgget" => (IPC, 13),
-        "msgctl" => (IPC, 14),
-        "shmat" => (IPC, 21),
-        "shmdt" => (IPC, 22),
-        "shmget" => (IPC, 23),
-        "shmctl" => (IPC, 24),
-        _ => return None,
-    })
+    // The longest of them.
+    if name.len() > "getsockname".len() {
+        return None;
+    }
+    let index = MULTIPLEXED.binary_search_by(|row| row.0.cmp(name)).ok()?;
+    Some((MULTIPLEXED[index].1, MULTIPLEXED[index].2))
+}
+
+const SOCKETCALL: u32 = 102;
+const IPC: u32 = 117;
+
+/// Sorted by name.
+const MULTIPLEXED: &[(&str, u32, u64)] = &[
+    ("accept", SOCKETCALL, 5),
+    ("accept4", SOCKETCALL, 18),
+    ("bind", SOCKETCALL, 2),
+    ("connect", SOCKETCALL, 3),
+    ("getpeername", SOCKETCALL, 7),
+    ("getsockname", SOCKETCALL, 6),
+    ("getsockopt", SOCKETCALL, 15),
+    ("listen", SOCKETCALL, 4),
+    ("msgctl", IPC, 14),
+    ("msgget", IPC, 13),
+    ("msgrcv", IPC, 12),
+    ("msgsnd", IPC, 11),
+    ("recv", SOCKETCALL, 10),
+    ("recvfrom", SOCKETCALL, 12),
+    ("recvmmsg", SOCKETCALL, 19),
+    ("recvmsg", SOCKETCALL, 17),
+    ("semctl", IPC, 3),
+    ("semget", IPC, 2),
+    ("semop", IPC, 1),
+    ("semtimedop", IPC, 4),
+    ("send", SOCKETCALL, 9),
+    ("sendmmsg", SOCKETCALL, 20),
+    ("sendmsg", SOCKETCALL, 16),
+    ("sendto", SOCKETCALL, 11),
+    ("setsockopt", SOCKETCALL, 14),
+    ("shmat", IPC, 21),
+    ("shmctl", IPC, 24),
+    ("shmdt", IPC, 22),
+    ("shmget", IPC, 23),
+    ("shutdown", SOCKETCALL, 13),
+    ("socket", SOCKETCALL, 1),
+    ("socketpair", SOCKETCALL, 8),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operations_are_found_by_their_names() {
+        assert!(MULTIPLEXED.is_sorted_by(|a, b| a.0 < b.0));
+        for (name, number, operation) in MULTIPLEXED {
+            assert_eq!(multiplexed(name), Some((*number, *operation)));
+        }
+        assert_eq!(multiplexed("socket"), Some((SOCKETCALL, 1)));
+        assert_eq!(multiplexed("shmget"), Some((IPC, 23)));
+        assert_eq!(multiplexed("open"), None);
+    }
 }

@@ -10,7 +10,7 @@
 //!     checksum            u64, of everything behind it
 //!     flags               u32, for seccomp(2)
 //!     length of the key   u32
-//!     key                 what was compiled, by what
+//!     key                 what was compiled, by what: the hash of the sources, the architecture, the profile's text
 //!     instructions        8 bytes each, to the end
 //!   .<slot>               one that is being written
 //! ```
@@ -20,8 +20,10 @@
 //!
 //! # What keeps a wrong filter out
 //!
-//! - The key is the whole profile, the compiler (a hash of its sources) and the architecture (see `key`), and it is compared and
-//!   not only its hash: no two profiles share a filter, whoever wrote them.
+//! - The key is the profile as it stands in the configuration, the program that typed and compiled it (a hash of its sources) and
+//!   the architecture, and it is compared and not only its hash: no two profiles share a filter, whoever wrote them.
+//! - What is kept was typed and compiled without a complaint: a profile that has no filter here is looked into.
+//! - A filter with a listener is not kept: more of its profile is needed than the filter.
 //! - A file of another owner, one that others may write, a link, or one with a second name is not read.
 //! - The checksum tells what a writer that was cut short, or two at once, have left.
 //!
@@ -35,16 +37,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::{Instruction, MAX_INSTRUCTIONS, Program};
-use crate::spec::oci::LinuxSeccomp;
 
 const MAGIC: &[u8; 8] = b"wharfbpf";
 /// Magic, checksum, flags and length of the key.
 const HEAD: usize = 24;
 /// How many filters are kept.
 const SLOTS: u64 = 16;
-/// A profile that is longer is not kept. Docker's has 10 KiB.
-const MAX_KEY_BYTES: usize = 256 << 10;
-const MAX_FILE_BYTES: u64 = (HEAD + MAX_KEY_BYTES + 8 * MAX_INSTRUCTIONS) as u64;
+/// A profile that is longer is not kept. Docker's has 10 KiB, or 16 on many lines.
+const MAX_PROFILE_BYTES: usize = 256 << 10;
+const MAX_FILE_BYTES: u64 = (HEAD + 64 + MAX_PROFILE_BYTES + 8 * MAX_INSTRUCTIONS) as u64;
 
 /// Where filters are kept; nowhere by default.
 #[derive(Clone, Debug, Default)]
@@ -60,30 +61,70 @@ impl Cache {
         }
     }
 
-    /// The filter of a profile, if it is kept.
-    pub fn load(&self, profile: &LinuxSeccomp) -> Option<Program> {
-        let directory = self.directory.as_deref()?;
-        let key = key(profile)?;
-        decode(&read(&directory.join(slot(&key)))?, &key)
+    /// The filter of a profile, which is given as it is written, if it is kept.
+    pub fn load(&self, profile: &[u8]) -> Option<Program> {
+        let directory = self.directory.as_deref().filter(|_| fits(profile))?;
+        decode(&read(&directory.join(slot(profile)))?, profile)
     }
 
     /// Keeps the filter of a profile. It is of no consequence if that fails: the directory may be read-only, or full.
-    pub fn store(&self, profile: &LinuxSeccomp, program: &Program) {
+    pub fn store(&self, profile: &[u8], program: &Program) {
         if let Some(directory) = &self.directory
-            && let Some(key) = key(profile)
+            && fits(profile)
+            && !program.has_listener()
         {
-            write(directory, &slot(&key), &encode(program, &key)).ok();
+            write(directory, &slot(profile), &encode(program, profile)).ok();
         }
     }
 }
 
-/// What was compiled, by what; nothing for a profile that is too long.
-fn key(profile: &LinuxSeccomp) -> Option<Vec<u8>> {
-    Some(super::key::of(profile)).filter(|key| key.len() <= MAX_KEY_BYTES)
+/// What is known of a configuration's profile.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Found {
+    /// There is no profile, or nobody has asked for its filter.
+    #[default]
+    Nothing,
+    /// Its filter was kept.
+    Filter(Program),
+    /// Its filter was not; this is its text.
+    New(Box<[u8]>),
 }
 
-fn slot(key: &[u8]) -> String {
-    (hash(key) % SLOTS).to_string()
+impl Found {
+    /// Looks for the filter of `profile`; whether it was kept.
+    pub fn look(&mut self, profile: &[u8], cache: &Cache) -> bool {
+        *self = match cache.load(profile) {
+            Some(program) => Self::Filter(program),
+            None => Self::New(profile.into()),
+        };
+        matches!(self, Self::Filter(_))
+    }
+
+    /// The filter that was kept.
+    pub fn filter(&self) -> Option<&Program> {
+        match self {
+            Self::Filter(program) => Some(program),
+            _ => None,
+        }
+    }
+
+    /// Keeps the filter that was compiled because there was none.
+    pub fn keep(&self, program: Option<&Program>, cache: &Cache) {
+        if let (Self::New(profile), Some(program)) = (self, program) {
+            cache.store(profile, program);
+        }
+    }
+}
+
+/// What a profile's text has before it in a key: the compiler, and what it compiles for.
+const COMPILER: [&str; 2] = [env!("WHARF_SECCOMP_SOURCES"), std::env::consts::ARCH];
+
+fn fits(profile: &[u8]) -> bool {
+    profile.len() <= MAX_PROFILE_BYTES
+}
+
+fn slot(profile: &[u8]) -> String {
+    (hash(profile) % SLOTS).to_string()
 }
 
 /// Finds what chance has changed, eight bytes at a time; no defence against intent, and none is needed of it.
@@ -101,7 +142,8 @@ fn hash(bytes: &[u8]) -> u64 {
     hash ^ hash >> 32
 }
 
-fn encode(program: &Program, key: &[u8]) -> Vec<u8> {
+fn encode(program: &Program, profile: &[u8]) -> Vec<u8> {
+    let key = [COMPILER[0].as_bytes(), COMPILER[1].as_bytes(), profile].concat();
     let mut body = Vec::with_capacity(HEAD + key.len() + 8 * program.instructions.len());
     body.extend(program.flags.to_le_bytes());
     body.extend((key.len() as u32).to_le_bytes());
@@ -114,8 +156,8 @@ fn encode(program: &Program, key: &[u8]) -> Vec<u8> {
     [MAGIC.as_slice(), &hash(&body).to_le_bytes(), &body].concat()
 }
 
-/// The filter in `file`, if it is that of `key` and whole.
-fn decode(file: &[u8], key: &[u8]) -> Option<Program> {
+/// The filter in `file`, if it is that of `profile` and whole.
+fn decode(file: &[u8], profile: &[u8]) -> Option<Program> {
     let (checksum, body) = file.strip_prefix(MAGIC)?.split_first_chunk()?;
     if u64::from_le_bytes(*checksum) != hash(body) {
         return None;
@@ -123,9 +165,12 @@ fn decode(file: &[u8], key: &[u8]) -> Option<Program> {
     let (flags, body) = body.split_first_chunk()?;
     let (length, body) = body.split_first_chunk()?;
     let (kept, code) = body.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let kept = COMPILER
+        .iter()
+        .try_fold(kept, |kept, part| kept.strip_prefix(part.as_bytes()))?;
     let (code, rest) = code.as_chunks::<8>();
     let fits = !code.is_empty() && code.len() <= MAX_INSTRUCTIONS && rest.is_empty();
-    (kept == key && fits).then(|| Program {
+    (kept == profile && fits).then(|| Program {
         instructions: code.iter().map(instruction).collect(),
         flags: u32::from_le_bytes(*flags),
     })
@@ -177,25 +222,28 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-    use serde_json::json;
-
     use super::*;
-    use crate::seccomp::compile;
+    use crate::spec::oci::LinuxSeccomp;
 
-    fn profile(call: &str) -> LinuxSeccomp {
-        serde_json::from_value(json!({
+    fn profile(call: &str) -> Vec<u8> {
+        let text = r#"{
             "defaultAction": "SCMP_ACT_ERRNO",
             "architectures": ["SCMP_ARCH_X86"],
             "flags": ["SECCOMP_FILTER_FLAG_LOG"],
-            "syscalls": [{"names": [call, "write"], "action": "SCMP_ACT_ALLOW"}],
-        }))
-        .unwrap()
+            "syscalls": [{"names": ["CALL", "write"], "action": "SCMP_ACT_ALLOW"}]
+        }"#;
+        text.replace("CALL", call).into_bytes()
+    }
+
+    fn compile(profile: &[u8]) -> Program {
+        let profile: LinuxSeccomp = serde_json::from_slice(profile).unwrap();
+        crate::seccomp::compile(&profile).unwrap()
     }
 
     /// A cache that keeps one filter, and that filter's file.
     fn kept(directory: &Path) -> (Cache, PathBuf) {
         let cache = Cache::at(directory.join("filters"));
-        cache.store(&profile("read"), &compile(&profile("read")).unwrap());
+        cache.store(&profile("read"), &compile(&profile("read")));
         let files: Vec<_> = fs::read_dir(directory.join("filters")).unwrap().collect();
         assert_eq!(files.len(), 1);
         (cache, files[0].as_ref().unwrap().path())
@@ -205,7 +253,7 @@ mod tests {
     fn what_is_kept_is_what_was_compiled() {
         let directory = tempfile::tempdir().unwrap();
         let (cache, file) = kept(directory.path());
-        let compiled = compile(&profile("read")).unwrap();
+        let compiled = compile(&profile("read"));
         assert_eq!(cache.load(&profile("read")), Some(compiled));
         assert_eq!(cache.load(&profile("open")), None);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -217,12 +265,11 @@ mod tests {
     fn another_profile_is_not_answered_for_though_it_has_the_same_place() {
         let directory = tempfile::tempdir().unwrap();
         let (cache, file) = kept(directory.path());
-        let others: Vec<LinuxSeccomp> = (0..200).map(|number| profile(&format!("call{number}"))).collect();
-        let slot_of = |profile: &LinuxSeccomp| slot(&key(profile).unwrap());
         let mut met = 0;
-        for other in others {
+        for number in 0..200 {
+            let other = profile(&format!("call{number}"));
             assert_eq!(cache.load(&other), None);
-            met += usize::from(Some(slot_of(&other).as_str()) == file.file_name().unwrap().to_str());
+            met += usize::from(Some(slot(&other).as_str()) == file.file_name().unwrap().to_str());
         }
         assert!(met > 0, "none of many profiles has the place of another");
     }
@@ -231,7 +278,7 @@ mod tests {
     fn no_more_than_so_many_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let (cache, file) = kept(directory.path());
-        let program = compile(&profile("read")).unwrap();
+        let program = compile(&profile("read"));
         for number in 0..200 {
             cache.store(&profile(&format!("call{number}")), &program);
         }
@@ -276,10 +323,35 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_with_a_listener_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path().join("filters"));
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent",
+            "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}"#;
+        cache.store(text.as_bytes(), &compile(text.as_bytes()));
+        assert_eq!(cache.load(text.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_profile_is_looked_for_once_and_kept_when_it_was_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path().join("filters"));
+        let profile = profile("read");
+        let mut found = Found::default();
+        assert!(found.filter().is_none());
+        assert!(!found.look(&profile, &cache));
+        assert!(found.filter().is_none());
+        let compiled = compile(&profile);
+        found.keep(Some(&compiled), &cache);
+        assert!(found.look(&profile, &cache));
+        assert_eq!(found.filter(), Some(&compiled));
+    }
+
+    #[test]
     fn a_place_that_cannot_be_written_is_none() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(directory.path().join("not/there"));
-        cache.store(&profile("read"), &compile(&profile("read")).unwrap());
+        cache.store(&profile("read"), &compile(&profile("read")));
         assert_eq!(cache.load(&profile("read")), None);
     }
 }

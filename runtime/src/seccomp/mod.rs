@@ -19,7 +19,6 @@ mod arch;
 mod assemble;
 pub(crate) mod cache;
 mod error;
-mod key;
 mod notify;
 mod precedence;
 mod rules;

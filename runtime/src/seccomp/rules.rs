@@ -5,8 +5,6 @@
 //! for its call. Where two rules with different answers hold, the more particular one wins (see `precedence`). Names that
 //! are not known are skipped: a profile lists calls of many kernels.
 
-use std::collections::BTreeMap;
-
 use super::arch::{Arch, X32_BIT, multiplexed};
 use super::{Error, precedence, syscalls};
 use crate::spec::oci::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
@@ -172,7 +170,8 @@ fn alternatives(args: &[LinuxSeccompArg], field: &str) -> Result<Vec<Vec<Conditi
 /// The outcomes of one architecture while they are collected.
 struct Table {
     arch: Arch,
-    outcomes: BTreeMap<u32, Outcome>,
+    /// The rules of each number, in the order of the profile.
+    rules: Vec<(u32, Rule)>,
     /// The largest number that the profile names, also where the rule says nothing new.
     last: u32,
 }
@@ -181,7 +180,7 @@ impl Table {
     fn new(arch: Arch) -> Self {
         Self {
             arch,
-            outcomes: BTreeMap::new(),
+            rules: Vec::with_capacity(512),
             last: 0,
         }
     }
@@ -228,34 +227,26 @@ impl Table {
 
     fn insert(&mut self, number: u32, answer: u32, conditions: &[Condition]) {
         let narrow = self.arch.has_32_bit_pointers();
-        let conditions: Vec<Condition> = conditions
+        let conditions = conditions
             .iter()
             .map(|condition| if narrow { condition.narrow() } else { *condition })
             // Without a mask it compares nothing.
             .filter(|condition| condition.mask != 0)
             .collect();
-        let outcome = self
-            .outcomes
-            .entry(number)
-            .or_insert_with(|| Outcome::Check(Vec::new()));
-        match outcome {
-            Outcome::Return(_) => {}
-            outcome if conditions.is_empty() => *outcome = Outcome::Return(answer),
-            Outcome::Check(rules) => rules.push(Rule { conditions, answer }),
-        }
+        self.rules.push((number, Rule { conditions, answer }));
     }
 
     /// The outcomes as segments that begin at the architecture's first number. `beyond` is for the numbers after
     /// the last that the profile knows.
-    fn segments(self, default: u32, beyond: u32) -> Vec<(u32, Outcome)> {
+    fn segments(mut self, default: u32, beyond: u32) -> Vec<(u32, Outcome)> {
         let marker = self.arch.marker();
-        let mut segments = Vec::with_capacity(2 * self.outcomes.len() + 2);
+        let mut segments = Vec::with_capacity(2 * self.rules.len() + 2);
         segments.push((marker, Outcome::Return(default)));
-        for (number, mut outcome) in self.outcomes {
-            if let Outcome::Check(rules) = &mut outcome {
-                precedence::sort(rules);
-            }
-            segments.push((number | marker, outcome));
+        // Those of one number stay in their order.
+        self.rules.sort_by_key(|(number, _)| *number);
+        for rules in self.rules.chunk_by_mut(|one, next| one.0 == next.0) {
+            let number = rules[0].0;
+            segments.push((number | marker, outcome(rules)));
             segments.push(((number + 1) | marker, Outcome::Return(default)));
         }
         if self.last > 0 && beyond != default {
@@ -264,6 +255,20 @@ impl Table {
         }
         segments
     }
+}
+
+/// What the rules of one number come to: the first one without conditions stands before and after all others.
+fn outcome(rules: &mut [(u32, Rule)]) -> Outcome {
+    if let Some((_, rule)) = rules.iter().find(|(_, rule)| rule.conditions.is_empty()) {
+        return Outcome::Return(rule.answer);
+    }
+    let taken = rules.iter_mut().map(|(_, rule)| Rule {
+        conditions: std::mem::take(&mut rule.conditions),
+        answer: rule.answer,
+    });
+    let mut rules: Vec<Rule> = taken.collect();
+    precedence::sort(&mut rules);
+    Outcome::Check(rules)
 }
 
 fn permissive(answer: u32) -> bool {

@@ -12,10 +12,46 @@ const ARM_PRIVATE: u16 = 0xf000;
 /// The numbers of one name: x86_64, i386, x32 (without its marker bit), aarch64, arm.
 type Row = (&'static str, [u16; 5]);
 
+/// No name is longer.
+const MAX_NAME: usize = 32;
+
+/// A name with zeros behind it, as numbers: they have the order of the names, and are compared at once.
+type Key = [u64; MAX_NAME / 8];
+
+/// [`TABLE`] with the names themselves in place of pointers to them, which the program would have to relocate at each start.
+static ROWS: [(Key, [u16; 5]); TABLE.len()] = {
+    let mut rows = [([0; MAX_NAME / 8], [NO; 5]); TABLE.len()];
+    let mut row = 0;
+    while row < TABLE.len() {
+        let (name, numbers) = TABLE[row];
+        rows[row] = (key(name), numbers);
+        row += 1;
+    }
+    rows
+};
+
+/// The key of a name that is not too long.
+const fn key(name: &str) -> Key {
+    let mut padded = [0; MAX_NAME];
+    let (start, _) = padded.split_at_mut(name.len());
+    start.copy_from_slice(name.as_bytes());
+    let (words, _) = padded.as_chunks::<8>();
+    [
+        u64::from_be_bytes(words[0]),
+        u64::from_be_bytes(words[1]),
+        u64::from_be_bytes(words[2]),
+        u64::from_be_bytes(words[3]),
+    ]
+}
+
 /// The numbers of system call `name` in the order of [`Row`].
 pub(super) fn numbers(name: &str) -> Option<[Option<u32>; 5]> {
-    let index = TABLE.binary_search_by_key(&name, |row| row.0).ok()?;
-    Some(TABLE[index].1.map(|number| match number {
+    if name.len() > MAX_NAME || name.contains('\0') {
+        return None;
+    }
+    let key = key(name);
+    let index = ROWS.binary_search_by(|row| row.0.cmp(&key)).ok()?;
+    Some(ROWS[index].1.map(|number| match number {
         NO => None,
         ARM_PRIVATE.. => Some(u32::from(number - ARM_PRIVATE) | 0xf_0000),
         number => Some(u32::from(number)),

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::locate::typed;
+use super::locate::{typed, typed_but};
 use super::{Error, normalize, oci, validate, validate_process};
+use crate::seccomp::cache::{Cache, Found};
 
 /// The configuration's name in a bundle.
 pub const CONFIG_FILE: &str = "config.json";
@@ -17,9 +19,10 @@ pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// A configuration that was read and typed.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    original: Vec<u8>,
+    original: Arc<Vec<u8>>,
     oci: oci::Spec,
     warnings: Vec<String>,
+    filter: Found,
 }
 
 impl Spec {
@@ -29,10 +32,21 @@ impl Spec {
         &self.original
     }
 
-    /// The typed document.
+    /// The same for those who keep it.
+    pub(crate) fn kept_original(&self) -> Arc<Vec<u8>> {
+        self.original.clone()
+    }
+
+    /// The typed document. Of one that a [`crate::Runtime`] has loaded, which keeps filters, `linux.seccomp` is there and empty
+    /// if its filter is kept.
     #[must_use]
     pub fn oci(&self) -> &oci::Spec {
         &self.oci
+    }
+
+    /// What is known of `linux.seccomp` besides.
+    pub(crate) fn filter(&self) -> &Found {
+        &self.filter
     }
 
     /// What was ignored, one sentence each, for the caller to log.
@@ -48,8 +62,13 @@ impl Spec {
 ///
 /// The file cannot be read, is too large, is not JSON, or a field is not usable.
 pub fn load(bundle: &Path) -> Result<Spec, Error> {
+    load_with(bundle, &Cache::default())
+}
+
+/// As [`load`], but that a profile whose filter is in `filters` is not looked into: that it is usable is known.
+pub(crate) fn load_with(bundle: &Path, filters: &Cache) -> Result<Spec, Error> {
     let path = bundle.join(CONFIG_FILE);
-    match parse(read_bounded(&path)?) {
+    match parse_with(read_bounded(&path)?, filters) {
         Err(Error::Syntax(source)) => Err(Error::NotJson { path, source }),
         parsed => parsed,
     }
@@ -61,13 +80,24 @@ pub fn load(bundle: &Path) -> Result<Spec, Error> {
 ///
 /// As [`load`], but for reading.
 pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
-    let mut oci: oci::Spec = typed(&original, "")?;
-    let warnings = normalize::spec(&mut oci);
+    parse_with(original, &Cache::default())
+}
+
+/// As [`load_with`], of a document in memory.
+pub(crate) fn parse_with(original: Vec<u8>, filters: &Cache) -> Result<Spec, Error> {
+    let mut filter = Found::default();
+    // Whoever listens is told of the calls in the profile that are not known.
+    let listened = crate::trace::is_heard();
+    let mut oci: oci::Spec = typed_but(&original, "", &mut |profile| {
+        filter.look(profile, filters) && !listened
+    })?;
+    let warnings = normalize::spec(&mut oci, filter.filter().is_some());
     validate(&oci)?;
     Ok(Spec {
-        original,
+        original: Arc::new(original),
         oci,
         warnings,
+        filter,
     })
 }
 

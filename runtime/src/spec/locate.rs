@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Error;
-use super::read::read;
+use super::read::{self, Known, read};
 
 /// Types the document `text`, which stands at `path` in the configuration.
 ///
@@ -17,10 +17,15 @@ use super::read::read;
 /// twice, perhaps in other letters, for more of the same: the last value, the objects joined. (Here the last of those in the
 /// same letters, whole.) Few documents have either, so they are looked for only in what cannot be typed as it is.
 pub(super) fn typed<T: DeserializeOwned>(text: &[u8], path: &str) -> Result<T, Error> {
-    read(text).or_else(|_| {
+    typed_but(text, path, &mut |_| false)
+}
+
+/// As [`typed`], but for a system call filter that is `known` by its text: it is not looked into, and empty in what is answered.
+pub(super) fn typed_but<T: DeserializeOwned>(text: &[u8], path: &str, known: Known<'_>) -> Result<T, Error> {
+    read(text, Some(&mut *known)).or_else(|_| {
         let plain = settled(text, path)?;
         // From bytes once more: a parser of another kind would be all of its code once more.
-        read(plain.as_bytes()).map_err(|error| complaint(&plain, path, &error))
+        read(plain.as_bytes(), Some(known)).map_err(|error| complaint(&plain, path, &error))
     })
 }
 
@@ -84,11 +89,8 @@ fn join(first: &mut Value, second: Value) {
     }
 }
 
-fn complaint(text: &str, path: &str, error: &serde_json::Error) -> Error {
-    let problem = error.to_string();
-    // The place is told by the field's name; line and column would be those of a text that nobody has seen.
-    let problem = problem.rsplit_once(" at line ").map_or(&*problem, |it| it.0);
-    Error::field(field_at(text.as_bytes(), error.column(), path), problem)
+fn complaint(text: &str, path: &str, error: &read::Error) -> Error {
+    Error::field(field_at(text.as_bytes(), error.offset(), path), error.to_string())
 }
 
 /// A level of the walk.

@@ -55,9 +55,7 @@ unsafe extern "C" fn protect(stack: *const usize) {
         if !(1..count).any(|index| makes_processes(*arguments.add(index))) {
             return;
         }
-        let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
-        let exe = call(libc::SYS_openat, [by_path, EXE.as_ptr() as usize, flags, 0, 0]);
-        if exe < 0 || is_protected(exe as usize) {
+        if is_protected(EXE) {
             return;
         }
         let flags = libc::OPEN_TREE_CLONE as usize | libc::OPEN_TREE_CLOEXEC as usize;
@@ -104,23 +102,15 @@ unsafe fn makes_processes(argument: *const u8) -> bool {
     false
 }
 
-/// Whether the open file `exe` is sealed or on a read-only mount; closes it.
-///
-/// # Safety
-///
-/// Nobody else uses `exe`.
-unsafe fn is_protected(exe: usize) -> bool {
+/// Whether the file at `path` is on a read-only mount, or cannot be told about. Of sealed memory there is no clone, and `main` knows it.
+fn is_protected(path: &core::ffi::CStr) -> bool {
     // struct statfs of this architecture: fifteen words, of which the eleventh is f_flags.
     const FLAGS: usize = 10;
     let mut about = MaybeUninit::<[u64; 15]>::uninit();
-    // SAFETY: the kernel writes the whole struct, or fails and then it is not read.
+    let (path, to) = (path.as_ptr() as usize, about.as_mut_ptr() as usize);
+    // SAFETY: the path is a string that ends. The kernel writes the whole struct, or fails and then it is not read.
     unsafe {
-        let seals = call(libc::SYS_fcntl, [exe, libc::F_GET_SEALS as usize, 0, 0, 0]);
-        let told = call(libc::SYS_fstatfs, [exe, about.as_mut_ptr() as usize, 0, 0, 0]);
-        call(libc::SYS_close, [exe, 0, 0, 0, 0]);
-        // What cannot be told is left to others, as if nothing was to be done.
-        told < 0
-            || seals >= 0 && seals & libc::F_SEAL_WRITE as isize != 0
+        call(libc::SYS_statfs, [path, to, 0, 0, 0]) < 0
             || *about.as_ptr().cast::<u64>().add(FLAGS) & libc::ST_RDONLY != 0
     }
 }
@@ -177,13 +167,9 @@ mod tests {
 
     #[test]
     fn only_what_cannot_be_written_is_protected() {
-        use std::os::fd::IntoRawFd as _;
-        let protected = |path: &str| {
-            let exe = std::fs::File::open(path).unwrap().into_raw_fd();
-            // SAFETY: the descriptor was given up to it.
-            unsafe { is_protected(exe as usize) }
-        };
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(!protected(file.path().to_str().unwrap()));
+        let path = std::ffi::CString::new(file.path().to_str().unwrap()).unwrap();
+        assert!(!is_protected(&path));
+        assert!(is_protected(c"/not/there"), "left to others");
     }
 }

@@ -305,19 +305,23 @@ impl Stat {
 /// What `name` in `directory` is, or `directory` itself for an empty name. Follows no link.
 pub(crate) fn stat(directory: Fd, name: &CStr) -> Result<Stat, Errno> {
     let mut buffer = MaybeUninit::<libc::stat>::uninit();
-    let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
-    // SAFETY: `name` and `buffer` outlive the call; the buffer has the layout of the kernel's `struct stat`, which
+    let to = buffer.as_mut_ptr() as usize;
+    // SAFETY: `name` and `buffer` outlive the calls; the buffer has the layout of the kernel's `struct stat`, which
     // on 64-bit systems is the C library's.
     unsafe {
-        raw(
-            libc::SYS_newfstatat,
-            [
-                directory.arg(),
-                name.as_ptr() as usize,
-                buffer.as_mut_ptr() as usize,
-                flags as usize,
-            ],
-        )?;
+        match name.is_empty() {
+            // An empty path is read and resolved like any other: most of what the call would take.
+            true => raw(libc::SYS_fstat, [directory.arg(), to])?,
+            false => raw(
+                libc::SYS_newfstatat,
+                [
+                    directory.arg(),
+                    name.as_ptr() as usize,
+                    to,
+                    libc::AT_SYMLINK_NOFOLLOW as usize,
+                ],
+            )?,
+        };
     }
     // SAFETY: the call succeeded and filled the buffer.
     let stat = unsafe { buffer.assume_init() };

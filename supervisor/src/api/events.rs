@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
-use wharf_proto::containerd::services::events::v1::events_server::{Events, EventsServer};
+use wharf_proto::containerd::services::events::v1::events_server::Events;
 use wharf_proto::containerd::services::events::v1::{ForwardRequest, PublishRequest, SubscribeRequest};
 use wharf_proto::containerd::types::Envelope;
 
-use super::MAX_MESSAGE;
 use crate::daemon::Daemon;
 use crate::error::Error;
 use crate::event::{Start, Subscription, check};
@@ -17,16 +16,7 @@ use crate::filter::Filters;
 use crate::namespace::Scope;
 
 /// The service over one daemon.
-pub fn service(daemon: Arc<Daemon>) -> EventsServer<Service> {
-    EventsServer::new(Service { daemon })
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE)
-}
-
-/// See the module.
-pub struct Service {
-    daemon: Arc<Daemon>,
-}
+pub struct Service(pub Arc<Daemon>);
 
 #[tonic::async_trait]
 impl Events for Service {
@@ -35,16 +25,14 @@ impl Events for Service {
         let request = request.into_inner();
         check::topic(&request.topic)?;
         let event = request.event.unwrap_or_default();
-        self.daemon
-            .events
-            .publish(&scope.namespace, &request.topic, event);
+        self.0.events.publish(&scope.namespace, &request.topic, event);
         Ok(Response::new(()))
     }
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<()>, Status> {
         let envelope = request.into_inner().envelope;
         let envelope = envelope.ok_or_else(|| Error::invalid("forward request without an envelope"))?;
-        self.daemon.tasks.forward(envelope)?;
+        self.0.tasks.forward(envelope)?;
         Ok(Response::new(()))
     }
 
@@ -57,7 +45,7 @@ impl Events for Service {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let filters = Filters::parse(&request.get_ref().filters)
             .map_err(|error| error.context("failed parsing subscription filters"))?;
-        let subscription = self.daemon.events.subscribe(filters, Start::Now);
+        let subscription = self.0.events.subscribe(filters, Start::Now);
         let stream = futures_util::stream::unfold(Some(subscription), next);
         Ok(Response::new(Box::pin(stream)))
     }
@@ -71,7 +59,8 @@ async fn next(
     let mut subscription = subscription?;
     match subscription.next().await {
         Ok(Some(entry)) => Some((Ok(entry.envelope.clone()), Some(subscription))),
-        Ok(None) => None,
+        // An end without an error would look as if there was nothing more to come.
+        Ok(None) => Some((Err(Status::unavailable("the daemon is stopping")), None)),
         Err(lagged) => Some((Err(Status::resource_exhausted(lagged.to_string())), None)),
     }
 }

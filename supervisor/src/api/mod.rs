@@ -20,6 +20,8 @@ mod transfer;
 mod version;
 mod write;
 
+pub use version::{REVISION, VERSION};
+
 use std::sync::Arc;
 
 use prost_types::FieldMask;
@@ -29,6 +31,7 @@ use wharf_proto::{
         containers::v1::containers_server::ContainersServer,
         content::v1::content_server::ContentServer,
         diff::v1::diff_server::DiffServer,
+        events::v1::events_server::EventsServer,
         images::v1::images_server::ImagesServer,
         introspection::v1::introspection_server::IntrospectionServer,
         leases::v1::leases_server::LeasesServer,
@@ -36,6 +39,7 @@ use wharf_proto::{
         sandbox::v1::{controller_server::ControllerServer, store_server::StoreServer},
         snapshots::v1::snapshots_server::SnapshotsServer,
         streaming::v1::streaming_server::StreamingServer,
+        tasks::v1::tasks_server::TasksServer,
         transfer::v1::transfer_server::TransferServer,
         version::v1::version_server::VersionServer,
     },
@@ -48,19 +52,16 @@ use crate::{
     identifier::Labels,
 };
 
-/// The largest message that is taken or sent, in bytes: containerd's 16 MiB.
-pub const MAX_MESSAGE: usize = 16 << 20;
-
 /// A response stream.
 type Stream<T> = futures_util::stream::BoxStream<'static, std::result::Result<T, tonic::Status>>;
 
-/// Adds a service with containerd's message limits.
+/// Adds a service with the daemon's message limits.
 macro_rules! add {
-    ($builder:ident, $server:ident, $service:expr) => {
+    ($builder:ident, $limits:ident, $server:ident, $service:expr) => {
         $builder.add_service(
             $server::new($service)
-                .max_decoding_message_size(MAX_MESSAGE)
-                .max_encoding_message_size(MAX_MESSAGE),
+                .max_decoding_message_size($limits.receive)
+                .max_encoding_message_size($limits.send),
         )
     };
 }
@@ -68,27 +69,39 @@ macro_rules! add {
 /// All services over one daemon.
 pub fn routes(daemon: &Arc<Daemon>) -> Routes {
     let mut builder = RoutesBuilder::default();
+    let limits = daemon.messages;
     let daemon = || Arc::clone(daemon);
-    add!(builder, ContainersServer, containers::Containers(daemon()));
-    add!(builder, ContentServer, content::Content(daemon()));
-    add!(builder, DiffServer, diff::Diff(daemon()));
-    add!(builder, HealthServer, health::Health(daemon()));
-    add!(builder, ImagesServer, images::Images(daemon()));
     add!(
         builder,
+        limits,
+        ContainersServer,
+        containers::Containers(daemon())
+    );
+    add!(builder, limits, ContentServer, content::Content(daemon()));
+    add!(builder, limits, DiffServer, diff::Diff(daemon()));
+    add!(builder, limits, HealthServer, health::Health(daemon()));
+    add!(builder, limits, ImagesServer, images::Images(daemon()));
+    add!(
+        builder,
+        limits,
         IntrospectionServer,
         introspection::Introspection(daemon())
     );
-    add!(builder, LeasesServer, leases::Leases(daemon()));
-    add!(builder, NamespacesServer, namespaces::Namespaces(daemon()));
-    add!(builder, StoreServer, sandboxes::Store(daemon()));
-    add!(builder, ControllerServer, sandboxes::Controller(daemon()));
-    add!(builder, SnapshotsServer, snapshots::Snapshots(daemon()));
-    add!(builder, StreamingServer, streaming::Streaming(daemon()));
-    add!(builder, TransferServer, transfer::Transfer(daemon()));
-    add!(builder, VersionServer, version::Version);
-    builder.add_service(events::service(daemon()));
-    builder.add_service(tasks::service(daemon()));
+    add!(builder, limits, LeasesServer, leases::Leases(daemon()));
+    add!(
+        builder,
+        limits,
+        NamespacesServer,
+        namespaces::Namespaces(daemon())
+    );
+    add!(builder, limits, StoreServer, sandboxes::Store(daemon()));
+    add!(builder, limits, ControllerServer, sandboxes::Controller(daemon()));
+    add!(builder, limits, SnapshotsServer, snapshots::Snapshots(daemon()));
+    add!(builder, limits, StreamingServer, streaming::Streaming(daemon()));
+    add!(builder, limits, TransferServer, transfer::Transfer(daemon()));
+    add!(builder, limits, VersionServer, version::Version);
+    add!(builder, limits, EventsServer, events::Service(daemon()));
+    add!(builder, limits, TasksServer, tasks::Service(daemon()));
     builder.routes()
 }
 

@@ -9,13 +9,12 @@ use prost_types::Any;
 use tonic::{Request, Response, Status};
 use wharf_proto::any;
 use wharf_proto::containerd::runc::v1::{CheckpointOptions, Options};
-use wharf_proto::containerd::services::tasks::v1::tasks_server::{Tasks, TasksServer};
+use wharf_proto::containerd::services::tasks::v1::tasks_server::Tasks;
 use wharf_proto::containerd::services::tasks::v1::*;
 use wharf_proto::containerd::task::v2 as shim;
 use wharf_proto::containerd::types::{Descriptor, Metric};
 use wharf_proto::containerd::v1::types::Process;
 
-use super::MAX_MESSAGE;
 use crate::container;
 use crate::content::Reader;
 use crate::daemon::Daemon;
@@ -31,22 +30,13 @@ use crate::task::{Bootstrap, Create, STATE_TIMEOUT, Task, checkpoint};
 const PARALLEL: usize = 64;
 
 /// The service over one daemon.
-pub fn service(daemon: Arc<Daemon>) -> TasksServer<Service> {
-    TasksServer::new(Service { daemon })
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE)
-}
-
-/// See the module.
-pub struct Service {
-    daemon: Arc<Daemon>,
-}
+pub struct Service(pub Arc<Daemon>);
 
 impl Service {
     /// The task a request is about. Without one, a missing container is reported before a missing task.
     async fn task<T>(&self, request: &Request<T>, id: &str) -> Result<Arc<Task>> {
         let scope = Scope::of(request)?;
-        match self.daemon.tasks.get(&scope.namespace, id) {
+        match self.0.tasks.get(&scope.namespace, id) {
             Ok(task) => Ok(task),
             Err(missing) => {
                 self.container(&scope, id).await?;
@@ -65,7 +55,7 @@ impl Service {
         }
         let digest: Digest = archive.digest.parse()?;
         let scope = scope.clone();
-        self.daemon
+        self.0
             .blocking(move |daemon| daemon.content.reader(&scope, &digest))
             .await
     }
@@ -81,13 +71,13 @@ impl Service {
         let given = endpoint(request)?;
         let (reading, named) = (scope.clone(), id.to_owned());
         let record = self
-            .daemon
+            .0
             .blocking(move |daemon| sandbox::get(daemon, &reading, &named))
             .await;
         match record {
             Ok(_) => match given {
                 Some(given) => Ok(Some(given).filter(Bootstrap::is_shared)),
-                None => self.daemon.sandboxes.endpoint(&scope.namespace, id),
+                None => self.0.sandboxes.endpoint(&scope.namespace, id),
             },
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -96,7 +86,7 @@ impl Service {
 
     async fn container(&self, scope: &Scope, id: &str) -> Result<container::Container> {
         let (scope, id) = (scope.clone(), id.to_owned());
-        self.daemon
+        self.0
             .blocking(move |daemon| container::get(daemon, &scope, &id))
             .await
     }
@@ -142,7 +132,7 @@ impl Tasks for Service {
             checkpoint_archive,
             sandbox,
         };
-        let pid = self.daemon.tasks.create(&scope.namespace, create).await?;
+        let pid = self.0.tasks.create(&scope.namespace, create).await?;
         Ok(Response::new(CreateTaskResponse {
             container_id: request.container_id,
             pid,
@@ -162,7 +152,7 @@ impl Tasks for Service {
 
     async fn delete(&self, request: Request<DeleteTaskRequest>) -> Result<Response<DeleteResponse>, Status> {
         let task = self.task(&request, &request.get_ref().container_id).await?;
-        let exit = self.daemon.tasks.delete(&task.namespace, &task.id).await?;
+        let exit = self.0.tasks.delete(&task.namespace, &task.id).await?;
         Ok(Response::new(DeleteResponse {
             id: String::new(),
             pid: exit.pid,
@@ -187,7 +177,7 @@ impl Tasks for Service {
         };
         let deleted: shim::DeleteResponse = task.call("Delete", &delete, None).await?;
         task.exec_deleted(&request.exec_id);
-        self.daemon.tasks.forget_exec(&task, &request.exec_id);
+        self.0.tasks.forget_exec(&task, &request.exec_id);
         Ok(Response::new(DeleteResponse {
             id: request.exec_id,
             pid: deleted.pid,
@@ -208,7 +198,7 @@ impl Tasks for Service {
     async fn list(&self, request: Request<ListTasksRequest>) -> Result<Response<ListTasksResponse>, Status> {
         let scope = Scope::of(&request)?;
         // The request's filter is one that containerd ignores.
-        let states = futures_util::stream::iter(self.daemon.tasks.list(&scope.namespace))
+        let states = futures_util::stream::iter(self.0.tasks.list(&scope.namespace))
             .map(|task| async move { (task.state("").await, task) })
             .buffered(PARALLEL);
         let tasks = states.filter_map(|(state, task)| async move {
@@ -329,7 +319,7 @@ impl Tasks for Service {
         };
         let own = match named.as_str() {
             "" => Some(
-                self.daemon
+                self.0
                     .blocking(|daemon| checkpoint::Directory::new(&daemon.checkpoints))
                     .await?,
             ),
@@ -350,7 +340,7 @@ impl Tasks for Service {
             Some(own) => {
                 let spec = self.container(&scope, &task.id).await?.spec.unwrap_or_default();
                 let spec = prost::Message::encode_to_vec(&spec);
-                self.daemon
+                self.0
                     .blocking(move |daemon| checkpoint::store(daemon, &scope, own.path(), &spec))
                     .await?
             }
@@ -373,7 +363,7 @@ impl Tasks for Service {
     async fn metrics(&self, request: Request<MetricsRequest>) -> Result<Response<MetricsResponse>, Status> {
         let scope = Scope::of(&request)?;
         let filters = Filters::parse(&request.get_ref().filters)?;
-        let mut tasks = self.daemon.tasks.list(&scope.namespace);
+        let mut tasks = self.0.tasks.list(&scope.namespace);
         tasks.retain(|task| filters.matches(&**task));
         let metrics = futures_util::stream::iter(tasks)
             .map(|task| async move {
@@ -404,10 +394,18 @@ impl Tasks for Service {
     async fn wait(&self, request: Request<WaitRequest>) -> Result<Response<WaitResponse>, Status> {
         let task = self.task(&request, &request.get_ref().container_id).await?;
         let exec_id = &request.get_ref().exec_id;
-        let exit = if exec_id.is_empty() {
-            task.wait().await?
-        } else {
-            task.wait_exec(exec_id).await?
+        let wait = async {
+            if exec_id.is_empty() {
+                task.wait().await
+            } else {
+                task.wait_exec(exec_id).await
+            }
+        };
+        let exit = tokio::select! {
+            biased;
+            exit = wait => exit?,
+            // It may last for ever, and whoever serves next can be asked again.
+            () = self.0.stopping.cancelled() => return Err(Status::unavailable("the daemon is stopping")),
         };
         Ok(Response::new(WaitResponse {
             exit_status: exit.status,

@@ -93,7 +93,7 @@ impl Session {
                 drop(writer);
                 daemon.content.abort(&self.scope, &reference)?;
                 return Err(Error::already_exists(format!(
-                    "blob with expected digest {expected}"
+                    "blob with expected digest {expected} exists"
                 )));
             }
             self.expected = Some(expected);

@@ -145,9 +145,14 @@ impl Writer {
         identifier::validate_labels(&labels).map_err(|error| error.context("info.Labels"))?;
         identifier::drop_empty(&mut labels);
         let digest = self.check(size, expected)?;
-        self.file
-            .sync_all()
-            .map_err(|source| Error::io(format!("flush ingest {:?}", self.status.reference), source))?;
+        if let Err(source) = self.file.sync_all() {
+            // The kernel will not try to write those bytes again, and the next flush would succeed: they must not be resumed.
+            let error = Error::io(format!("flush ingest {:?}", self.status.reference), source);
+            return Err(match self.file.set_len(0) {
+                Ok(()) => error,
+                Err(second) => error.context(format!("empty the ingest: {second}")),
+            });
+        }
         let created = self.publish(&digest, labels)?;
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             // The row is gone, so the directory is swept on open at the latest.
@@ -173,14 +178,12 @@ impl Writer {
         // Nobody removes unreferenced blobs between the file's arrival and its row.
         let _guard = self.shared.keep_blobs();
         let target = self.shared.blob_path(digest);
-        if !target.exists() {
-            let failed = |source| Error::io(format!("publish {}", target.display()), source);
-            self.file
-                .set_permissions(fs::Permissions::from_mode(0o444))
-                .map_err(failed)?;
-            fs::rename(self.directory.join("data"), &target).map_err(failed)?;
-        }
-        // Also when the file was there: whoever moved it may not have come to this line.
+        let failed = |source| Error::io(format!("publish {}", target.display()), source);
+        self.file
+            .set_permissions(fs::Permissions::from_mode(0o444))
+            .map_err(failed)?;
+        // Also over the same bytes: of a file that is there it is not known whether its entry could be written.
+        fs::rename(self.directory.join("data"), &target).map_err(failed)?;
         Store::sync_dir(target.parent().unwrap_or(&target))?;
         let namespace = &self.scope.namespace;
         let key = Key::new(&[namespace, digest.as_str()])?;

@@ -13,9 +13,12 @@ use super::check;
 use crate::error::Result;
 use crate::filter::Filters;
 
-/// How long after [`Exchange::recover`] a new subscription still receives what was recovered: time for clients to
-/// notice that the daemon is back.
+/// How long after a restart a new subscription still receives what was recovered: time for clients to notice that the
+/// daemon is back.
 const RECOVERY: Duration = Duration::from_secs(60);
+
+/// What can happen to a task without a client's doing, between a restart and the moment when clients are back.
+const UNASKED: [&str; 3] = ["/tasks/exit", "/tasks/oom", "/tasks/delete"];
 
 /// One event and its place in the order.
 #[derive(Debug)]
@@ -29,7 +32,8 @@ pub struct Entry {
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// With the next event. Within the first minute after a restart also what [`Exchange::recover`] told.
+    /// With the next event. Within the first minute after a restart also what [`Exchange::recover`] told, and what has
+    /// become of tasks since ([`Exchange::await_clients`]).
     Now,
     /// With the event after this sequence number: 0 is the oldest one kept.
     #[cfg_attr(
@@ -87,6 +91,10 @@ struct Log {
     entries: VecDeque<(Arc<Entry>, usize)>,
     recovered: Vec<Arc<Entry>>,
     recovery_ends: Option<Instant>,
+    /// Until when new subscriptions begin with everything that is kept: see [`Exchange::replay_for`].
+    replay_ends: Option<Instant>,
+    /// The last entry that subscriptions still receive, once the exchange is closed.
+    closed: Option<u64>,
 }
 
 impl Default for Exchange {
@@ -110,6 +118,8 @@ impl Exchange {
                 entries: VecDeque::new(),
                 recovered: Vec::new(),
                 recovery_ends: None,
+                replay_ends: None,
+                closed: None,
             }),
             limits,
             latest: Mutex::new(Some(watch::Sender::new(0))),
@@ -138,23 +148,28 @@ impl Exchange {
     pub fn recover(&self, namespace: &str, topic: &str, event: Any, time: Option<Timestamp>) {
         let mut envelope = envelope(namespace, topic, event);
         envelope.timestamp = time.or(envelope.timestamp);
-        let entry = self.append(envelope);
-        let mut log = self.log();
-        if log.recovered.len() < self.limits.entries {
-            log.recovered.push(entry);
-        }
-        log.recovery_ends = Some(Instant::now() + RECOVERY);
+        self.await_clients();
+        self.append(envelope);
+    }
+
+    /// Tasks run on from before a restart, and their clients were cut off: for a minute each new subscription begins
+    /// with the ends of tasks that were published since. A client that hears of the restart only now would never hear
+    /// of them, and would wait for ever.
+    pub fn await_clients(&self) {
+        self.log().recovery_ends = Some(Instant::now() + RECOVERY);
     }
 
     /// A subscription to the events that one of `filters` matches.
     pub fn subscribe(self: &Arc<Self>, filters: Filters, start: Start) -> Subscription {
         let latest = self.latest().as_ref().map(watch::Sender::subscribe);
         let mut log = self.log();
-        if log.recovery_ends.is_some_and(|end| end <= Instant::now()) {
-            log.recovered = Vec::new();
-            log.recovery_ends = None;
+        log.end_recovery();
+        if log.replay_ends.is_some_and(|end| end <= Instant::now()) {
+            log.replay_ends = None;
         }
         let (position, backlog) = match start {
+            // What was recovered is in the log as well.
+            Start::Now if log.replay_ends.is_some() => (log.dropped(), VecDeque::new()),
             Start::Now => (log.latest, log.recovered.iter().cloned().collect()),
             // Before the oldest entry, 0 included, means everything that is kept, not a subscriber that fell behind.
             Start::After(sequence) => (sequence.clamp(log.dropped(), log.latest), VecDeque::new()),
@@ -169,12 +184,32 @@ impl Exchange {
         }
     }
 
+    /// Lets every subscription that begins within `time` begin with everything that is kept. For a daemon that took over
+    /// from another: the subscribers of that one come back at different moments, and none must miss what is published
+    /// until then.
+    pub fn replay_for(&self, time: Duration) {
+        self.log().replay_ends = Some(Instant::now() + time);
+    }
+
     /// Ends all subscriptions after what was published before.
     pub fn close(&self) {
+        {
+            let mut log = self.log();
+            let latest = log.latest;
+            log.closed.get_or_insert(latest);
+        }
         self.latest().take();
     }
 
-    fn append(&self, envelope: Envelope) -> Arc<Entry> {
+    /// What was published since the exchange was closed, and is kept: no subscriber has received it.
+    pub fn unheard(&self) -> Vec<Arc<Entry>> {
+        let log = self.log();
+        let closed = log.closed.unwrap_or(log.latest);
+        let entries = log.entries.iter().map(|(entry, _)| entry);
+        entries.filter(|entry| entry.sequence > closed).cloned().collect()
+    }
+
+    fn append(&self, envelope: Envelope) {
         let size = envelope.encoded_len();
         let mut log = self.log();
         log.latest += 1;
@@ -182,7 +217,14 @@ impl Exchange {
             sequence: log.latest,
             envelope,
         });
-        log.entries.push_back((Arc::clone(&entry), size));
+        log.end_recovery();
+        if log.recovery_ends.is_some()
+            && log.recovered.len() < self.limits.entries
+            && UNASKED.contains(&entry.envelope.topic.as_str())
+        {
+            log.recovered.push(Arc::clone(&entry));
+        }
+        log.entries.push_back((entry, size));
         log.bytes += size;
         // The newest one always stays: a subscriber that is on time loses nothing.
         while log.entries.len() > 1
@@ -202,7 +244,6 @@ impl Exchange {
                 risen
             });
         }
-        entry
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -216,6 +257,14 @@ impl Exchange {
 }
 
 impl Log {
+    /// Forgets what was kept for clients that come back when their time is over.
+    fn end_recovery(&mut self) {
+        if self.recovery_ends.is_some_and(|end| end <= Instant::now()) {
+            self.recovered = Vec::new();
+            self.recovery_ends = None;
+        }
+    }
+
     /// The sequence number of the last entry that is not kept any more.
     fn dropped(&self) -> u64 {
         self.latest - self.entries.len() as u64
@@ -223,6 +272,9 @@ impl Log {
 
     /// The entry after `position`, if there is one yet.
     fn after(&self, position: u64) -> Result<Option<Arc<Entry>>, Lagged> {
+        if self.closed.is_some_and(|closed| position >= closed) {
+            return Ok(None);
+        }
         let dropped = self.dropped();
         let Some(index) = position.checked_sub(dropped) else {
             return Err(Lagged {
@@ -396,6 +448,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_comes_back_late_hears_of_the_ends_since_the_restart() {
+        let exchange = exchange(10, 1 << 20);
+        publish(&exchange, &["/tasks/exit"]);
+        exchange.await_clients();
+        publish(&exchange, &["/tasks/exit", "/tasks/start", "/tasks/delete"]);
+        exchange.recover("ns", "/tasks/exit", Any::default(), None);
+        let mut subscription = exchange.subscribe(everything(), Start::Now);
+        for topic in ["/tasks/exit", "/tasks/delete", "/tasks/exit"] {
+            assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some(topic));
+        }
+        let more = tokio::time::timeout(Duration::from_millis(5), subscription.next()).await;
+        assert!(more.is_err());
+        exchange.log().recovery_ends = Some(Instant::now());
+        publish(&exchange, &["/tasks/exit"]);
+        assert_eq!(exchange.log().recovered.len(), 0);
+    }
+
+    #[tokio::test]
     async fn closing_ends_subscriptions_after_the_last_event() {
         let exchange = exchange(10, 1 << 20);
         let mut subscription = exchange.subscribe(everything(), Start::Now);
@@ -405,6 +475,46 @@ mod tests {
         assert_eq!(next(&mut subscription).await.unwrap(), None);
         let mut late = exchange.subscribe(everything(), Start::Now);
         assert_eq!(next(&mut late).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_published_after_the_end_is_kept_for_the_next_daemon() {
+        let old = exchange(10, 1 << 20);
+        let mut subscription = old.subscribe(everything(), Start::Now);
+        publish(&old, &["/a"]);
+        old.close();
+        publish(&old, &["/b", "/c"]);
+        assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some("/a"));
+        assert_eq!(next(&mut subscription).await.unwrap(), None);
+        let unheard = old.unheard();
+        let topics: Vec<_> = unheard
+            .iter()
+            .map(|entry| entry.envelope.topic.as_str())
+            .collect();
+        assert_eq!(topics, ["/b", "/c"]);
+    }
+
+    #[tokio::test]
+    async fn within_the_replay_each_subscriber_begins_with_everything_once() {
+        let exchange = exchange(10, 1 << 20);
+        exchange.replay_for(Duration::from_secs(60));
+        publish(&exchange, &["/a"]);
+        exchange.recover("ns", "/tasks/exit", Any::default(), None);
+        for _ in 0..2 {
+            let mut subscription = exchange.subscribe(everything(), Start::Now);
+            for topic in ["/a", "/tasks/exit"] {
+                assert_eq!(next(&mut subscription).await.unwrap().as_deref(), Some(topic));
+            }
+            let more = tokio::time::timeout(Duration::from_millis(5), subscription.next()).await;
+            assert!(more.is_err());
+        }
+        exchange.replay_for(Duration::ZERO);
+        publish(&exchange, &["/b"]);
+        let mut late = exchange.subscribe(everything(), Start::Now);
+        publish(&exchange, &["/c"]);
+        // What was recovered goes on being told for its own minute.
+        assert_eq!(next(&mut late).await.unwrap().as_deref(), Some("/tasks/exit"));
+        assert_eq!(next(&mut late).await.unwrap().as_deref(), Some("/c"));
     }
 
     #[test]

@@ -232,15 +232,24 @@ impl Scan<'_> {
                 break;
             }
         }
-        for (namespace, snapshotter, key) in missing {
+        for (namespace, snapshotter, key) in missing.iter().cloned() {
+            let path = format!("{namespace}/{snapshotter}/{key}");
+            let at = (namespace, snapshotter, key);
+            let row = &rows[&at];
+            let below = (at.0.clone(), at.1.clone(), row.parent.clone());
+            let alone = row.kind != i32::from(snapshot::Kind::Committed) && !missing.contains(&below);
             self.report.faults.push(Fault {
                 kind: "snapshot",
-                path: format!("{namespace}/{snapshotter}/{key}"),
+                path,
                 size: 0,
                 problem: "its files, or those of one below it, are missing".into(),
-                repair: "forget the snapshot, so that it is made again",
+                repair: if alone {
+                    "make it again, without what was written to it"
+                } else {
+                    "forget the snapshot, so that it is made again"
+                },
                 repaired: false,
-                row: Some(Row::Snapshot(namespace, snapshotter, key)),
+                row: (!alone).then_some(Row::Snapshot(at.0, at.1, at.2)),
             });
         }
         Ok(())

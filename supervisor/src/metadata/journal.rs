@@ -53,6 +53,8 @@ pub struct Journal {
     file: File,
     length: u64,
     last: u64,
+    /// The position after the last record that somebody was told is safe.
+    kept: (u64, u64),
 }
 
 impl Journal {
@@ -76,7 +78,13 @@ impl Journal {
         let length = bytes.len() as u64;
         let records = parse(&bytes);
         let last = records.last().map_or(0, |record| record.sequence);
-        Ok((Self { file, length, last }, records))
+        let journal = Self {
+            file,
+            length,
+            last,
+            kept: (length, last),
+        };
+        Ok((journal, records))
     }
 
     /// Appends one transaction. Into the page cache: no flush.
@@ -115,6 +123,27 @@ impl Journal {
         Ok(())
     }
 
+    /// The last record will be told to be safe: it stays, with all before it.
+    pub fn keep(&mut self) {
+        self.kept = self.position();
+    }
+
+    /// Drops the records after the last one that was told to be safe; gives those that are left.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk.
+    pub fn drop_unkept(&mut self) -> Result<Vec<Record>> {
+        let (length, last) = self.kept;
+        self.take_back(length, last)?;
+        let mut bytes =
+            vec![0; usize::try_from(length).map_err(|error| Error::unknown("read the journal", error))?];
+        self.file
+            .read_exact_at(&mut bytes, 0)
+            .map_err(|source| Error::io("read the metadata journal", source))?;
+        Ok(parse(&bytes))
+    }
+
     /// Length in bytes and sequence number of the last record, for [`Journal::take_back`].
     pub fn position(&self) -> (u64, u64) {
         (self.length, self.last)
@@ -128,6 +157,7 @@ impl Journal {
     pub fn trim(&mut self, durable: u64) -> Result<()> {
         if self.last <= durable && self.length > 0 {
             self.take_back(0, self.last)?;
+            self.keep();
         }
         Ok(())
     }

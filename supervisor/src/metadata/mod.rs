@@ -25,6 +25,7 @@
 //! starts a container, and the container record that is created next is durable and carries it to the disk. A caller may ask
 //! for the container record to be lazy, too ([`crate::namespace::COMMIT_HEADER`]): for a container that dies with the boot.
 
+mod file;
 mod journal;
 mod key;
 mod store;

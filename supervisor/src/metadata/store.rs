@@ -2,28 +2,28 @@
 //!
 //! A transaction is appended to the journal and committed in memory; a durable one then waits until a flush covers its
 //! sequence number. Whoever waits first flushes for all who are waiting, so concurrent commits share a flush.
+//!
+//! When the disk fails, nothing in memory is trusted any more: the file is opened again, as after a crash. Commits that
+//! wait are told that they failed, and are not in it, but for those that a lazy one came after: that was told to be safe,
+//! and may build on them.
 
 use std::{
-    fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use redb::{Database, Durability, ReadableDatabase, backends::FileBackend};
+use redb::{Database, Durability, ReadableDatabase};
 
 use super::{
-    Key, META, Meta,
+    Key, META, Meta, file,
     journal::{Journal, Record},
     transaction::{Read as _, ReadTxn, WriteTxn, failed},
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// The version of the tables and rows. A file with another version is refused.
 const SCHEMA: u64 = 1;
-/// redb's page cache; the rows of thousands of images fit.
-const CACHE_BYTES: usize = 4 << 20;
 /// How long a lazy commit stays out of the file at most.
 const LAZY_FLUSH: Duration = Duration::from_secs(1);
 
@@ -39,10 +39,28 @@ pub enum Commit {
 
 /// The metadata of one instance.
 pub struct Store {
-    db: Database,
+    path: PathBuf,
+    db: Mutex<Open>,
     journal: Mutex<Journal>,
     flush: Mutex<Flush>,
     flushed: Condvar,
+}
+
+/// The file as it was opened last.
+#[derive(Clone)]
+struct Open {
+    db: Arc<Database>,
+    /// How often it was opened again.
+    epoch: u64,
+    /// Whether the disk failed since.
+    failed: bool,
+}
+
+/// A transaction's place in the order.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    sequence: u64,
+    epoch: u64,
 }
 
 #[derive(Debug)]
@@ -53,6 +71,10 @@ struct Flush {
     durable: u64,
     /// Whether somebody is flushing.
     running: bool,
+    /// [`Open::epoch`], to whose commits the numbers belong.
+    epoch: u64,
+    /// What ended the epoch before.
+    failure: Option<(Kind, String)>,
 }
 
 impl Store {
@@ -63,19 +85,7 @@ impl Store {
     /// `Unknown` when they cannot be opened, `FailedPrecondition` when they have another schema.
     pub fn open(root: &Path) -> Result<Arc<Self>> {
         let path = root.join("metadata.redb");
-        // Specs of containers carry secrets in their environment: nobody else reads the file.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| Error::io(format!("open {}", path.display()), source))?;
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(FileBackend::new(file).map_err(failed("open"))?)
-            .map_err(|error| Error::unknown(format!("open {}", path.display()), error))?;
+        let db = file::open(&path)?;
         let (mut journal, records) = Journal::open(&root.join("metadata.journal"))?;
         let durable = recover(&db, &records).map_err(|error| error.context(path.display()))?;
         journal.trim(u64::MAX)?;
@@ -84,9 +94,17 @@ impl Store {
             committed: durable,
             durable,
             running: false,
+            epoch: 0,
+            failure: None,
+        };
+        let open = Open {
+            db: Arc::new(db),
+            epoch: 0,
+            failed: false,
         };
         let store = Arc::new(Self {
-            db,
+            path,
+            db: Mutex::new(open),
             journal: Mutex::new(journal),
             flush: Mutex::new(flush),
             flushed: Condvar::new(),
@@ -105,7 +123,8 @@ impl Store {
     ///
     /// Those of `work`, or `Unknown` from the file.
     pub fn read<T>(&self, work: impl FnOnce(&ReadTxn) -> Result<T>) -> Result<T> {
-        work(&ReadTxn(self.db.begin_read().map_err(failed("read"))?))
+        let open = self.opened()?;
+        work(&ReadTxn(open.db.begin_read().map_err(failed("read"))?))
     }
 
     /// Runs `work` and commits what it did; an error from `work` leaves no trace. Blocks for the writers before it, and
@@ -115,7 +134,7 @@ impl Store {
     ///
     /// Those of `work`; `ResourceExhausted` or `Unknown` from the disk.
     pub fn write<T>(&self, commit: Commit, work: impl FnOnce(&mut WriteTxn) -> Result<T>) -> Result<T> {
-        let txn = self.db.begin_write().map_err(failed("write"))?;
+        let (open, txn) = self.begin()?;
         let mut txn = WriteTxn {
             txn,
             changes: Vec::new(),
@@ -124,9 +143,9 @@ impl Store {
         if txn.changes.is_empty() {
             return Ok(value);
         }
-        let sequence = self.commit(txn)?;
+        let place = self.commit(txn, open.epoch, commit)?;
         if commit == Commit::Durable {
-            self.flush_through(sequence)?;
+            self.flush_through(place)?;
         }
         Ok(value)
     }
@@ -137,24 +156,82 @@ impl Store {
     ///
     /// `ResourceExhausted` or `Unknown` from the disk.
     pub fn sync(&self) -> Result<()> {
-        let committed = self
-            .flush
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .committed;
-        self.flush_through(committed)
+        let place = {
+            let flush = self.flush();
+            Place {
+                sequence: flush.committed,
+                epoch: flush.epoch,
+            }
+        };
+        self.flush_through(place)
+    }
+
+    /// The file; opened again, when the disk failed.
+    fn opened(&self) -> Result<Open> {
+        let open = self.db.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if !open.failed {
+            return Ok(open);
+        }
+        self.open_again(open.epoch)?;
+        Ok(self.db.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Begins to write. redb refuses that for good after the disk failed, also where it failed in reading.
+    fn begin(&self) -> Result<(Open, redb::WriteTransaction)> {
+        let open = self.opened()?;
+        match open.db.begin_write() {
+            Ok(txn) => return Ok((open, txn)),
+            Err(error) => self.fail(open.epoch, &failed("write")(error)),
+        }
+        let open = self.opened()?;
+        let txn = open.db.begin_write().map_err(failed("write"))?;
+        Ok((open, txn))
+    }
+
+    /// Notes that the disk failed the file as it was opened in `epoch`.
+    fn fail(&self, epoch: u64, error: &Error) {
+        let mut open = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.epoch == epoch && !open.failed {
+            open.failed = true;
+            self.flush().failure = Some((error.kind(), error.to_string()));
+        }
+    }
+
+    /// Opens the file again, as it is on the disk, and brings what the journal keeps into it.
+    fn open_again(&self, epoch: u64) -> Result<()> {
+        // Before the journal's, as nobody commits without that.
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.db.lock().unwrap_or_else(PoisonError::into_inner).epoch != epoch {
+            return Ok(());
+        }
+        let records = journal.drop_unkept()?;
+        let db = file::open(&self.path)?;
+        let durable = recover(&db, &records).map_err(|error| error.context(self.path.display()))?;
+        let mut open = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flush = self.flush();
+        *open = Open {
+            db: Arc::new(db),
+            epoch: epoch + 1,
+            failed: false,
+        };
+        flush.epoch = epoch + 1;
+        flush.committed = durable;
+        flush.durable = durable;
+        drop((open, flush));
+        self.flushed.notify_all();
+        tracing::warn!(path = %self.path.display(), "opened the metadata again, after the disk failed");
+        journal.trim(durable)
+    }
+
+    fn flush(&self) -> MutexGuard<'_, Flush> {
+        self.flush.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Journals `txn` and commits it in memory; returns its sequence number. The writer lock that `txn` holds keeps the
     /// order of sequence numbers, journal and commits the same.
-    fn commit(&self, mut txn: WriteTxn) -> Result<u64> {
+    fn commit(&self, mut txn: WriteTxn, epoch: u64, commit: Commit) -> Result<Place> {
         let changes = std::mem::take(&mut txn.changes);
-        let sequence = self
-            .flush
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .committed
-            + 1;
+        let sequence = self.flush().committed + 1;
         txn.put(
             META,
             &Key::new(&["sequence"])?,
@@ -167,6 +244,9 @@ impl Store {
             .set_durability(Durability::None)
             .map_err(|error| Error::unknown("write metadata", error))?;
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.flush().epoch != epoch {
+            return Err(self.lost());
+        }
         let (length, last) = journal.position();
         journal.append(&Record { sequence, changes })?;
         // The sequence number is published before the writer lock goes with the commit: the next writer, and a flush,
@@ -175,23 +255,41 @@ impl Store {
         if let Err(error) = txn.txn.commit() {
             self.publish(published);
             let error = failed("commit")(error);
+            self.fail(epoch, &error);
             return match journal.take_back(length, last) {
                 Ok(()) => Err(error),
                 Err(second) => Err(error.context(second)),
             };
         }
-        Ok(sequence)
+        if commit == Commit::Lazy {
+            journal.keep();
+        }
+        Ok(Place { sequence, epoch })
     }
 
     fn publish(&self, sequence: u64) -> u64 {
-        let mut flush = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut flush.committed, sequence)
+        std::mem::replace(&mut self.flush().committed, sequence)
     }
 
-    /// Waits until `sequence` is on disk, flushing if nobody else does.
-    fn flush_through(&self, sequence: u64) -> Result<()> {
-        let mut flush = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-        while flush.durable < sequence {
+    /// Why a commit is not there.
+    fn lost(&self) -> Error {
+        match &self.flush().failure {
+            Some((kind, text)) => Error::new(*kind, format!("the metadata was not written: {text}")),
+            None => Error::unavailable("the metadata was not written"),
+        }
+    }
+
+    /// Waits until `place` is on disk, flushing if nobody else does.
+    fn flush_through(&self, place: Place) -> Result<()> {
+        let mut flush = self.flush();
+        loop {
+            if flush.epoch != place.epoch {
+                drop(flush);
+                return Err(self.lost());
+            }
+            if flush.durable >= place.sequence {
+                return Ok(());
+            }
             if flush.running {
                 flush = self.flushed.wait(flush).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -199,31 +297,44 @@ impl Store {
             flush.running = true;
             drop(flush);
             let outcome = self.flush_now();
-            flush = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+            flush = self.flush();
             flush.running = false;
-            if let Ok(covered) = outcome {
-                flush.durable = flush.durable.max(covered);
+            if let Ok(covered) = outcome
+                && flush.epoch == covered.epoch
+            {
+                flush.durable = flush.durable.max(covered.sequence);
             }
             self.flushed.notify_all();
             outcome?;
         }
-        Ok(())
     }
 
     /// One flush: an empty transaction that carries every commit before it to the disk.
-    fn flush_now(&self) -> Result<u64> {
-        let txn = self.db.begin_write().map_err(failed("flush"))?;
+    fn flush_now(&self) -> Result<Place> {
+        let (open, txn) = self.begin()?;
         // Under the writer lock, so every sequence number up to this one is committed.
-        let covered = self
-            .flush
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .committed;
-        txn.commit().map_err(failed("flush"))?;
-        self.journal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .trim(covered)?;
+        let covered = {
+            let flush = self.flush();
+            Place {
+                sequence: flush.committed,
+                epoch: flush.epoch,
+            }
+        };
+        if let Err(error) = txn.commit() {
+            let error = failed("flush")(error);
+            self.fail(open.epoch, &error);
+            // At once: nobody may see what did not happen. Where that fails too, it is tried by whoever comes next.
+            return match self.opened() {
+                Ok(_) => Err(error),
+                Err(second) => Err(error.context(second)),
+            };
+        }
+        if covered.epoch == open.epoch {
+            let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.flush().epoch == open.epoch {
+                journal.trim(covered.sequence)?;
+            }
+        }
         Ok(covered)
     }
 }
@@ -377,6 +488,43 @@ mod tests {
         });
         drop(store);
         assert_eq!(names(&Store::open(dir.path()).unwrap()).len(), 80);
+    }
+
+    #[test]
+    fn what_could_not_be_flushed_is_gone_and_what_was_told_to_be_safe_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        put(&store, Commit::Durable, "durable");
+        put(&store, Commit::Lazy, "lazy");
+        let unflushed = || {
+            let (open, txn) = store.begin().unwrap();
+            let mut txn = WriteTxn {
+                txn,
+                changes: Vec::new(),
+            };
+            txn.put(
+                NAMESPACES,
+                &Key::new(&["unflushed"]).unwrap(),
+                &Namespace::default(),
+            )
+            .unwrap();
+            store.commit(txn, open.epoch, Commit::Durable).unwrap()
+        };
+        let place = unflushed();
+        store.fail(0, &Error::new(Kind::ResourceExhausted, "no space"));
+        assert_eq!(names(&store), ["durable", "lazy"]);
+        let error = store.flush_through(place).unwrap_err();
+        assert_eq!(error.kind(), Kind::ResourceExhausted);
+
+        // A lazy commit may build on one before it.
+        let place = unflushed();
+        put(&store, Commit::Lazy, "on it");
+        store.fail(1, &Error::new(Kind::Unknown, "EIO"));
+        assert!(store.flush_through(place).is_err());
+        assert_eq!(names(&store).len(), 4);
+        put(&store, Commit::Durable, "after");
+        drop(store);
+        assert_eq!(names(&Store::open(dir.path()).unwrap()).len(), 5);
     }
 
     #[test]

@@ -22,7 +22,8 @@ use rustix::{
 
 use super::{
     About, Kind, Made, Mount, Snapshotter, Stack, Usage,
-    native::{bind, cannot_rebase, flush, numbers, open_root},
+    flush::Filesystem,
+    native::{bind, cannot_rebase, numbers, open_root},
     usage,
 };
 use crate::{
@@ -41,6 +42,7 @@ const MAX_NESTED: usize = 64;
 #[derive(Debug)]
 pub struct Btrfs {
     root: PathBuf,
+    filesystem: Filesystem,
 }
 
 impl Btrfs {
@@ -71,6 +73,7 @@ impl Btrfs {
         }
         open_root(root)?;
         Ok(Self {
+            filesystem: Filesystem::open(root)?,
             root: root.to_owned(),
         })
     }
@@ -110,6 +113,13 @@ impl Snapshotter for Btrfs {
         })
     }
 
+    fn restore(&self, stack: Stack<'_>) -> Result<()> {
+        if self.tree(stack.number).is_dir() {
+            return Ok(());
+        }
+        self.create(stack).map(drop)
+    }
+
     // The trees are whole: a layer is filled on a snapshot of its parent.
     fn keeps_layers_apart(&self) -> bool {
         false
@@ -124,7 +134,7 @@ impl Snapshotter for Btrfs {
         if rebased {
             return Err(cannot_rebase("btrfs"));
         }
-        flush(&self.tree(stack.number))?;
+        self.filesystem.flush(stack.number, || self.numbers())?;
         self.usage(stack)
     }
 

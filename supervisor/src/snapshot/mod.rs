@@ -15,6 +15,7 @@
 
 mod btrfs;
 mod copy;
+mod flush;
 mod id_map;
 mod load;
 mod native;
@@ -118,6 +119,14 @@ pub trait Snapshotter: Send + Sync {
     ///
     /// `ResourceExhausted` or `Unknown` from the disk; nothing is left then.
     fn create(&self, stack: Stack<'_>) -> Result<Made>;
+
+    /// Makes a snapshot that is not committed again, as it was when it was new, where power loss took its place: that was
+    /// not flushed. Of one that is there nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshotter::create`].
+    fn restore(&self, stack: Stack<'_>) -> Result<()>;
 
     /// Whether a snapshot surely keeps only its own layer, so that it can be filled before its parent is there.
     fn keeps_layers_apart(&self) -> bool;

@@ -14,13 +14,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{About, Kind, Made, Mount, Snapshotter, Stack, Usage, copy, overlay::make_dir, usage};
+use super::{
+    About, Kind, Made, Mount, Snapshotter, Stack, Usage, copy, flush::Filesystem, overlay::make_dir, usage,
+};
 use crate::error::{Error, Result};
 
 /// The native snapshotter of one instance.
 #[derive(Debug)]
 pub struct Native {
     root: PathBuf,
+    filesystem: Filesystem,
 }
 
 impl Native {
@@ -32,6 +35,7 @@ impl Native {
     pub fn open(root: &Path) -> Result<Self> {
         open_root(root)?;
         Ok(Self {
+            filesystem: Filesystem::open(root)?,
             root: root.to_owned(),
         })
     }
@@ -71,6 +75,18 @@ impl Snapshotter for Native {
         }
     }
 
+    fn restore(&self, stack: Stack<'_>) -> Result<()> {
+        let there = match (stack.kind, stack.parents) {
+            (Kind::View, [_, ..]) => self.directory(stack.number).is_dir(),
+            _ => self.tree(stack.number).is_dir(),
+        };
+        if there {
+            return Ok(());
+        }
+        self.remove(stack.number)?;
+        self.create(stack).map(drop)
+    }
+
     // The trees are whole: a layer is filled on a copy of its parent.
     fn keeps_layers_apart(&self) -> bool {
         false
@@ -89,7 +105,7 @@ impl Snapshotter for Native {
         if rebased {
             return Err(cannot_rebase("native"));
         }
-        flush(&self.tree(stack.number))?;
+        self.filesystem.flush(stack.number, || self.numbers())?;
         self.usage(stack)
     }
 
@@ -152,14 +168,6 @@ pub(super) fn bind(source: &Path, mode: &str) -> Mount {
         options: vec![mode.into(), "rbind".into()],
         ..Mount::default()
     }
-}
-
-/// Flushes the file system that `path` is on: a snapshot was written by whoever mounted it.
-pub(super) fn flush(path: &Path) -> Result<()> {
-    let directory =
-        fs::File::open(path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
-    rustix::fs::syncfs(&directory)
-        .map_err(|source| Error::io(format!("flush the filesystem of {}", path.display()), source))
 }
 
 /// What a snapshotter of whole trees says to a rebase.

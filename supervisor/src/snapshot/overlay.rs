@@ -19,7 +19,9 @@ use std::{
 };
 
 use super::{
-    About, Kind, Made, Mount, Snapshotter, Stack, Usage, id_map,
+    About, Kind, Made, Mount, Snapshotter, Stack, Usage,
+    flush::Filesystem,
+    id_map,
     native::{numbers, remove_tree},
     usage,
 };
@@ -29,6 +31,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Overlay {
     root: PathBuf,
+    filesystem: Filesystem,
     /// Options that every overlay gets.
     options: Vec<String>,
     /// Whether the kernel takes layers with mapped ids.
@@ -61,6 +64,7 @@ impl Overlay {
         }
         options.extend(asked.iter().cloned());
         Ok(Self {
+            filesystem: Filesystem::open(root)?,
             root: root.to_owned(),
             options,
             maps_ids: !nested && kernel_maps_layers(),
@@ -114,6 +118,20 @@ impl Snapshotter for Overlay {
         })
     }
 
+    fn restore(&self, stack: Stack<'_>) -> Result<()> {
+        let directory = self.directory(stack.number);
+        let work = directory.join("work");
+        if !directory.join("fs").is_dir() {
+            self.remove(stack.number)?;
+            return self.create(stack).map(drop);
+        }
+        if stack.kind == Kind::Active && !work.is_dir() {
+            make_dir(&work, 0o711)
+                .map_err(|source| Error::io(format!("create {}", work.display()), source))?;
+        }
+        Ok(())
+    }
+
     fn keeps_layers_apart(&self) -> bool {
         true
     }
@@ -151,12 +169,7 @@ impl Snapshotter for Overlay {
     }
 
     fn seal(&self, stack: Stack<'_>, _rebased: bool) -> Result<Usage> {
-        let path = self.directory(stack.number);
-        // The layer was written by whoever mounted it: only flushing the filesystem covers all of its files.
-        let directory =
-            fs::File::open(&path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
-        rustix::fs::syncfs(&directory)
-            .map_err(|source| Error::io(format!("flush the filesystem of {}", path.display()), source))?;
+        self.filesystem.flush(stack.number, || self.numbers())?;
         self.usage(stack)
     }
 
@@ -227,6 +240,28 @@ fn require_file_types(root: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identifier::Labels;
+
+    #[test]
+    fn a_snapshot_that_lost_its_place_gets_it_again_and_no_other_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let overlay = Overlay::open(dir.path(), &[]).unwrap();
+        let labels = Labels::default();
+        let stack = Stack {
+            number: 1,
+            parents: &[],
+            kind: Kind::Active,
+            namespace: "n",
+            labels: &labels,
+        };
+        overlay.restore(stack).unwrap();
+        let file = dir.path().join("1/fs/file");
+        fs::write(&file, "kept").unwrap();
+        fs::remove_dir(dir.path().join("1/work")).unwrap();
+        overlay.restore(stack).unwrap();
+        assert!(dir.path().join("1/work").is_dir());
+        assert_eq!(fs::read(&file).unwrap(), b"kept");
+    }
 
     #[test]
     fn mounts_are_those_of_the_stack() {

@@ -104,8 +104,8 @@ impl Client {
 
     fn client(&self) -> SnapshotsClient<Channel> {
         SnapshotsClient::new(self.channel.clone())
-            .max_decoding_message_size(crate::api::MAX_MESSAGE)
-            .max_encoding_message_size(crate::api::MAX_MESSAGE)
+            .max_decoding_message_size(crate::config::MAX_MESSAGE)
+            .max_encoding_message_size(crate::config::MAX_MESSAGE)
     }
 
     /// Waits for an answer, on a thread that may block.
@@ -296,6 +296,11 @@ impl Snapshotter for Client {
             }
             (Err(error), _) => Err(error),
         }
+    }
+
+    // It knows what it lost.
+    fn restore(&self, _stack: Stack<'_>) -> Result<()> {
+        Ok(())
     }
 
     // What the other side keeps is its own affair.

@@ -49,6 +49,12 @@ pub fn init(bundle: &Bundle) -> Result<Option<Exit>> {
     record.map(Record::exit).transpose()
 }
 
+/// Whether the shim's record of the end of an exec is there. Blocks.
+pub fn exists(bundle: &Bundle, exec_id: &str) -> bool {
+    let record = bundle.path().join("exits").join(format!("{exec_id}.json"));
+    record.symlink_metadata().is_ok()
+}
+
 /// How each exec ended of which the shim recorded it. Blocks.
 ///
 /// # Errors

@@ -156,6 +156,16 @@ impl Tasks {
         tasks
     }
 
+    /// All tasks of all namespaces.
+    pub fn all(&self) -> Vec<Arc<Task>> {
+        let table = self.table();
+        let live = table.values().filter_map(|slot| match slot {
+            Slot::Live(task) => Some(Arc::clone(task)),
+            Slot::Reserved => None,
+        });
+        live.collect()
+    }
+
     /// Passes on an event that a shim, or a client on behalf of another, sends. An exit that was told already is
     /// dropped.
     ///
@@ -216,11 +226,23 @@ impl Tasks {
         }
         let bundle = bundle::Bundle::of(&self.directory, namespace, &exit.container_id);
         let (process, pid) = (exit.id.clone(), exit.pid);
+        let is_exec = exit.id != exit.container_id;
         tokio::task::spawn_blocking(move || {
-            // Deleting the task overtakes this as a rule: then there is nothing to remember.
-            if bundle.path().exists()
-                && let Err(error) = bundle.set_published(&process, pid)
-            {
+            // Deleting the process overtakes this as a rule: then there is nothing to remember. What is told again after
+            // a restart is what there is a record of, and a shim removes that of an exec before it answers a delete: so
+            // either it is seen here that the mark is not wanted, or the one who deletes removes it.
+            let is_over = || is_exec && !exit_record::exists(&bundle, &process);
+            if is_over() || !bundle.path().exists() {
+                return;
+            }
+            let marked = bundle.set_published(&process, pid).and_then(|()| {
+                if is_over() {
+                    bundle.unset_published(&process)
+                } else {
+                    Ok(())
+                }
+            });
+            if let Err(error) = marked {
                 tracing::debug!(%error, "published exit not marked");
             }
         });

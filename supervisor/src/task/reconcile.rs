@@ -155,6 +155,8 @@ impl Tasks {
                 (None, found.created.unwrap_or_default())
             }
         };
+        // From now on its end may be told, and who waits for it may not have found the new daemon yet.
+        self.events.await_clients();
         let stopped = state.filter(|state| state.status == Status::Stopped as i32);
         let log = shim_log::open(&bundle)?;
         shim_log::follow(log, namespace, id, &shim);

@@ -10,7 +10,7 @@
 //! max_requests_per_host = 8                 # requests for data to one registry, of all pulls and pushes
 //! ```
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -20,7 +20,7 @@ const MOST: usize = 64;
 const PIECES: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 20;
 
 /// How much transfers do at the same time.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Requests for data of one pull: whole blobs, and pieces of large ones when fewer blobs than these are under way.

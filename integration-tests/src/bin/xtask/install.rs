@@ -33,7 +33,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         fs::rename(&temporary, &place).with_context(|| format!("move {} into place", place.display()))?;
         println!("{}", place.display());
     }
-    install_pages(&arguments.prefix.join("share/man/man8"))
+    install_pages(&arguments.prefix.join("share/man/man8"))?;
+    install_service(&arguments.prefix)
+}
+
+/// The supervisor's unit for systemd, with the programs where they were installed, and its manual pages. The unit is not
+/// started.
+fn install_service(prefix: &Path) -> Result<()> {
+    let pages = prefix.join("share/man/man1");
+    fs::create_dir_all(&pages).with_context(|| format!("make {}", pages.display()))?;
+    let wharfd = prefix.join("bin/wharfd");
+    let mut make = std::process::Command::new(&wharfd);
+    shell::run(make.arg("man").arg(&pages))?;
+    println!("{}", pages.display());
+    let source = workspace().join("supervisor/systemd/wharfd.service");
+    let unit = fs::read_to_string(&source).with_context(|| format!("read {}", source.display()))?;
+    let unit = unit.replace("/usr/local", &prefix.display().to_string());
+    let target = prefix.join("lib/systemd/system");
+    fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
+    let place = target.join("wharfd.service");
+    fs::write(&place, unit).with_context(|| format!("write {}", place.display()))?;
+    println!("{}", place.display());
+    Ok(())
 }
 
 /// The runtime's manual pages.

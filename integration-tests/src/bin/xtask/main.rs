@@ -8,6 +8,7 @@ mod man;
 mod peers;
 mod proto;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 
@@ -38,6 +39,8 @@ enum Task {
     Test(test::Arguments),
     /// Compare with the peers that are installed, interleaved, and print medians, ratios and peak memory
     Bench(bench::Arguments),
+    /// Run thousands of executions and containers on the release programs, and fail when anything grows
+    Soak(soak::Arguments),
     /// Make the runtime's manual pages and its completions of fish and zsh from its command line
     Man,
     /// Build the release binaries and copy them to PREFIX/bin, and the manual pages beside them
@@ -60,6 +63,7 @@ fn run(task: Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Man => man::run(),
         Task::Install(arguments) => install::run(&arguments),
     }

@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, PoisonError, atomic::Ordering},
 };
 
-use super::{Store, named};
+use super::{
+    super::{Kind, Stack, place::Place},
+    Store, named,
+};
 use crate::{
     error::Result,
     metadata::{Key, Read as _, SNAPSHOTS},
@@ -23,10 +26,50 @@ impl Store {
         self.next
             .fetch_max(kept.last().copied().unwrap_or(0) + 1, Ordering::Relaxed);
         self.cleanup(name)?;
+        self.restore(name)?;
         self.unswept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(name);
+        Ok(())
+    }
+
+    /// Gives those snapshots a place again that lost it with the power: rows are carried to the disk by the next durable
+    /// commit, places are not.
+    fn restore(&self, name: &str) -> Result<()> {
+        let driver = self.driver(name)?;
+        for (key, row) in self
+            .metadata
+            .read(|txn| txn.scan(SNAPSHOTS, &Key::prefix(&[])?))?
+        {
+            let [namespace, of, key] = key.parts()?[..] else {
+                continue;
+            };
+            if of != name || row.kind() == Kind::Committed {
+                continue;
+            }
+            let place = Place {
+                namespace,
+                name,
+                driver,
+            };
+            let restored = self
+                .metadata
+                .read(|txn| place.chain(txn, &row.parent))
+                .and_then(|parents| {
+                    driver.restore(Stack {
+                        number: row.number,
+                        parents: &parents,
+                        kind: row.kind(),
+                        namespace,
+                        labels: &row.labels,
+                    })
+                });
+            // One that cannot be given a place keeps no other from its own.
+            if let Err(error) = restored {
+                tracing::error!(key, %error, "make a snapshot again");
+            }
+        }
         Ok(())
     }
 
