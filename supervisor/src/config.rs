@@ -1,4 +1,5 @@
-//! What one instance of the supervisor needs to know, and the file it can be told in.
+//! What one instance of the supervisor needs to know, and the file it can be told in. It is long because each setting stands
+//! beside its check and its test.
 //!
 //! ```toml
 //! root = "/var/lib/wharf/supervisor"
