@@ -34,7 +34,7 @@ const SPANS: Duration = Duration::from_secs(1);
 pub enum Start {
     /// By itself, with the sockets that systemd may have kept for it.
     Fresh,
-    /// In place of the one that runs on the same state, if there is one.
+    /// In place of the one that runs on the same state; by itself if there is none.
     TakeOver,
     /// Having given up its stores to a successor: what it left itself.
     Standby(String),
@@ -49,15 +49,31 @@ pub enum Start {
 pub fn run(config: &Config, start: Start) -> Result<()> {
     // Before a daemon that serves is asked to give way: what cannot work must not be found out afterwards.
     listen::check(&config.grpc)?;
+    // Whoever held it may be on its way out.
+    let patience = if start == Start::Fresh {
+        Duration::ZERO
+    } else {
+        LOCK
+    };
+    let kept = |socket| Predecessor::of_sockets(listen::named(socket));
     let before = match start {
-        Start::Fresh => Predecessor::of_sockets(listen::named(notify::listening()?)),
-        Start::TakeOver => upgrade::take_over(config)?,
+        Start::Fresh => kept(notify::listening()?),
+        Start::TakeOver => {
+            let sockets = notify::listening()?;
+            let before = upgrade::take_over(config)?;
+            // What systemd kept is what the running daemon hands over as well.
+            if before.is_taken_over() {
+                before
+            } else {
+                kept(sockets)
+            }
+        }
         Start::Standby(left) => match Standby::of_flag(&left)?.wait()? {
             Outcome::Replaced => return Ok(()),
             Outcome::Resume(before) => before,
         },
     };
-    runtime()?.block_on(serve(config, before))
+    runtime()?.block_on(serve(config, before, patience))
 }
 
 /// The async runtime of a daemon.
@@ -73,15 +89,10 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
         .map_err(|error| Error::io("start the async runtime", error))
 }
 
-async fn serve(config: &Config, mut before: Predecessor) -> Result<()> {
+async fn serve(config: &Config, mut before: Predecessor, patience: Duration) -> Result<()> {
     let watch = |kind, name: &str| signal(kind).map_err(|error| Error::io(format!("watch {name}"), error));
     let mut terminate = watch(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = watch(SignalKind::interrupt(), "SIGINT")?;
-    let patience = if before.is_taken_over() {
-        LOCK
-    } else {
-        Duration::ZERO
-    };
     let mut supervisor = Supervisor::open_within(config.clone(), patience).await?;
     if before.is_taken_over() {
         supervisor.go_on(before.events()?);

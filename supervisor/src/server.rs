@@ -123,7 +123,8 @@ impl Supervisor {
     }
 
     /// Passes on what nobody heard from the daemon before this one, whose clients are about to come back.
-    pub fn go_on(&self, unheard: Vec<Envelope>) {
+    pub(crate) fn go_on(&self, unheard: Vec<Envelope>) {
+        self.daemon.events.await_clients();
         for event in unheard {
             // Not the events service's way alone: an end that was told is not told again.
             if let Err(error) = self.daemon.tasks.forward(event) {
@@ -134,7 +135,7 @@ impl Supervisor {
     }
 
     /// Counts the API's calls with `calls`, and serves metrics on `listener` once the API is served.
-    pub fn measure(&mut self, calls: Arc<metrics::Calls>, listener: Option<std::net::TcpListener>) {
+    pub(crate) fn measure(&mut self, calls: Arc<metrics::Calls>, listener: Option<std::net::TcpListener>) {
         self.calls = Some(calls);
         self.metrics = listener;
     }
@@ -175,7 +176,7 @@ impl Supervisor {
     /// # Errors
     ///
     /// `Unknown` when a listener fails; those of `ready`.
-    pub async fn serve_all(
+    pub(crate) async fn serve_all(
         self,
         listeners: Vec<Incoming>,
         ready: impl FnOnce() -> Result<()>,
