@@ -46,6 +46,9 @@ pub struct Bootstrap {
     pub ttrpc_address: Option<String>,
     /// Whether the daemon logs debug lines.
     pub debug: bool,
+    /// Whether it came as `BootstrapParams`: such a daemon takes any version. To shims that do not know the message, it
+    /// names an older one in the environment.
+    pub is_message: bool,
 }
 
 /// Reads standard input to its end.
@@ -86,6 +89,7 @@ impl Bootstrap {
                 socket_directory: params.socket_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from),
                 ttrpc_address: Some(params.containerd_ttrpc_address).filter(|address| !address.is_empty()),
                 debug: params.log_level < 0,
+                is_message: true,
             });
         }
         let options = if bytes.is_empty() {
@@ -98,6 +102,11 @@ impl Bootstrap {
             ..Bootstrap::default()
         })
     }
+}
+
+/// What `start` prints for `address` to a daemon that sent `BootstrapParams`.
+pub fn newest_answer(address: &str) -> String {
+    answer(address, Some(&VERSION.to_string()))
 }
 
 /// What `start` prints for `address` when the environment has `max_version` as its `MAX_SHIM_VERSION`.
@@ -150,6 +159,7 @@ mod tests {
             socket_directory: Some("/s".into()),
             ttrpc_address: Some("/t".into()),
             debug: true,
+            is_message: true,
         };
         assert_eq!(new, expected);
         assert_eq!(Bootstrap::parse(b"", &flags()).unwrap(), Bootstrap::default());
@@ -165,5 +175,6 @@ mod tests {
             serde_json::json!({"version": 2, "address": "unix:///s", "protocol": "ttrpc"})
         );
         assert!(answer("unix:///s", Some("9")).contains("\"version\":3"));
+        assert!(newest_answer("unix:///s").contains("\"version\":3"));
     }
 }

@@ -21,7 +21,7 @@ use wharf_proto::containerd::task::v2::{ConnectRequest, ConnectResponse};
 use wharf_proto::ttrpc::{Frame, Kind, Request, Response};
 
 use crate::address::{self, AddressError, Bound};
-use crate::bootstrap::{Bootstrap, BootstrapError, answer, read_input};
+use crate::bootstrap::{Bootstrap, BootstrapError, answer, newest_answer, read_input};
 use crate::flags::Flags;
 use crate::serve::READY;
 use crate::sys;
@@ -91,7 +91,9 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
         return Err(StartError::Unsupported("ShimCgroup"));
     }
     let (listener, path) = match find_place(flags, bootstrap.socket_directory.as_deref())? {
-        Place::Serving { address, socket } => return announce(&address, serving_pid(&socket, &flags.id)?),
+        Place::Serving { address, socket } => {
+            return announce(&address, serving_pid(&socket, &flags.id)?, &bootstrap);
+        }
         Place::New { listener, socket } => (listener, socket),
     };
     let address = address_of(&path);
@@ -102,7 +104,7 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
             return Err(error);
         }
     };
-    announce(&address, pid).inspect_err(|_| {
+    announce(&address, pid, &bootstrap).inspect_err(|_| {
         // It removes its socket; the only failure is that it is gone.
         let _ = kill_process(pid, Signal::TERM);
     })
@@ -176,9 +178,12 @@ pub fn separate() -> Result<(), StartError> {
     Ok(())
 }
 
-fn announce(address: &str, pid: Pid) -> Result<(), StartError> {
+fn announce(address: &str, pid: Pid, bootstrap: &Bootstrap) -> Result<(), StartError> {
     note(address, pid)?;
-    let answer = answer(address, std::env::var("MAX_SHIM_VERSION").ok().as_deref());
+    let answer = match bootstrap.is_message {
+        true => newest_answer(address),
+        false => answer(address, std::env::var("MAX_SHIM_VERSION").ok().as_deref()),
+    };
     let mut output = std::io::stdout();
     output
         .write_all(answer.as_bytes())

@@ -116,10 +116,10 @@ pub fn fork() -> io::Result<Option<rustix::process::Pid>> {
 pub fn begin_work() -> io::Result<()> {
     // SAFETY: `sigset_t` is plain data, and sigemptyset makes any bit pattern a valid set before it is used.
     let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `none` lives on this stack frame and is exclusively borrowed; the old mask is not asked for.
-    if unsafe { libc::sigemptyset(&mut none) } != 0
-        || unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) } != 0
-    {
+    // SAFETY: `none` lives on this stack frame and is exclusively borrowed by the call.
+    unsafe { libc::sigemptyset(&mut none) };
+    // SAFETY: `none` is initialised; the old mask is not asked for.
+    if unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: prctl with integer arguments only.
@@ -127,6 +127,12 @@ pub fn begin_work() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Ends a forked process without running anything that its parent had registered.
+pub fn end_work(status: u8) -> ! {
+    // SAFETY: _exit ends the process and touches no memory of it.
+    unsafe { libc::_exit(status.into()) }
 }
 
 /// Lets the kernel reap the children of the calling process (SIGCHLD is ignored), or keeps them for `wait` again.

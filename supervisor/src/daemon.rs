@@ -43,8 +43,8 @@ pub struct Daemon {
     pub processors: layer::Processors,
     /// How registries are reached.
     pub registry: config::Registry,
-    /// State of this boot.
-    pub state: PathBuf,
+    /// Where processes are saved before they become content. They may be as large as memory, so not below the state.
+    pub checkpoints: PathBuf,
     /// An empty directory for mounts in threads' own namespaces.
     pub mount_place: PathBuf,
     /// Cancelled when the daemon is told to stop.
@@ -76,6 +76,8 @@ impl Daemon {
             Arc::clone(&tasks),
             Arc::clone(&events),
         );
+        let checkpoints = root.join("checkpoints");
+        task::checkpoint::sweep(&checkpoints)?;
         let mount_place = config.state.join("mount");
         fs::DirBuilder::new()
             .recursive(true)
@@ -93,7 +95,7 @@ impl Daemon {
             sandboxes,
             processors: config.processors.clone(),
             registry: config.registry.clone(),
-            state: config.state.clone(),
+            checkpoints,
             mount_place,
             stopping: tokio_util::sync::CancellationToken::new(),
             messages: Messages {

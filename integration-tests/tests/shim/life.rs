@@ -352,7 +352,7 @@ fn a_daemon_of_today_says_where_the_socket_shall_be() {
     let mut start = command(&bundle, "c1", &scratch.join("s"), "start");
     start
         .env_remove("WHARF_SHIM_SOCKET_DIR")
-        .env("MAX_SHIM_VERSION", "3");
+        .env("MAX_SHIM_VERSION", "2");
     let mut child = start
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

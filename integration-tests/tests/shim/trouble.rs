@@ -149,18 +149,25 @@ fn what_is_not_there_is_refused_by_name() {
         .unwrap_err();
     assert_eq!(
         (refused.code, refused.message.as_str()),
-        (12, "Checkpoint is not supported yet")
+        (5, "container not created")
     );
     let stream = shim.client.send("containerd.task.v9.Task", "State", Vec::new());
     assert_eq!(shim.client.receive::<()>(stream).unwrap_err().code, 12);
     let mut request = shim.create_request();
-    request.checkpoint = "/checkpoint".to_owned();
+    request.parent_checkpoint = "/checkpoint".to_owned();
     assert_eq!(
         shim.call::<v2::CreateTaskResponse>("Create", &request)
             .unwrap_err()
             .code,
         12
     );
+    let mut request = shim.create_request();
+    request.checkpoint = "checkpoint".to_owned();
+    let refused = shim
+        .call::<v2::CreateTaskResponse>("Create", &request)
+        .unwrap_err();
+    assert_eq!(refused.code, 3);
+    assert!(refused.message.contains("absolute"), "{}", refused.message);
     let mut request = shim.create_request();
     request.stdout = "smtp:///x".to_owned();
     assert_eq!(

@@ -34,7 +34,7 @@ pub fn beside(
                 work()
             };
             let refusal = match catch_unwind(AssertUnwindSafe(work)) {
-                Ok(Ok(())) => std::process::exit(0),
+                Ok(Ok(())) => sys::end_work(0),
                 Ok(Err(refusal)) => refusal,
                 Err(_panic) => Refusal::new(Code::Internal, "the process beside the shim panicked"),
             };
@@ -42,7 +42,7 @@ pub fn beside(
             let _ = said
                 .write_all(&[refusal.code as u8])
                 .and_then(|()| said.write_all(refusal.message.as_bytes()));
-            std::process::exit(1)
+            sys::end_work(1)
         }
         Err(error) => return failed("fork", error),
     };

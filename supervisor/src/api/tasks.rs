@@ -60,15 +60,25 @@ impl Service {
             .await
     }
 
-    /// The shim of a container's sandbox; `None` for one that nobody keeps a record of, as older clients make them.
-    async fn sandbox(&self, scope: &Scope, id: &str) -> Result<Option<Bootstrap>> {
+    /// The shim of a container's sandbox, the one that the request names if it does; `None` for a sandbox that nobody keeps
+    /// a record of, as older clients make them.
+    async fn sandbox(
+        &self,
+        scope: &Scope,
+        id: &str,
+        request: &CreateTaskRequest,
+    ) -> Result<Option<Bootstrap>> {
+        let given = endpoint(request)?;
         let (reading, named) = (scope.clone(), id.to_owned());
         let record = self
             .0
             .blocking(move |daemon| sandbox::get(daemon, &reading, &named))
             .await;
         match record {
-            Ok(_) => self.0.sandboxes.endpoint(&scope.namespace, id),
+            Ok(_) => match given {
+                Some(given) => Ok(Some(given).filter(Bootstrap::is_shared)),
+                None => self.0.sandboxes.endpoint(&scope.namespace, id),
+            },
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -99,7 +109,7 @@ impl Tasks for Service {
         };
         let sandbox = match container.sandbox.as_str() {
             "" => None,
-            sandbox => self.sandbox(&scope, sandbox).await?,
+            sandbox => self.sandbox(&scope, sandbox, &request).await?,
         };
         let create = Create {
             id: container.id,
@@ -310,7 +320,7 @@ impl Tasks for Service {
         let own = match named.as_str() {
             "" => Some(
                 self.0
-                    .blocking(|daemon| checkpoint::Directory::new(&daemon.state))
+                    .blocking(|daemon| checkpoint::Directory::new(&daemon.checkpoints))
                     .await?,
             ),
             _ => None,
@@ -412,6 +422,29 @@ impl Fields for Task {
             _ => None,
         }
     }
+}
+
+/// Where the request says that its sandbox's shim listens: `ttrpc+unix:///path`.
+fn endpoint(request: &CreateTaskRequest) -> Result<Option<Bootstrap>> {
+    if request.task_api_address.is_empty() {
+        return Ok(None);
+    }
+    let (protocol, address) = request.task_api_address.split_once('+').ok_or_else(|| {
+        Error::invalid(format!(
+            "task_api_address {:?} must have the form PROTOCOL+unix:///PATH",
+            request.task_api_address
+        ))
+    })?;
+    if protocol != "ttrpc" {
+        return Err(Error::unimplemented(format!(
+            "protocol {protocol:?} of a shim: task_api_address"
+        )));
+    }
+    Ok(Some(Bootstrap {
+        version: request.task_api_version,
+        address: address.to_owned(),
+        protocol: protocol.to_owned(),
+    }))
 }
 
 /// The directory to restore a new task from, or nothing.

@@ -68,6 +68,7 @@ fn blocking(config: &Config, options: Options) -> Result<Report> {
         rows::remove(&metadata, &report.faults)?;
     }
     let daemon = Arc::new(Daemon::open(config)?);
+    tokio::runtime::Handle::current().block_on(daemon.sandboxes.reconcile())?;
     tokio::runtime::Handle::current().block_on(daemon.tasks.reconcile())?;
     scan::unmount_orphans(config, &report.faults)?;
     gc::collect(&daemon)?;

@@ -89,6 +89,16 @@ impl Scan<'_> {
             if name.starts_with("metadata.") {
                 let size = size_of(&path)?;
                 self.item("metadata", &path, size, "the daemon".into());
+            } else if name == "checkpoints" {
+                for (_, path) in entries(&path)? {
+                    let size = snapshot::disk_usage(&path)?;
+                    self.item(
+                        "checkpoint",
+                        &path,
+                        size,
+                        "the daemon, which removes it at its start".into(),
+                    );
+                }
             } else if !KNOWN.contains(&name.as_str()) {
                 // Whoever put it there may want it.
                 let size = snapshot::disk_usage(&path)?;

@@ -30,8 +30,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
 /// The end of a sandbox of which nobody knows more, as of tasks.
 const UNKNOWN_STATUS: u32 = 255;
-/// The first version of shims that take further containers without being started again.
-const SHARING: u32 = 3;
 
 /// What a sandbox is made of.
 #[derive(Clone, Debug, Default)]
@@ -367,9 +365,7 @@ impl Controller {
         let running = self
             .get(namespace, id)
             .map_err(|_| Error::not_found(format!("can't find shim for sandbox {id}")))?;
-        Some(endpoint(&running))
-            .filter(|endpoint| endpoint.version >= SHARING)
-            .map_or(Ok(None), |endpoint| Ok(Some(endpoint)))
+        Ok(Some(endpoint(&running)).filter(Bootstrap::is_shared))
     }
 
     /// Takes up the sandboxes of an earlier daemon, and clears away what is left of those whose shim is dead: once, before

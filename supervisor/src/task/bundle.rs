@@ -77,6 +77,13 @@ struct IdMapping {
     host: u32,
 }
 
+impl Bootstrap {
+    /// Whether the shim takes further containers without being started again for each: from version 3 on.
+    pub fn is_shared(&self) -> bool {
+        self.version >= 3
+    }
+}
+
 impl Bundle {
     /// The bundle of `id` in `namespace`, below `tasks`. Both names were validated.
     pub fn of(tasks: &Path, namespace: &str, id: &str) -> Self {

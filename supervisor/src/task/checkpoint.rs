@@ -27,14 +27,20 @@ const CONFIG: &str = "application/vnd.containerd.container.checkpoint.config.v1+
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// An empty directory below `state`. Blocks.
+    /// An empty directory below `parent`, which is made if it is missing. Blocks.
     ///
     /// # Errors
     ///
     /// `Unknown` from the file system.
-    pub fn new(state: &Path) -> Result<Self> {
+    pub fn new(parent: &Path) -> Result<Self> {
         let random = getrandom::u64().map_err(|error| Error::unknown("draw a random number", error))?;
-        let path = state.join(format!("checkpoint-{random:016x}"));
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(|error| Error::io(format!("create {}", parent.display()), error))?;
+        // The process is named, so that what it leaves when it is killed is known as such.
+        let path = parent.join(format!("{}-{random:016x}", std::process::id()));
         make(&path)?;
         Ok(Self(path))
     }
@@ -51,6 +57,28 @@ impl Drop for Directory {
             tracing::error!(path = %self.0.display(), %error, "directory of a checkpoint not removed");
         }
     }
+}
+
+/// Removes the directories below `parent` whose daemon is no more. Blocks.
+///
+/// # Errors
+///
+/// `Unknown` from the file system.
+pub fn sweep(parent: &Path) -> Result<()> {
+    let failed = |error| Error::io(format!("clear {}", parent.display()), error);
+    let entries = match fs::read_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.split('-').next().unwrap_or_default();
+        if !Path::new("/proc").join(owner).exists() {
+            fs::remove_dir_all(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn make(path: &Path) -> Result<()> {
@@ -73,7 +101,7 @@ pub fn store(daemon: &Daemon, scope: &Scope, directory: &Path, spec: &[u8]) -> R
         ..Mount::default()
     };
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
-    let reference = name.into_owned();
+    let reference = format!("checkpoint-{name}");
     let mut blob = Blob {
         writer: daemon.content.writer(scope, &reference, 0, None)?,
         failure: None,
@@ -153,5 +181,25 @@ impl Write for Blob {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_daemon_left_is_swept_and_no_more() {
+        let parent = tempfile::tempdir().unwrap();
+        let parent = parent.path().join("checkpoints");
+        sweep(&parent).unwrap();
+        let live = Directory::new(&parent).unwrap();
+        let dead = parent.join("4194305-0");
+        fs::create_dir_all(dead.join("full")).unwrap();
+        sweep(&parent).unwrap();
+        assert!(live.path().exists() && !dead.exists());
+        let path = live.path().to_owned();
+        drop(live);
+        assert!(!path.exists());
     }
 }
