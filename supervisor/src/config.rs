@@ -55,7 +55,8 @@
 //! docker_config = "/root/.docker/config.json"
 //! ```
 //!
-//! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
+//! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect. The file is
+//! long because each part of the daemon has its table here, with the checks of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
