@@ -17,6 +17,8 @@ pub enum Compression {
     Gzip,
     /// By zstd.
     Zstd,
+    /// By zstd with the largest window that is accepted, 32 MiB.
+    ZstdWide,
 }
 
 /// An OCI image layout under construction.
@@ -75,16 +77,18 @@ impl Layout {
                 Some(("gzip", "gz")),
                 "application/vnd.oci.image.layer.v1.tar+gzip",
             ),
-            Compression::Zstd => (
+            Compression::Zstd | Compression::ZstdWide => (
                 Some(("zstd", "zst")),
                 "application/vnd.oci.image.layer.v1.tar+zstd",
             ),
         };
+        let window = (compression == Compression::ZstdWide).then_some("--long=25");
         let blob = match program {
             None => tar.to_path_buf(),
             Some((program, suffix)) => {
                 run(Command::new(binaries::peer(program))
                     .args(["-q", "-f", "-k"])
+                    .args(window)
                     .arg(tar))
                 .ok();
                 PathBuf::from(format!("{}.{suffix}", tar.display()))

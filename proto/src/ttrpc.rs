@@ -153,4 +153,47 @@ mod tests {
         let mut kind = vec![0, 0, 0, 0, 0, 0, 0, 1, 9, 0];
         assert_eq!(Frame::decode(&mut kind), Err(FrameError::UnknownKind(9)));
     }
+
+    proptest::proptest! {
+        /// Whatever arrives, in whatever pieces: the same frames, and no byte twice.
+        #[test]
+        fn any_bytes_are_the_same_frames_in_any_pieces(
+            frames in proptest::collection::vec(
+                (0u32..9, 0u8..5, proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)), 0..6),
+            tail in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..30),
+            piece in 1usize..50,
+        ) {
+            let mut wire = Vec::new();
+            for (stream, kind, payload) in frames {
+                wire.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+                wire.extend_from_slice(&stream.to_be_bytes());
+                wire.extend_from_slice(&[kind, 0]);
+                wire.extend_from_slice(&payload);
+            }
+            wire.extend_from_slice(&tail);
+            let drain = |buffer: &mut Vec<u8>, frames: &mut Vec<Frame>| loop {
+                let before = buffer.len();
+                match Frame::decode(buffer) {
+                    Ok(Some(frame)) => {
+                        assert_eq!(before - buffer.len(), HEADER_LEN + frame.payload.len());
+                        frames.push(frame);
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(error) => return Err(error),
+                }
+            };
+            let mut whole = Vec::new();
+            let outcome = drain(&mut wire.clone(), &mut whole);
+            let (mut pieces, mut buffer) = (Vec::new(), Vec::new());
+            let mut other = Ok(());
+            for part in wire.chunks(piece) {
+                buffer.extend_from_slice(part);
+                other = drain(&mut buffer, &mut pieces);
+                if other.is_err() {
+                    break;
+                }
+            }
+            assert_eq!((whole, outcome), (pieces, other));
+        }
+    }
 }

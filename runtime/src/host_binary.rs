@@ -34,15 +34,14 @@ const SELF: &str = "/proc/self/exe";
 ///
 /// `/proc/self/exe` cannot be opened.
 pub fn is_protected() -> Result<bool, Error> {
-    let open = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let exe = open.map_err(|errno| Error::io(format!("open {SELF}"), errno))?;
-    if let Ok(seals) = rustix::fs::fcntl_get_seals(&exe)
-        && seals.contains(SealFlags::WRITE)
-    {
+    // Once it was executed again this is all.
+    let mount = rustix::fs::statvfs(SELF).map_err(|errno| Error::io(format!("statfs {SELF}"), errno))?;
+    if mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(true);
     }
-    let mount = rustix::fs::fstatvfs(&exe).map_err(|errno| Error::io(format!("statfs {SELF}"), errno))?;
-    Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY))
+    let open = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let exe = open.map_err(|errno| Error::io(format!("open {SELF}"), errno))?;
+    Ok(rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
 }
 
 /// Makes sure that nobody can write this program's file: executes it again if need be, with the same arguments and

@@ -9,6 +9,7 @@ mod export;
 mod foreign;
 mod hostile;
 mod image;
+mod memory;
 mod processors;
 mod pull;
 mod push;

@@ -49,7 +49,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) struct Supervisor {
     pub(crate) channel: Channel,
     pub(crate) home: PathBuf,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Supervisor {
@@ -84,8 +84,15 @@ impl Supervisor {
         Self {
             channel,
             home,
-            _daemon: daemon,
+            daemon,
         }
+    }
+
+    /// The most memory that the daemon has had at once, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     pub(crate) fn pull(&self, reference: &str) -> TransferRequest {

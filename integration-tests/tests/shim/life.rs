@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use integration_tests::leftovers::{cgroups_named, mounts_below};
-use integration_tests::{Scratch, binaries, eventually};
+use integration_tests::{Scratch, binaries, eventually, run};
 use prost::Message;
 use rustix::process::{Signal, kill_process};
 use wharf_proto::any::{pack, unpack};
@@ -392,25 +392,44 @@ fn a_daemon_of_today_says_where_the_socket_shall_be() {
 
 #[test]
 fn what_the_shim_is_can_be_asked() {
-    let options = Options {
-        binary_name: "runc".to_owned(),
+    let ask = |input: &[u8]| {
+        let mut child = Command::new(binaries::ours("containerd-shim-wharf-v2"))
+            .arg("-info")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let info = RuntimeInfo::decode(child.wait_with_output().unwrap().stdout.as_slice()).unwrap();
+        assert_eq!(info.name, "io.containerd.wharf.v2");
+        assert!(!info.version.as_ref().unwrap().version.is_empty());
+        info
+    };
+    let runs = |binary: &str| Options {
+        binary_name: binary.to_owned(),
         ..Options::default()
     };
-    let mut ask = Command::new(binaries::ours("containerd-shim-wharf-v2"));
-    let mut child = ask
-        .arg("-info")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(&pack(&options).encode_to_vec())
-        .unwrap();
-    let info = RuntimeInfo::decode(child.wait_with_output().unwrap().stdout.as_slice()).unwrap();
-    assert_eq!(info.name, "io.containerd.wharf.v2");
-    assert!(!info.version.unwrap().version.is_empty());
-    assert_eq!(unpack::<Options>(&info.options.unwrap()).unwrap(), Some(options));
+    let features = |info: &RuntimeInfo| -> serde_json::Value {
+        let any = info.features.as_ref().unwrap();
+        assert!(any.type_url.ends_with("/features/Features"), "{}", any.type_url);
+        serde_json::from_slice(&any.value).unwrap()
+    };
+    let own = features(&ask(b""));
+    assert_eq!(own["linux"]["seccomp"]["enabled"], true);
+
+    let options = runs("runc");
+    let by_runc = ask(&pack(&options).encode_to_vec());
+    assert_eq!(
+        unpack::<Options>(by_runc.options.as_ref().unwrap()).unwrap(),
+        Some(options)
+    );
+    let said = run(Command::new(binaries::peer("runc")).arg("features")).ok();
+    assert_eq!(
+        features(&by_runc),
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()
+    );
+    // A program that does not know, and one that does not exist, say nothing.
+    for binary in ["/bin/false", "/nonexistent"] {
+        assert_eq!(ask(&pack(&runs(binary)).encode_to_vec()).features, None);
+    }
 }

@@ -14,7 +14,6 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,8 +30,9 @@ use super::{
     Pieces,
     client::Client,
     endpoint::Endpoint,
+    flow::{Out, Pace},
     foreign::Foreign,
-    http::{self, MAX_CHUNK, STALL_TIMEOUT},
+    http::{self, MAX_CHUNK},
     pieces::Slots,
     retry,
 };
@@ -40,8 +40,6 @@ use crate::error::{Error, Kind, Result};
 
 /// How often one blob may be resumed, however much each connection brought.
 const MAX_RESUMES: u32 = 100;
-/// Bytes that must come in [`STALL_TIMEOUT`].
-const LEAST: usize = 4096;
 /// URLs of one blob that are tried.
 const MAX_URLS: usize = 8;
 /// The bytes of a piece that are held until it is its turn: all of the largest one.
@@ -127,6 +125,7 @@ async fn fetch(
     chunks: &mpsc::Sender<Bytes>,
     pieces: &Pieces,
 ) -> Result<()> {
+    let out = &mut Out::new(chunks.clone(), false);
     let size = u64::try_from(blob.size)
         .map_err(|_negative| Error::invalid(format!("blob {}: negative size", blob.digest)))?;
     let fetch = Fetch {
@@ -139,10 +138,7 @@ async fn fetch(
     while *offset < size || size == 0 {
         let before = *offset;
         let mode = fetch.mode.load(Ordering::Relaxed);
-        match fetch
-            .run(offset, chunks, (mode == PIECES).then_some(pieces))
-            .await
-        {
+        match fetch.run(offset, out, (mode == PIECES).then_some(pieces)).await {
             Ok(()) => return Ok(()),
             // There is a simpler way that is left to try.
             Err(error)
@@ -216,17 +212,16 @@ struct Piece {
 
 impl Fetch {
     /// Sends the rest of the blob, until the first failure.
-    async fn run(
-        &self,
-        offset: &mut u64,
-        chunks: &mpsc::Sender<Bytes>,
-        pieces: Option<&Pieces>,
-    ) -> Result<()> {
+    async fn run(&self, offset: &mut u64, out: &mut Out, pieces: Option<&Pieces>) -> Result<()> {
         loop {
             let left = self.size - *offset;
             let (length, mut slots) = pieces.map_or((left, None), |pieces| pieces.first(left));
             let first = self.open(*offset, *offset + length).await?;
             let mut next = first.end;
+            if next >= self.size {
+                // All of the rest comes in this answer.
+                slots = None;
+            }
             let etag = first.etag.clone();
             let mut queue = VecDeque::new();
             let mut fill = |queue: &mut VecDeque<Piece>| {
@@ -242,7 +237,7 @@ impl Fetch {
             if length < left {
                 fill(&mut queue);
             }
-            self.forward(first, offset, chunks).await?;
+            self.forward(first, offset, out).await?;
             while let Some(Piece {
                 chunks: mut queued,
                 task,
@@ -253,7 +248,9 @@ impl Fetch {
                 drop(slots);
                 fill(&mut queue);
                 while let Some(data) = queued.recv().await {
-                    self.hand_on(data, offset, chunks).await?;
+                    let length = data.len() as u64;
+                    out.send(data, &self.what).await?;
+                    *offset += length;
                 }
                 task.await.map_err(|error| Error::unknown(&*self.what, error))??;
             }
@@ -270,6 +267,7 @@ impl Fetch {
         let task = tokio::spawn(async move {
             let mut offset = start;
             let mut tries = Tries::default();
+            let mut out = Out::new(sender, true);
             while offset < end {
                 let before = offset;
                 let fetched = async {
@@ -281,13 +279,13 @@ impl Fetch {
                             fetch.what
                         )));
                     }
-                    fetch.forward(opened, &mut offset, &sender).await
+                    fetch.forward(opened, &mut offset, &mut out).await
                 };
                 if let Err(error) = fetched.await {
                     tries.again(error, offset > before).await?;
                 }
             }
-            Ok(())
+            out.flush(&fetch.what).await
         });
         Piece {
             chunks,
@@ -352,7 +350,7 @@ impl Fetch {
     }
 
     /// Hands on what an answer brings, but for what was there before.
-    async fn forward(&self, opened: Opened, offset: &mut u64, chunks: &mpsc::Sender<Bytes>) -> Result<()> {
+    async fn forward(&self, opened: Opened, offset: &mut u64, out: &mut Out) -> Result<()> {
         let Opened {
             mut body,
             mut skip,
@@ -376,7 +374,9 @@ impl Fetch {
                     self.what, self.size
                 )));
             }
-            self.hand_on(data, offset, chunks).await?;
+            let length = data.len() as u64;
+            out.send(data, &self.what).await?;
+            *offset += length;
         }
         if *offset < end {
             return Err(Error::unavailable(format!(
@@ -385,50 +385,6 @@ impl Fetch {
             )));
         }
         Ok(())
-    }
-
-    async fn hand_on(&self, data: Bytes, offset: &mut u64, chunks: &mpsc::Sender<Bytes>) -> Result<()> {
-        let length = data.len() as u64;
-        let sent = chunks.send(data).await;
-        sent.map_err(|_gone| Error::new(Kind::Canceled, format!("{}: the receiver is gone", self.what)))?;
-        *offset += length;
-        Ok(())
-    }
-}
-
-/// Whether a body comes fast enough: one that drips would hold its slots, which others wait for, for ever.
-#[derive(Default)]
-struct Pace {
-    waited: Duration,
-    bytes: usize,
-}
-
-impl Pace {
-    /// Waits for the next `data`; only this waiting counts, not that for the disk.
-    ///
-    /// # Errors
-    ///
-    /// Those of `data`; `Unavailable` when too little came in the time that nothing may take.
-    async fn watch(
-        &mut self,
-        data: impl Future<Output = Result<Option<Bytes>>>,
-        what: &str,
-    ) -> Result<Option<Bytes>> {
-        let start = Instant::now();
-        let data = data.await?;
-        self.waited += start.elapsed();
-        self.bytes += data.as_ref().map_or(0, Bytes::len);
-        if self.waited >= STALL_TIMEOUT {
-            if self.bytes < LEAST && data.is_some() {
-                return Err(Error::unavailable(format!(
-                    "{what}: {} bytes in {} seconds",
-                    self.bytes,
-                    self.waited.as_secs()
-                )));
-            }
-            *self = Self::default();
-        }
-        Ok(data)
     }
 }
 

@@ -97,4 +97,15 @@ mod tests {
         assert_eq!(parse("Bearer realm=\"open").len(), 1);
         assert!(parse("Bearer realm=\"open")[0].parameters.is_empty());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_header_is_survived(
+            header in "(Bearer|basic|,| |=|\"|\\\\|[a-z]{1,3}|[^\\x00]){0,40}",
+        ) {
+            for challenge in parse(&header) {
+                assert!(!challenge.scheme.is_empty(), "{header:?}");
+            }
+        }
+    }
 }

@@ -26,6 +26,7 @@ mod challenge;
 mod client;
 mod docker_config;
 mod endpoint;
+mod flow;
 mod foreign;
 mod hosts;
 mod http;

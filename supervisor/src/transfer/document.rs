@@ -223,4 +223,34 @@ mod tests {
         assert!(parse_config(D, b"{}").is_err());
         assert!(parse_config(D, br#"{"rootfs":{"type":"other"}}"#).is_err());
     }
+
+    proptest::proptest! {
+        /// Whatever a registry answers: a document or an error.
+        #[test]
+        fn any_document_is_survived(
+            index in proptest::prelude::any::<bool>(),
+            damage in proptest::collection::vec(
+                (proptest::prelude::any::<usize>(), "[\\x00-\\x7f]{0,6}|\\PC{0,3}|null|\\[\\]|\\{\\}|-1|1e400"),
+                0..4,
+            ),
+        ) {
+            let descriptor = format!(r#"{{"mediaType":"x","digest":"{D}","size":1,"platform":{{"os":"l","architecture":"a"}}}}"#);
+            let mut text = format!(
+                r#"{{"manifests":[{descriptor}],"config":{descriptor},"layers":[{descriptor}],"os":"l","architecture":"a","rootfs":{{"type":"layers","diff_ids":["{D}"]}}}}"#
+            );
+            for (position, piece) in damage {
+                let mut position = position % text.len();
+                while !text.is_char_boundary(position) {
+                    position -= 1;
+                }
+                text.insert_str(position, &piece);
+            }
+            let kind = if index { OCI_INDEX } else { OCI_MANIFEST };
+            // It has two readings as it is, and damage takes away only the second.
+            if let Ok(document) = parse(&of(kind), text.as_bytes()) {
+                assert_eq!(index, matches!(document, Document::Index(_)));
+            }
+            drop(parse_config(D, text.as_bytes()));
+        }
+    }
 }

@@ -5,6 +5,7 @@
 mod archive;
 mod bounds;
 mod copy_up;
+mod generated;
 mod honest;
 mod host;
 mod links;
