@@ -1,4 +1,5 @@
-//! What one instance of the supervisor needs to know, and the file it can be told in.
+//! What one instance of the supervisor needs to know, and the file it can be told in. This one is long because each part of
+//! the daemon has its table here, with the checks of it.
 //!
 //! ```toml
 //! root = "/var/lib/wharf/supervisor"
@@ -55,8 +56,7 @@
 //! docker_config = "/root/.docker/config.json"
 //! ```
 //!
-//! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect. The file is
-//! long because each part of the daemon has its table here, with the checks of it.
+//! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
