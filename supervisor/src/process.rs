@@ -165,13 +165,17 @@ async fn serve(config: &Config, mut before: Predecessor, patience: Duration) -> 
     }
 }
 
+/// The task that ends when all spans are sent.
+#[cfg(feature = "otlp")]
+type Sending = tokio::task::JoinHandle<()>;
+
 /// Calls that are traced as well, and the task that ends when all spans are sent, if a collector is configured.
 #[cfg(feature = "otlp")]
 fn traced(
     config: &Config,
     histogram: bool,
     calls: Option<Arc<Calls>>,
-) -> Result<(Option<Arc<Calls>>, Option<tokio::task::JoinHandle<()>>)> {
+) -> Result<(Option<Arc<Calls>>, Option<Sending>)> {
     let Some(settings) = trace::Settings::of_environment(&config.tracing)? else {
         return Ok((calls, None));
     };
