@@ -28,7 +28,7 @@ pub(crate) const SCRIPTS: &[&str] = &[
     "ctr leases create -x 0 x=y | wc -l; ctr leases ls -q | wc -l; ctr leases rm $(ctr leases ls -q) | wc -l",
     "ctr namespaces create n1 a=b; ctr namespaces create n2; ctr namespaces list -q | grep ^n; ctr namespaces label n1 a=c d=e; \
      ctr namespaces ls | grep n1; ctr namespaces remove --cgroup n1; ctr namespaces rm n2 n3; ctr namespaces list --quiet | grep ^n",
-    "ctr plugins list --quiet type==io.containerd.snapshotter.v1 | grep -vE 'aufs|btrfs' | sort; ctr plugins ls --detailed id==overlayfs | grep -vi root; \
+    "ctr plugins list --quiet type==io.containerd.snapshotter.v1 | grep -vE 'aufs|btrfs' | sort; ctr plugins ls --detailed id==overlayfs | grep -viE 'root|remap-ids' | tr -s ' '; \
      ctr plugins ls type==none",
     "ctr version 2>/dev/null | sed '/Server/q'; ctr version 2>/dev/null | grep -cE '^  (Version|Revision|UUID)'",
     "ctr oci spec | grep -v cgroupsPath | sha256sum",

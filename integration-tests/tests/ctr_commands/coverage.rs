@@ -34,6 +34,11 @@ const LEFT_OUT: &[(&str, &[&str], &str)] = &[
     ("run", &["--rdt-class"], "needs a processor with RDT"),
     (
         "run",
+        &["--remap-labels"],
+        "asks for mounts with mapped ids, as containerd 2 gives them, which this ctr cannot make",
+    ),
+    (
+        "run",
         &["--tty", "--mount"],
         "used by a variable or through a terminal",
     ),

@@ -34,7 +34,7 @@ pub(crate) const SCRIPTS: &[&str] = &[
      ctr tasks kill r1; ctr tasks delete r1; ctr tasks delete r1; ctr tasks ls",
     "ctr tasks start --detach --null-io --pid-file pid2 r1; ctr tasks ls | awk 'END{print $3}'; ctr tasks delete --force r1",
     "ctr tasks start --detach --log-uri file://$PWD/log2 r1; ctr tasks delete -f r1",
-    "ctr tasks start --detach --fifo-dir $PWD/fifos r1; ctr tasks rm -f r1; ctr containers delete --keep-snapshot r1; ctr snapshots ls | grep -c r1; \
+    "ctr tasks start --detach --fifo-dir $PWD/fifos r1; ctr tasks rm -f r1; ctr snapshots label r1 containerd.io/gc.root=now; ctr containers delete --keep-snapshot r1; ctr snapshots ls | grep -c r1; \
      ctr snapshots rm r1; ctr containers ls",
     "ctr containers create --snapshotter native --label a=b --env A=B docker.io/library/t:1 r2 sh -c 'exit 6'; ctr containers ls; \
      ctr tasks start r2; echo $?; ctr containers rm r2 none",
@@ -47,8 +47,8 @@ pub(crate) const SCRIPTS: &[&str] = &[
     "ctr run --rm --runc-binary /usr/sbin/runc --runc-root $PWD/runc docker.io/library/t:1 n6 sh -c 'exit 3'; echo $?; ls runc; \
      ctr run --rm --runc-binary /nonexistent docker.io/library/t:1 n7 true >/dev/null 2>&1; echo $?",
     "ctr run --rm --runc-systemd-cgroup docker.io/library/t:1 n8 true",
-    "for labels in '' --remap-labels; do ctr run --rm $labels --uidmap 0:100000:65536 --gidmap 0:200000:65536 $OUT docker.io/library/t:1 n9 \
-     sh -c '{ cat /proc/self/uid_map; cat /proc/self/gid_map; stat -c %u:%g /come; } >/out/map'; echo $?; cat out/map; rm -f out/map; done",
+    "ctr run --rm --uidmap 0:100000:65536 --gidmap 0:200000:65536 $OUT docker.io/library/t:1 n9 \
+     sh -c '{ cat /proc/self/uid_map; cat /proc/self/gid_map; stat -c %u:%g /come; } >/out/map'; echo $?; cat out/map",
     "ctr run --rm --snapshotter native --snapshotter-label x=y $OUT docker.io/library/t:1 n10 sh -c 'cat /come >/out/come'; cat out/come",
     "ctr run --rm --config none n11; ctr run --rm --env-file none docker.io/library/t:1 n12 true; echo A=fromfile >env; \
      ctr run --rm --env-file env $OUT docker.io/library/t:1 n12b sh -c 'echo $A >/out/env'; cat out/env",

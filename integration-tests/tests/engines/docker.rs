@@ -30,7 +30,7 @@ fn dockerd_runs_its_containers_with_our_runtime() {
     life::whole(&docker);
     let ids = crowd::of(&docker);
     assert_eq!(docker.run(&["ps", "--all", "--quiet"]).ok(), "");
-    eventually("nothing is left", Duration::from_secs(20), || {
+    eventually("nothing is left", Duration::from_secs(60), || {
         (Holdings::of(&scratch) == before).then_some(())
     });
     for id in ids {

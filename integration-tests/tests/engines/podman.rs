@@ -51,7 +51,7 @@ fn podman_runs_its_containers_with_our_runtime() {
     assert_eq!(podman.run(&["ps", "--all", "--quiet"]).ok(), "");
     let states = run(Command::new(runtime()).args(["list", "--quiet"])).ok();
     assert!(!ids.iter().any(|id| states.contains(id.as_str())), "{states}");
-    eventually("nothing is left", Duration::from_secs(20), || {
+    eventually("nothing is left", Duration::from_secs(60), || {
         (Holdings::of(&scratch) == before).then_some(())
     });
     for id in ids {

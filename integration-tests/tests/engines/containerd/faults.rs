@@ -3,6 +3,7 @@
 //! What is asserted of our shim is asserted of Debian's first.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
@@ -163,7 +164,7 @@ fn restart(subject: &mut Subject) {
     let log_uri = format!("file://{}", log.display());
     let script = format!("echo before; {}; echo last words; exit 5", until("end"));
     subject.detached(&["--log-uri", &log_uri], "ends", &script);
-    let script = format!("{}; echo after; exit 6", until("go"));
+    let script = format!("{}; echo after; {}; exit 6", until("go"), until("heard"));
     subject.detached(&[], "goes-on", &script);
     let (ends, goes_on) = (subject.pid("ends"), subject.pid("goes-on"));
     subject.containerd.take().expect("containerd runs").daemon.kill9();
@@ -179,7 +180,7 @@ fn restart(subject: &mut Subject) {
     assert!(deleted.stderr.contains("exit code 5"), "{deleted}");
     assert_eq!(subject.pid("goes-on"), goes_on);
     // A client that comes only now gets what is said from now on, and the exit.
-    let attached = subject
+    let mut attached = subject
         .command()
         .args(["tasks", "attach", "goes-on"])
         .stdin(Stdio::null())
@@ -187,12 +188,15 @@ fn restart(subject: &mut Subject) {
         .spawn()
         .expect("start ctr");
     fs::write(subject.out.join("go"), "").expect("tell it to go on");
-    let output = attached.wait_with_output().expect("wait for ctr");
-    assert_eq!(output.status.code(), Some(6));
-    // With containerd's own shim it may have ended before it had opened the FIFO.
-    if subject.parts == Parts::Shim {
-        assert_eq!(output.stdout, b"after\n");
-    }
+    let mut said = String::new();
+    let output = attached.stdout.as_mut().expect("a pipe");
+    BufReader::new(output)
+        .read_line(&mut said)
+        .expect("read from ctr");
+    assert_eq!(said, "after\n");
+    // Only now may it end: a client that hears of the end first does not read on.
+    fs::write(subject.out.join("heard"), "").expect("tell it to end");
+    assert_eq!(attached.wait().expect("wait for ctr").code(), Some(6));
     eventually("it is gone", SOON, || {
         subject.task("goes-on").is_none().then_some(())
     });
