@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use integration_tests::{leftovers, run};
 use serde_json::Value;
@@ -170,7 +171,7 @@ async fn task(client: &Client, progress: Progress) -> Outcome {
     let status = process.status();
     let expected: &[TaskStatus] = match progress.done {
         done if done <= Step::Start as usize => &[TaskStatus::Created, TaskStatus::Running],
-        done if done <= Step::Kill as usize => &[TaskStatus::Running],
+        done if done < Step::Kill as usize => &[TaskStatus::Running],
         done if done <= Step::Wait as usize => &[TaskStatus::Running, TaskStatus::Stopped],
         _ => &[TaskStatus::Stopped],
     };
@@ -426,10 +427,18 @@ pub(crate) fn machine(instance: &Instance, ended: bool) -> Outcome {
     if !mounts.is_empty() {
         return Err(format!("mounts are left: {mounts:?}"));
     }
-    let shims = leftovers::processes_with(&format!(" -namespace {} ", instance.namespace));
-    let named: Vec<_> = shims.iter().filter(|(pid, _)| !is_dead(*pid)).collect();
-    if !named.is_empty() {
-        return Err(format!("shims are left: {named:?}"));
+    // One that was told to end may still be about it.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut shims = leftovers::processes_with(&format!(" -namespace {} ", instance.namespace));
+        shims.retain(|(pid, _)| !is_dead(*pid));
+        if shims.is_empty() {
+            break;
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("shims are left: {shims:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     let cgroups = leftovers::cgroups_named(&life::cgroup(&instance.namespace));
     if !cgroups.is_empty() {
