@@ -15,6 +15,9 @@
 //!   └─► event/    the ordered log that every change is published to
 //! ```
 //!
+//! Around it is the process: `listen` (sockets, who may connect, TLS), `upgrade` (a new daemon takes over from the one that
+//! runs), `metrics`, `logging`, `notify` (systemd), and `process`, which puts them together.
+//!
 //! Architecture invariants:
 //!
 //! - What a response acknowledged survives kill -9; what is not tied to the boot (content, images, containers, leases,
