@@ -10,6 +10,7 @@
 //!   ├─► content/   blobs by digest, resumable ingests     ─┐
 //!   ├─► snapshot/  namespaced snapshots over snapshotters  ├─►  metadata/  one redb file
 //!   ├─► image/ container/ sandbox/ lease/ (rows)          ─┘
+//!   ├─► mount/    mounts that are not for a runtime to make    (rows of this boot)
 //!   ├─► layer/ registry/ transfer/   image bytes in and out
 //!   ├─► task/ sandbox/  shims                   (no metadata commit)
 //!   └─► event/    the ordered log that every change is published to
@@ -47,6 +48,7 @@ mod listen;
 mod logging;
 mod metadata;
 mod metrics;
+mod mount;
 mod namespace;
 mod notify;
 mod process;

@@ -84,6 +84,7 @@ impl Supervisor {
             directory(&config.state, 0o711)?;
             let lock = lock_within(&config.root, patience)?;
             let daemon = Arc::new(Daemon::open(&config)?);
+            daemon.mounts.recover()?;
             // What the daemon before this one had no time for. Not later: nobody expects it without a deletion.
             if patience.is_zero() {
                 gc::collect(&daemon)?;
@@ -272,11 +273,12 @@ async fn collect_garbage(daemon: Arc<Daemon>) {
         daemon.garbage.notified().await;
         tokio::time::sleep(GARBAGE_DELAY).await;
         match daemon.blocking(gc::collect).await {
-            Ok(removed) if removed.content.is_empty() && removed.snapshots.is_empty() => {}
+            Ok(removed) if removed.is_little() => {}
             Ok(removed) => tracing::info!(
                 content = removed.content.len(),
                 snapshots = removed.snapshots.len(),
                 images = removed.images,
+                mounts = removed.mounts,
                 leases = removed.leases,
                 "garbage collected"
             ),

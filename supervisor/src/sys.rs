@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod loop_device;
+
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, RawFd};
 
 use rustix::{

@@ -22,6 +22,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::filter::{Fields, Filters};
 use crate::identifier;
+use crate::mount;
 use crate::namespace::Scope;
 use crate::sandbox;
 use crate::task::{Bootstrap, Create, STATE_TIMEOUT, Task, checkpoint};
@@ -111,6 +112,7 @@ impl Tasks for Service {
             "" => None,
             sandbox => self.sandbox(&scope, sandbox, &request).await?,
         };
+        let rootfs = mount::activate(&self.0, &scope, &container.id, request.rootfs).await?;
         let create = Create {
             id: container.id,
             runtime: if request.runtime_path.is_empty() {
@@ -123,7 +125,7 @@ impl Tasks for Service {
                 .options
                 .filter(|options| !options.value.is_empty())
                 .or(runtime.options),
-            rootfs: request.rootfs,
+            rootfs,
             stdin: request.stdin,
             stdout: request.stdout,
             stderr: request.stderr,
@@ -132,7 +134,16 @@ impl Tasks for Service {
             checkpoint_archive,
             sandbox,
         };
-        let pid = self.0.tasks.create(&scope.namespace, create).await?;
+        let pid = match self.0.tasks.create(&scope.namespace, create).await {
+            Ok(pid) => pid,
+            Err(error) => {
+                // Those of a task that is there are in use.
+                if error.kind() != crate::Kind::AlreadyExists {
+                    mount::deactivate(&self.0, &scope, &request.container_id).await;
+                }
+                return Err(error.into());
+            }
+        };
         Ok(Response::new(CreateTaskResponse {
             container_id: request.container_id,
             pid,
@@ -151,8 +162,10 @@ impl Tasks for Service {
     }
 
     async fn delete(&self, request: Request<DeleteTaskRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let scope = Scope::of(&request)?;
         let task = self.task(&request, &request.get_ref().container_id).await?;
         let exit = self.0.tasks.delete(&task.namespace, &task.id).await?;
+        mount::deactivate(&self.0, &scope, &task.id).await;
         Ok(Response::new(DeleteResponse {
             id: String::new(),
             pid: exit.pid,
