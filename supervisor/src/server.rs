@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Kind, Result},
     gc,
     listen::{self, Incoming},
-    metrics, task,
+    metrics, restart, task,
 };
 
 /// How long garbage lies before it is collected, so that a series of deletions is one collection.
@@ -47,6 +47,7 @@ pub struct Supervisor {
     /// Held until the process ends or the instance is dropped.
     _lock: File,
     grpc: config::Grpc,
+    restart_interval: Duration,
     /// What calls are counted with, if they are.
     calls: Option<Arc<metrics::Calls>>,
     /// Where metrics are served.
@@ -95,6 +96,7 @@ impl Supervisor {
             Ok(Self {
                 daemon,
                 _lock: lock,
+                restart_interval: config.restart_interval,
                 grpc: config.grpc,
                 calls: None,
                 metrics: None,
@@ -208,6 +210,7 @@ impl Supervisor {
             }
         }
         let collector = tokio::spawn(collect_garbage(Arc::clone(&self.daemon)));
+        let restarts = tokio::spawn(restart::watch(Arc::clone(&self.daemon), self.restart_interval));
         let scraped = match (self.metrics, &self.calls) {
             (Some(listener), Some(calls)) => {
                 let failed = |error| Error::io("watch the metrics' socket", error);
@@ -256,6 +259,7 @@ impl Supervisor {
         };
         ended.abort();
         collector.abort();
+        restarts.abort();
         inbox.abort();
         if let Some(scraped) = scraped {
             scraped.abort();

@@ -108,6 +108,11 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
     builder.routes()
 }
 
+/// The tasks service, for what acts as a client would.
+pub fn tasks(daemon: &Arc<Daemon>) -> tasks::Service {
+    tasks::Service(Arc::clone(daemon))
+}
+
 /// A stream of what is already there.
 fn stream<T: Send + 'static>(items: Vec<T>) -> Stream<T> {
     Box::pin(tokio_stream::iter(items.into_iter().map(Ok)))

@@ -213,6 +213,9 @@ impl Scan<'_> {
                             format!("{namespace}/{snapshotter}/{key}"),
                         );
                     }
+                    None if name == snapshot::LOST => {
+                        self.item("snapshot", &path, size, "the daemon: a flush failed".into());
+                    }
                     None if name.parse::<u64>().is_ok() => self.orphan("snapshot", &path, size, "remove it"),
                     None => self.orphan("unknown", &path, size, ""),
                 }

@@ -19,6 +19,7 @@ use super::{
     prepare,
 };
 use crate::{
+    boot,
     error::{Error, Result},
     identifier::{self, Labels},
     metadata::{self, Activation, Commit, Key, LEASES, META, MOUNTS, Meta, Phase, Read as _},
@@ -52,14 +53,12 @@ impl Mounts {
     ///
     /// `Unknown` when the boot's id cannot be read.
     pub fn new(metadata: Arc<metadata::Store>, directory: PathBuf, root: &Path, uuid: &str) -> Result<Self> {
-        let path = "/proc/sys/kernel/random/boot_id";
-        let boot = fs::read_to_string(path).map_err(|source| Error::io(format!("read {path}"), source))?;
         Ok(Self {
             metadata,
             roots: vec![root.to_owned(), directory.clone()],
             directory,
             owner: Owner::new(uuid),
-            boot: boot.trim().to_owned(),
+            boot: boot::id()?,
             names: Names::default(),
             is_used: AtomicBool::new(false),
         })
