@@ -35,6 +35,7 @@ mod pieces;
 mod proxy;
 mod push;
 mod reference;
+mod request_log;
 mod retry;
 mod tls;
 
@@ -45,6 +46,7 @@ pub(crate) use docker_config::DockerConfig;
 pub(crate) use pieces::Pieces;
 pub(crate) use push::{Content, Pushed};
 pub(crate) use reference::Reference;
+pub(crate) use request_log::RequestLog;
 
 #[cfg(test)]
 mod tests;
