@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use prost_types::Any;
+use prost_types::{Any, Timestamp};
 use tonic::{Request, Response, Status};
 use wharf_proto::any;
 use wharf_proto::containerd::runc::v1::{CheckpointOptions, Options};
@@ -29,6 +29,12 @@ use crate::task::{Bootstrap, Create, STATE_TIMEOUT, Task, checkpoint};
 
 /// How many shims a listing asks side by side.
 const PARALLEL: usize = 64;
+
+/// The end of what has not ended, as containerd tells it: Go's zero time, which clients take for none.
+const NEVER: Timestamp = Timestamp {
+    seconds: -62_135_596_800,
+    nanos: 0,
+};
 
 /// The service over one daemon.
 pub struct Service(pub Arc<Daemon>);
@@ -492,6 +498,6 @@ fn process(state: shim::StateResponse, id: &str, exec_id: &str) -> Process {
         stderr: state.stderr,
         terminal: state.terminal,
         exit_status: state.exit_status,
-        exited_at: state.exited_at,
+        exited_at: state.exited_at.or(Some(NEVER)),
     }
 }
