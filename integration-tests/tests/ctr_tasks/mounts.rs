@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use integration_tests::{eventually, leftovers};
+use integration_tests::{eventually, leftovers, run};
 use tokio_stream::StreamExt as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -195,10 +196,10 @@ async fn what_is_not_for_a_runtime_is_made_and_the_rest_told() {
 
     // What the client is told can be mounted, and what is written is there the next time.
     let place = daemon.subject.scratch.directory("place");
-    let mounted = integration_tests::run(std::process::Command::new("mount").arg(point).arg(&place));
+    let mounted = run(Command::new("mount").arg(point).arg(&place));
     mounted.ok();
     fs::write(place.join("file"), "kept").unwrap();
-    integration_tests::run(std::process::Command::new("umount").arg(&place)).ok();
+    run(Command::new("umount").arg(&place)).ok();
     daemon.deactivate("disk").await.expect("it is taken down");
     daemon.nothing_is_mounted();
     assert_eq!(
@@ -468,39 +469,47 @@ async fn activations_outlive_the_daemon_and_remains_do_not() {
         .activate(request("disk", disk(daemon.home())), "keep")
         .await
         .unwrap();
-    // As a daemon leaves it that dies in the middle: a directory with a mount that no row names.
-    let orphan = daemon.home().join("state/mounts/4711");
-    fs::create_dir_all(orphan.join("0")).unwrap();
-    let bind = std::process::Command::new("mount")
-        .args(["--bind", "/"])
-        .arg(orphan.join("0"))
-        .status();
-    assert!(bind.unwrap().success());
-    // And a device that is somebody else's by now: that stays.
-    let foreign = daemon.home().join("foreign.img");
-    fs::write(&foreign, vec![0; 1 << 20]).unwrap();
-    let device = integration_tests::run(
-        std::process::Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(&foreign),
-    );
-    let device = device.ok().trim().to_owned();
-    std::os::unix::fs::symlink(&device, orphan.join("1")).unwrap();
+    for is_repaired in [false, true] {
+        // As a daemon leaves it that dies in the middle: a directory with a mount that no row names.
+        let orphan = daemon.home().join("state/mounts/4711");
+        fs::create_dir_all(orphan.join("0")).unwrap();
+        let bind = Command::new("mount")
+            .args(["--bind", "/"])
+            .arg(orphan.join("0"))
+            .status();
+        assert!(bind.unwrap().success());
+        // And a device that is somebody else's by now: that stays.
+        let foreign = daemon.home().join("foreign.img");
+        fs::write(&foreign, vec![0; 1 << 20]).unwrap();
+        let device = run(Command::new("losetup").args(["--find", "--show"]).arg(&foreign));
+        let device = device.ok().trim().to_owned();
+        std::os::unix::fs::symlink(&device, orphan.join("1")).unwrap();
 
-    let wharfd = daemon.subject.wharfd.as_mut().unwrap();
-    wharfd.kill9();
-    wharfd.restart();
-    let kept = eventually_info(&daemon, "disk").await;
-    assert_eq!(kept, info);
-    assert!(fs::read_link(&info.active[0].mount_point).is_ok());
-    assert!(!orphan.exists());
-    let backing = format!(
-        "/sys/block/{}/loop/backing_file",
-        device.trim_start_matches("/dev/")
-    );
-    let backing = fs::read_to_string(backing);
-    integration_tests::run(std::process::Command::new("losetup").args(["--detach", &device])).ok();
-    assert_eq!(backing.unwrap().trim(), foreign.to_str().unwrap());
+        let wharfd = daemon.subject.wharfd.as_mut().unwrap();
+        wharfd.kill9();
+        if is_repaired {
+            let report = run(&mut wharfd.command(&["fsck", "--format", "json"]));
+            let report: serde_json::Value = serde_json::from_str(&report.stdout).expect("a report");
+            let faults = report["faults"].as_array().unwrap();
+            assert!(
+                !faults.is_empty() && faults.iter().all(|fault| fault["repaired"] == true),
+                "{report}"
+            );
+            assert!(!orphan.exists());
+        }
+        wharfd.restart();
+        let kept = eventually_info(&daemon, "disk").await;
+        assert_eq!(kept, info);
+        assert!(fs::read_link(&info.active[0].mount_point).is_ok());
+        assert!(!orphan.exists());
+        let backing = format!(
+            "/sys/block/{}/loop/backing_file",
+            device.trim_start_matches("/dev/")
+        );
+        let backing = fs::read_to_string(backing);
+        run(Command::new("losetup").args(["--detach", &device])).ok();
+        assert_eq!(backing.unwrap().trim(), foreign.to_str().unwrap());
+    }
     daemon.deactivate("disk").await.unwrap();
     daemon.nothing_is_mounted();
 }

@@ -182,7 +182,7 @@ impl Filesystem {
             match option.split_once('=') {
                 Some(("size", value)) => wanted.size = bytes(value)?,
                 Some(("fs", value @ ("ext2" | "ext3" | "ext4" | "xfs"))) => {
-                    value.clone_into(&mut wanted.kind)
+                    value.clone_into(&mut wanted.kind);
                 }
                 Some(("fs", value)) => {
                     return Err(Error::invalid(format!("unsupported filesystem {value:?}")));

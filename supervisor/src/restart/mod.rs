@@ -137,7 +137,7 @@ impl Watch {
                     "container brought to what it is to be"
                 ),
                 Err(error) => {
-                    tracing::error!(namespace, container_id, ?change, %error, "container not brought to what it is to be")
+                    tracing::error!(namespace, container_id, ?change, %error, "container not brought to what it is to be");
                 }
             }
             changing
