@@ -1,4 +1,5 @@
-//! The system calls that neither std nor rustix offers as safe functions. The only place of this crate with `unsafe`.
+//! The system calls that neither std nor rustix offers as safe functions. The only place of this crate with `unsafe`, with
+//! what lies below it.
 
 #![allow(unsafe_code)]
 

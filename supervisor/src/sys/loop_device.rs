@@ -1,5 +1,7 @@
 //! Loop devices: a file as a block device (loop(4)).
 
+#![allow(unsafe_code)]
+
 use std::os::fd::AsRawFd as _;
 
 use rustix::{
