@@ -490,9 +490,11 @@ async fn activations_outlive_the_daemon_and_remains_do_not() {
         if is_repaired {
             let report = run(&mut wharfd.command(&["fsck", "--format", "json"]));
             let report: serde_json::Value = serde_json::from_str(&report.stdout).expect("a report");
-            let faults = report["faults"].as_array().unwrap();
+            // The image in the root is nobody's there, and left alone.
+            let faults = report["faults"].as_array().unwrap().iter();
+            let mut faults = faults.filter(|fault| fault["kind"] != "unknown").peekable();
             assert!(
-                !faults.is_empty() && faults.iter().all(|fault| fault["repaired"] == true),
+                faults.peek().is_some() && faults.all(|fault| fault["repaired"] == true),
                 "{report}"
             );
             assert!(!orphan.exists());

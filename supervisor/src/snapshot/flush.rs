@@ -13,7 +13,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::error::{Error, Result};
@@ -25,14 +25,10 @@ pub(crate) const LOST: &str = "lost";
 #[derive(Debug)]
 pub(super) struct Filesystem {
     path: PathBuf,
-    flush: Mutex<Flush>,
-}
-
-#[derive(Debug)]
-struct Flush {
-    directory: File,
-    /// The snapshots that were there when a flush failed have numbers up to this one.
-    lost: u64,
+    /// Locked as long as a flush takes.
+    directory: Mutex<File>,
+    /// The snapshots that were there when a flush failed. Never locked while the disk is waited for, unless there are some.
+    lost: Mutex<BTreeSet<u64>>,
 }
 
 impl Filesystem {
@@ -45,12 +41,25 @@ impl Filesystem {
         let directory =
             File::open(path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
         Ok(Self {
-            flush: Mutex::new(Flush {
-                directory,
-                lost: read_lost(path)?,
-            }),
             path: path.to_owned(),
+            directory: Mutex::new(directory),
+            lost: Mutex::new(read_lost(path)?),
         })
+    }
+
+    /// Takes note that the snapshot `number` is made anew: what was lost under that number is not its.
+    pub(super) fn begin(&self, number: u64) {
+        let mut lost = self.lost();
+        if lost.remove(&number) {
+            self.note(&lost);
+        }
+    }
+
+    /// Writes down which snapshots are lost.
+    fn note(&self, lost: &BTreeSet<u64>) {
+        if let Err(error) = write_lost(&self.path, lost) {
+            tracing::error!(path = %self.path.display(), %error, "snapshots that are lost are not noted");
+        }
     }
 
     /// Flushes it for the snapshot `number`; `numbers` tells which there are. Blocks, one at a time.
@@ -59,51 +68,60 @@ impl Filesystem {
     ///
     /// `ResourceExhausted` or `Unknown` from the disk; `FailedPrecondition` for a snapshot that an earlier flush failed.
     pub(super) fn flush(&self, number: u64, numbers: impl FnOnce() -> Result<BTreeSet<u64>>) -> Result<()> {
-        let mut flush = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-        if number <= flush.lost {
+        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lost().contains(&number) {
             return Err(Error::precondition(
                 "files of the snapshot could not be written: remove it, and make it anew",
             ));
         }
-        let Err(error) = rustix::fs::syncfs(&flush.directory) else {
+        let Err(error) = rustix::fs::syncfs(&*directory) else {
             return Ok(());
         };
         let error = Error::io(format!("flush the filesystem of {}", self.path.display()), error);
+        let mut lost = self.lost();
+        lost.insert(number);
         let error = match numbers() {
             Ok(numbers) => {
-                flush.lost = numbers.last().map_or(number, |last| number.max(*last));
+                lost.extend(numbers);
                 error
             }
+            // Nobody knows which: all that may be there.
             Err(second) => {
-                flush.lost = u64::MAX;
+                lost.extend(1..=number);
                 error.context(second)
             }
         };
-        if let Err(second) = write_lost(&self.path, flush.lost) {
-            tracing::error!(path = %self.path.display(), error = %second, "snapshots that are lost are not noted");
-        }
+        self.note(&lost);
         Err(error)
     }
-}
 
-/// The number up to which snapshots are lost; 0 when none are.
-fn read_lost(directory: &Path) -> Result<u64> {
-    let path = directory.join(LOST);
-    match fs::read_to_string(&path) {
-        // What cannot be read was to say something: that all that is there is lost. What is made from now on is not.
-        Ok(text) => match text.trim().parse() {
-            Ok(lost) if lost != u64::MAX => Ok(lost),
-            _ => Ok(super::native::numbers(directory)?.last().copied().unwrap_or(0)),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(Error::io(format!("read {}", path.display()), error)),
+    fn lost(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn write_lost(directory: &Path, lost: u64) -> io::Result<()> {
+/// The numbers of snapshots that are lost, of those that are there.
+fn read_lost(directory: &Path) -> Result<BTreeSet<u64>> {
+    let path = directory.join(LOST);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        text => text.map_err(|error| Error::io(format!("read {}", path.display()), error))?,
+    };
+    let mut there = super::native::numbers(directory)?;
+    let lost: std::result::Result<BTreeSet<u64>, _> = text.split_whitespace().map(str::parse).collect();
+    match lost {
+        Ok(lost) if text.ends_with('\n') => there.retain(|number| lost.contains(number)),
+        // What cannot be read was to say something: that all that is there is lost.
+        _ => {}
+    }
+    Ok(there)
+}
+
+fn write_lost(directory: &Path, lost: &BTreeSet<u64>) -> io::Result<()> {
     let temporary = directory.join(format!(".{LOST}"));
     let mut file = File::create(&temporary)?;
-    writeln!(file, "{lost}")?;
+    let numbers: Vec<String> = lost.iter().map(u64::to_string).collect();
+    writeln!(file, "{}", numbers.join(" "))?;
     // Nothing of it is of use to a daemon of this boot: but another boot's is told the same.
     let flushed = file.sync_all();
     fs::rename(&temporary, directory.join(LOST))?;
@@ -120,24 +138,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let filesystem = Filesystem::open(directory.path()).unwrap();
         filesystem.flush(1, || Ok(BTreeSet::new())).unwrap();
-        filesystem.flush.lock().unwrap().lost = 7;
+        *filesystem.lost() = [3, 7].into();
         let refused = filesystem.flush(7, || Ok(BTreeSet::new())).unwrap_err();
         assert_eq!(refused.kind(), crate::Kind::FailedPrecondition);
-        filesystem.flush(8, || Ok(BTreeSet::new())).unwrap();
+        filesystem.flush(5, || Ok(BTreeSet::new())).unwrap();
+        // Made anew, it has nothing of what was lost.
+        filesystem.begin(7);
+        filesystem.flush(7, || Ok(BTreeSet::new())).unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join(LOST)).unwrap(), "3\n");
     }
 
     #[test]
     fn the_next_daemon_knows_what_is_lost() {
         let directory = tempfile::tempdir().unwrap();
-        write_lost(directory.path(), 7).unwrap();
+        for number in ["7", "8"] {
+            fs::create_dir(directory.path().join(number)).unwrap();
+        }
+        write_lost(directory.path(), &[6, 7].into()).unwrap();
         let filesystem = Filesystem::open(directory.path()).unwrap();
         assert!(filesystem.flush(7, || Ok(BTreeSet::new())).is_err());
-        filesystem.flush(8, || Ok(BTreeSet::new())).unwrap();
+        for number in [6, 8] {
+            filesystem.flush(number, || Ok(BTreeSet::new())).unwrap();
+        }
         // A disk that took half of it.
-        fs::write(directory.path().join(LOST), "").unwrap();
-        fs::create_dir(directory.path().join("8")).unwrap();
-        let filesystem = Filesystem::open(directory.path()).unwrap();
-        assert!(filesystem.flush(8, || Ok(BTreeSet::new())).is_err());
-        filesystem.flush(9, || Ok(BTreeSet::new())).unwrap();
+        for text in ["", "7", "x\n"] {
+            fs::write(directory.path().join(LOST), text).unwrap();
+            let filesystem = Filesystem::open(directory.path()).unwrap();
+            assert!(filesystem.flush(8, || Ok(BTreeSet::new())).is_err(), "{text:?}");
+            filesystem.flush(9, || Ok(BTreeSet::new())).unwrap();
+        }
     }
 }

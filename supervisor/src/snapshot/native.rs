@@ -106,6 +106,7 @@ impl Native {
 
 impl Snapshotter for Native {
     fn create(&self, stack: Stack<'_>) -> Result<Made> {
+        self.filesystem.begin(stack.number);
         match self.make(stack) {
             Ok(()) => Ok(Made::Fresh),
             Err(error) => Err(match self.remove(stack.number) {
