@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -265,7 +265,6 @@ async fn layers_are_named_by_their_mounts() {
     );
     assert_eq!(info.system[0].options.len(), 3, "the directory's option is gone");
     let metadata = fs::metadata(&made).unwrap();
-    use std::os::unix::fs::MetadataExt as _;
     assert_eq!(
         (
             metadata.permissions().mode() & 0o777,
