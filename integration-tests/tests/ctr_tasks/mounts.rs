@@ -568,10 +568,10 @@ async fn a_containers_root_is_activated_and_goes_with_its_task() {
 
     let good = vec![layer, mount("format/bind", "{{ mount 0 }}", &["rbind", "ro"])];
     let pid = tasks.create(with(good)).await.unwrap().into_inner().pid;
-    assert_eq!(daemon.names(&[]).await, [id.clone()]);
+    assert_eq!(daemon.names(&[]).await, [id.as_str()]);
     assert!(Path::new(&format!("/proc/{pid}/root")).exists());
     daemon.collect().await;
-    assert_eq!(daemon.names(&[]).await, [id.clone()], "the container keeps it");
+    assert_eq!(daemon.names(&[]).await, [id.as_str()], "the container keeps it");
     let start = wharf_proto::containerd::services::tasks::v1::StartRequest {
         container_id: id.clone(),
         exec_id: String::new(),
