@@ -1,5 +1,7 @@
 //! Starting a created container: opening its gate.
 
+use std::sync::PoisonError;
+
 use crate::hook;
 use crate::init::{self, Message};
 use crate::plan::Plan;
@@ -21,7 +23,12 @@ impl Container {
             return Err(self.wrong("start", status));
         };
         let hooks = self.hooks()?;
-        let Some(connection) = gate::open(self.directory.fd())? else {
+        let opened = self.starting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let connection = match opened {
+            Some(connection) => Some(connection),
+            None => gate::open(self.directory.fd())?,
+        };
+        let Some(connection) = connection else {
             // Somebody else was faster.
             return Err(self.wrong("start", self.status()?));
         };

@@ -37,6 +37,7 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
 fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (mut options, spec) =
         create::options(environment, &arguments.flags, &arguments.id, arguments.detach)?;
+    options.start_follows = true;
     if arguments.detach {
         if options.console_socket.is_some() {
             options.stdio = Stdio::Terminal;
@@ -76,6 +77,7 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
             .context("start a thread")?;
     }
     start(environment, &container, arguments.keep)?;
+    wharf_runtime::host_binary::release();
     let waited = foreground.wait(pid, pidfd.as_fd());
     if !arguments.keep {
         container.delete(true)?;

@@ -35,6 +35,8 @@ pub(super) struct Construction<'a> {
     pub(super) pidfd: Option<PidfdSocket>,
     pub(super) pid_file: Option<&'a Path>,
     pub(super) preserve_fds: u32,
+    /// Open the start gate before the process comes to it.
+    pub(super) opens_gate: bool,
     pub(super) resctrl: Option<Resctrl>,
 }
 
@@ -42,6 +44,8 @@ pub(super) struct Construction<'a> {
 pub(crate) struct Built {
     pub(crate) record: Record,
     pub(crate) console: Option<OwnedFd>,
+    /// The connection through the start gate, if that is open.
+    pub(crate) starting: Option<OwnedFd>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -173,7 +177,11 @@ impl Construction<'_> {
                 undo.intel_rdt.clone(),
             )?;
             directory.write(&record)?;
-            Ok(record)
+            let starting = match self.opens_gate {
+                true => gate::open(directory.fd())?,
+                false => None,
+            };
+            Ok((record, starting))
         })();
         // A process that ended while it was written about has said why.
         let failure = |error| match conversation.last_words() {
@@ -181,7 +189,7 @@ impl Construction<'_> {
             Some(Heard::Hook(failure, output)) => self.hook_failed(failure, output),
             _ => error,
         };
-        let record = recorded.map_err(failure)?;
+        let (record, starting) = recorded.map_err(failure)?;
         let has_staging = staging.is_some();
         let sources = Sources::new(child, staging);
         let console = self.attend(&conversation, sources, &plan, &record, &entrances)?;
@@ -199,6 +207,7 @@ impl Construction<'_> {
         Ok(Built {
             record,
             console,
+            starting,
             warnings,
         })
     }
