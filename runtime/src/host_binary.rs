@@ -90,7 +90,9 @@ pub fn protect() -> Result<(), Error> {
 /// Keeps the descriptor that this program was executed from to this process, where it was left open for [`release`].
 fn keep() {
     let path = rustix::param::linux_execfn().to_str().unwrap_or_default();
-    let number = path.strip_prefix("/dev/fd/").and_then(|number| number.parse().ok());
+    let number = path
+        .strip_prefix("/dev/fd/")
+        .and_then(|number| number.parse().ok());
     // One that was closed by `execve` is no longer there.
     if let Some(number) = number.filter(|number| *number >= FIRST_KEPT)
         && fd::close_on_exec(Fd::at(number)).is_ok()

@@ -152,6 +152,7 @@ impl Runtime {
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
             opens_gate,
+            filters: &self.filters,
             resctrl,
         };
         notified

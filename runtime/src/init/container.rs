@@ -194,7 +194,8 @@ fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd
     rootfs::mask(site, &rootfs.masked, &rootfs.empty)?;
     for late in &rootfs.late {
         if late.read_only {
-            rootfs::set_attributes(late.mount, &Attributes::READ_ONLY, Extent::Mount).at(Step::ReadOnlyMount)?;
+            rootfs::set_attributes(late.mount, &Attributes::READ_ONLY, Extent::Mount)
+                .at(Step::ReadOnlyMount)?;
         }
         late.mount.close();
     }

@@ -68,7 +68,10 @@ unsafe extern "C" fn protect(stack: *const usize) {
         let clone = clone as usize;
         // Closing the last descriptor of a detached mount takes longer than all of this: so not in `execve`, but when there is
         // nothing else to do. The number tells `crate::host_binary` that there is one.
-        let kept = call(libc::SYS_fcntl, [clone, libc::F_DUPFD as usize, FIRST_KEPT as usize, 0, 0]);
+        let kept = call(
+            libc::SYS_fcntl,
+            [clone, libc::F_DUPFD as usize, FIRST_KEPT as usize, 0, 0],
+        );
         let executed = if kept < 0 { clone } else { kept as usize };
         let read_only = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
         let attributes = read_only.as_ptr() as usize;
@@ -79,7 +82,10 @@ unsafe extern "C" fn protect(stack: *const usize) {
         ) == 0
         {
             let (arguments, environment) = (arguments as usize, environment as usize);
-            call(libc::SYS_execveat, [executed, empty, arguments, environment, here]);
+            call(
+                libc::SYS_execveat,
+                [executed, empty, arguments, environment, here],
+            );
         }
         if executed != clone {
             call(libc::SYS_close, [executed, 0, 0, 0, 0]);
