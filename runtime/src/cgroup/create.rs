@@ -29,13 +29,19 @@ impl CgroupPlan {
     }
 
     /// As [`Self::create`], of the v2 directory alone, in which a process can be born: none where there is no v2 hierarchy.
-    /// The others are made by [`Self::complete`].
+    /// The others are made by [`Self::complete`]. Nothing when the directory was there before: only the others tell whether it is
+    /// somebody else's, whose processes are not to be ended with the one that is born in it.
     ///
     /// # Errors
     ///
     /// As [`Self::create`].
-    pub(crate) fn create_v2(&self) -> Result<Cgroup, Error> {
-        self.create_those(Directory::is_v2).map(Cgroup::from_directories)
+    pub(crate) fn create_v2(&self) -> Result<Option<Cgroup>, Error> {
+        let v2 = self.directories.iter().find(|directory| directory.is_v2());
+        if v2.is_some_and(|directory| directory.path.exists()) {
+            return Ok(None);
+        }
+        let directories = self.create_those(Directory::is_v2)?;
+        Ok(Some(Cgroup::from_directories(directories)))
     }
 
     /// Makes the v1 directories of the group that [`Self::create_v2`] has begun.

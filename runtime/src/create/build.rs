@@ -72,14 +72,21 @@ impl Construction<'_> {
         let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
         let usher = plan.namespaces.need_usher();
         let may_be_awaited = !wait_for_parent && !usher && !kernel::is_old();
-        let meanwhile = match may_be_awaited && (1..=MAX_PASSED).contains(&cgroup_plan.v1_count()) {
+        let mut meanwhile = match may_be_awaited && (1..=MAX_PASSED).contains(&cgroup_plan.v1_count()) {
             true => plan.namespaces.create & libc::CLONE_NEWNET as u64,
             false => 0,
         };
         if !by_unit {
-            undo.cgroup = Some(match meanwhile {
-                0 => cgroup_plan.create()?,
+            let begun = match meanwhile {
+                0 => None,
                 _ => cgroup_plan.create_v2()?,
+            };
+            undo.cgroup = Some(match begun {
+                Some(begun) => begun,
+                None => {
+                    meanwhile = 0;
+                    cgroup_plan.create()?
+                }
             });
         }
         let gate = gate::make(directory.fd())?;
