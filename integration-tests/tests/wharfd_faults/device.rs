@@ -136,6 +136,17 @@ pub(crate) enum Volatile {
     Kept,
 }
 
+impl Volatile {
+    /// The same for the same moment.
+    pub(crate) fn by_chance(moment: usize) -> Self {
+        match next(&mut (moment as u64)) % 4 {
+            0 => Self::Lost,
+            1 => Self::Kept,
+            _ => Self::Some(moment as u64),
+        }
+    }
+}
+
 impl Record {
     /// How many steps were acknowledged before event number `cut`.
     pub(crate) fn done(&self, cut: usize) -> usize {

@@ -17,8 +17,9 @@ use crate::call::{Call, Effect, Role};
 use crate::check::{self, Progress};
 use crate::gate::Verdict;
 use crate::instance::{Client, Instance, block_on, is_gone};
-use crate::kill::{fresh, sample};
+use crate::kill::fresh;
 use crate::life::{self, STEPS, Step};
+use crate::points;
 use crate::subject::Subject;
 
 /// How many points a run takes for each kind of fault, unless all are asked for.
@@ -160,7 +161,6 @@ fn strike(
     let calls = calls.lock().expect("the calls").clone();
     let log = instance.log();
     drop(instance);
-    life::clean(&format!("{}-{name}", subject.scratch.unique()));
     let struck = point.and_then(|point| calls.get(point).cloned());
     outcome.map_err(|error| format!("{fault:?} at {point:?} ({struck:?}): {error}\n{log}"))?;
     fs::remove_dir_all(subject.scratch.join(name)).expect("remove the instance");
@@ -170,20 +170,9 @@ fn strike(
 fn at_each_point(fault: Fault, role: Role) {
     let subject = Subject::new();
     let calls = strike(&subject, "none", (fault, role), None).unwrap_or_else(|error| panic!("{error}"));
-    let points = sample(calls.len(), SAMPLE);
-    let mut faults = 0;
-    for point in &points {
-        if let Err(error) = strike(&subject, &format!("p{point}"), (fault, role), Some(*point)) {
-            eprintln!("{error}");
-            faults += 1;
-        }
-    }
-    eprintln!(
-        "{} of {} points of {fault:?} for {role:?}",
-        points.len(),
-        calls.len()
-    );
-    assert_eq!(faults, 0, "of {} points", points.len());
+    points::each(&format!("{fault:?} for {role:?}"), calls.len(), SAMPLE, |point| {
+        strike(&subject, &format!("p{point}"), (fault, role), Some(point)).map(drop)
+    });
 }
 
 #[test]
@@ -339,11 +328,9 @@ fn a_disk_that_runs_full_earlier_or_later() {
     let sizes: Vec<u64> = std::iter::successors(Some(8192u64), |size| Some(size + size / 5))
         .take_while(|size| *size < 9 << 20)
         .collect();
-    let mut faults = 0;
-    for point in sample(sizes.len(), 8) {
+    points::each("a disk that is full", sizes.len(), 8, |point| {
         let size = sizes[point];
-        let name = format!("s{size}");
-        let mut instance = on_a_small_disk(&subject, &small.0, &name);
+        let mut instance = on_a_small_disk(&subject, &small.0, &format!("s{size}"));
         fs::create_dir_all(&instance.root).expect("make the root");
         small.fill(size);
         instance.start_behind(|_| Verdict::Go);
@@ -351,13 +338,8 @@ fn a_disk_that_runs_full_earlier_or_later() {
         let outcome = block_on(live(&mut instance, &subject, told, || small.free()));
         let log = instance.log();
         drop(instance);
-        life::clean(&format!("{}-{name}", subject.scratch.unique()));
-        if let Err(error) = outcome {
-            eprintln!("{size} bytes free: {error}\n{log}");
-            faults += 1;
-        }
         small.free();
         fs::remove_dir_all(small.0.join("root")).expect("remove the root");
-    }
-    assert_eq!(faults, 0, "of {} sizes", sizes.len());
+        outcome.map_err(|error| format!("{size} bytes free: {error}\n{log}"))
+    });
 }

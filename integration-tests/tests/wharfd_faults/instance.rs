@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use integration_tests::{binaries, eventually, run};
+use integration_tests::{binaries, eventually, leftovers, run};
 use serde_json::Value;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -13,6 +13,7 @@ use wharf_proto::containerd::services::version::v1::version_client::VersionClien
 
 use crate::call::Call;
 use crate::gate::{self, Verdict};
+use crate::life;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -165,6 +166,10 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.kill9();
+        life::clean(&self.namespace);
+        for mount in leftovers::mounts_below(&self.home).iter().rev() {
+            run(Command::new("umount").arg("--lazy").arg(mount));
+        }
     }
 }
 

@@ -3,30 +3,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use integration_tests::leftovers;
-
 use crate::call::{Call, Effect, Role};
 use crate::check::{self, Progress};
 use crate::gate::Verdict;
 use crate::instance::{Instance, block_on, is_gone};
 use crate::life::{self, STEPS, Step};
+use crate::points;
 use crate::subject::Subject;
 
 /// How many points a run takes for each victim, unless all are asked for.
 const SAMPLE: usize = 30;
-
-/// The points of `all` that this run takes, spread over all: `at_most` for the gate, or as many as `WHARF_POINTS` says.
-pub(crate) fn sample(all: usize, at_most: usize) -> Vec<usize> {
-    let at_most = match std::env::var("WHARF_POINTS").as_deref() {
-        Err(_) => at_most,
-        Ok("all") => all,
-        Ok(number) => number.parse().expect("WHARF_POINTS is a number or `all`"),
-    };
-    if all <= at_most {
-        return (0..all).collect();
-    }
-    (0..at_most).map(|index| index * all / at_most).collect()
-}
 
 /// Who is killed.
 fn is_victim(call: &Call, role: Role) -> bool {
@@ -134,8 +120,6 @@ fn strike(subject: &Subject, name: &str, role: Role, point: Option<usize>) -> Re
     let calls = calls.lock().expect("the calls").clone();
     let log = instance.log();
     drop(instance);
-    life::clean(&format!("{}-{name}", subject.scratch.unique()));
-    leftovers::remove_cgroups_named(name);
     let struck = point.and_then(|point| calls.get(point).cloned());
     outcome.map_err(|error| format!("killed at {point:?} ({struck:?}): {error}\n{log}"))?;
     std::fs::remove_dir_all(subject.scratch.join(name)).expect("remove the instance");
@@ -145,21 +129,9 @@ fn strike(subject: &Subject, name: &str, role: Role, point: Option<usize>) -> Re
 fn at_each_point(role: Role) {
     let subject = Subject::new();
     let calls = strike(&subject, "none", role, None).unwrap_or_else(|error| panic!("{error}"));
-    let points = sample(calls.len(), SAMPLE);
-    let mut faults = Vec::new();
-    for point in &points {
-        if let Err(error) = strike(&subject, &format!("k{point}"), role, Some(*point)) {
-            eprintln!("{error}");
-            faults.push(error);
-        }
-    }
-    eprintln!("{} of {} points of {role:?}", points.len(), calls.len());
-    assert!(
-        faults.is_empty(),
-        "{} of {} points failed",
-        faults.len(),
-        points.len()
-    );
+    points::each(&format!("kill -9 of {role:?}"), calls.len(), SAMPLE, |point| {
+        strike(&subject, &format!("k{point}"), role, Some(point)).map(drop)
+    });
 }
 
 #[test]

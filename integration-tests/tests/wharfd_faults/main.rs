@@ -5,7 +5,7 @@
 //! there with what was acknowledged, `wharfd fsck` tells of leftovers, and the life goes on with a second try of the very
 //! call that the fault struck.
 //!
-//! How many points a run takes is bounded for the gate, evenly spread; `WHARF_POINTS` says how many each test takes, or `all`.
+//! How many points a run takes is bounded for the gate, evenly spread; `WHARF_POINTS` takes more of them ([`points`]).
 
 mod call;
 mod check;
@@ -15,5 +15,6 @@ mod gate;
 mod instance;
 mod kill;
 mod life;
+mod points;
 mod power;
 mod subject;

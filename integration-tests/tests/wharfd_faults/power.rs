@@ -7,15 +7,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use integration_tests::{leftovers, run};
+use integration_tests::run;
 
 use crate::call::{Call, Effect};
 use crate::check::{self, Progress};
 use crate::device::{Device, Event, Record, Volatile};
 use crate::gate::Verdict;
 use crate::instance::{Instance, block_on};
-use crate::kill::sample;
 use crate::life::{self, STEPS};
+use crate::points;
 use crate::subject::Subject;
 
 /// How many moments a run takes, unless all are asked for.
@@ -57,10 +57,6 @@ fn record(
     let writes = device.writes() - before;
     let record = device.record();
     drop(instance);
-    life::clean(&namespace);
-    for mount in leftovers::mounts_below(&home).iter().rev() {
-        run(Command::new("umount").arg("--lazy").arg(mount)).ok();
-    }
     (record, writes)
 }
 
@@ -131,7 +127,6 @@ fn find(
     });
     let log = instance.log();
     drop(instance);
-    life::clean(&namespace);
     outcome.map_err(|error: String| {
         format!("power lost at {cut} ({volatile:?}), {done} steps acknowledged: {error}\n{log}")
     })?;
@@ -141,28 +136,13 @@ fn find(
     Ok(())
 }
 
-fn volatile(point: usize) -> Volatile {
-    match point % 4 {
-        0 => Volatile::Lost,
-        1 => Volatile::Kept,
-        _ => Volatile::Some(point as u64),
-    }
-}
-
 #[test]
 fn the_power_can_go_at_any_moment() {
     let subject = Subject::new();
     let (record, _) = record(&subject, "power", None, |_| Verdict::Go);
-    let points = sample(record.events.len(), SAMPLE);
-    let mut faults = 0;
-    for (number, cut) in points.iter().enumerate() {
-        if let Err(error) = find(&subject, &record, *cut, volatile(number), true) {
-            eprintln!("{error}");
-            faults += 1;
-        }
-    }
-    eprintln!("{} of {} moments", points.len(), record.events.len());
-    assert_eq!(faults, 0, "of {} moments", points.len());
+    points::each("power loss", record.events.len(), SAMPLE, |cut| {
+        find(&subject, &record, cut, Volatile::by_chance(cut), true)
+    });
 }
 
 /// The first loss that is found when the power goes after each acknowledgement.
@@ -182,18 +162,11 @@ fn first_loss(subject: &Subject, record: &Record) -> Option<String> {
 fn the_power_goes_after_a_write_failed() {
     let subject = Subject::new();
     let (_, writes) = record(&subject, "power", None, |_| Verdict::Go);
-    let points = sample(writes, FAILING);
-    let mut faults = 0;
-    for bad in &points {
+    points::each("power loss after a failed write", writes, FAILING, |bad| {
         fs::remove_dir_all(subject.scratch.join("power")).expect("remove the disk");
-        let (record, _) = self::record(&subject, "power", Some(*bad), |_| Verdict::Go);
-        if let Some(loss) = first_loss(&subject, &record) {
-            eprintln!("write {bad} failed: {loss}");
-            faults += 1;
-        }
-    }
-    eprintln!("{} of {writes} writes", points.len());
-    assert_eq!(faults, 0, "of {} writes", points.len());
+        let (record, _) = self::record(&subject, "power", Some(bad), |_| Verdict::Go);
+        first_loss(&subject, &record).map_or(Ok(()), Err)
+    });
 }
 
 /// Takes out the flushes that `taken` picks, and expects that this is found.
