@@ -18,7 +18,7 @@ use crate::check::{self, Progress};
 use crate::gate::Verdict;
 use crate::instance::{Client, Instance, block_on, is_gone};
 use crate::kill::fresh;
-use crate::life::{self, STEPS, Step};
+use crate::life::{self, CONTAINER, Life, Step};
 use crate::points;
 use crate::subject::Subject;
 
@@ -66,6 +66,7 @@ impl Fault {
 async fn live(
     instance: &mut Instance,
     subject: &Subject,
+    life: Life,
     told: impl Fn(&Status) -> bool,
     over: impl Fn(),
 ) -> Result<(), String> {
@@ -80,11 +81,15 @@ async fn live(
     }
     let place = subject.scratch.join("place");
     let mut client = instance.connect().await?;
-    for (done, step) in STEPS.into_iter().enumerate() {
+    for (done, step) in life.iter().copied().enumerate() {
         let first = life::perform(&client, subject, &instance.namespace, step, false).await;
         let Err(status) = first else { continue };
         over();
-        let progress = Progress { done, power: false };
+        let progress = Progress {
+            life,
+            done,
+            power: false,
+        };
         if !instance.lives() {
             if instance.log().contains("panicked") {
                 return Err(format!("{step:?}: the daemon panicked"));
@@ -105,6 +110,7 @@ async fn live(
         instance.start()?;
         client = instance.connect().await?;
         let progress = Progress {
+            life,
             done: done + 1,
             power: false,
         };
@@ -127,7 +133,7 @@ async fn live(
 fn strike(
     subject: &Subject,
     name: &str,
-    (fault, role): (Fault, Role),
+    (fault, role, life): (Fault, Role, Life),
     point: Option<usize>,
 ) -> Result<Vec<String>, String> {
     let mut instance = fresh(subject, name);
@@ -155,6 +161,7 @@ fn strike(
     let outcome = block_on(live(
         &mut instance,
         subject,
+        life,
         |status| fault.is_told(status),
         || over.store(true, Ordering::Relaxed),
     ));
@@ -167,32 +174,55 @@ fn strike(
     Ok(calls)
 }
 
-fn at_each_point(fault: Fault, role: Role) {
+fn at_each_point(what: &str, (fault, role, life): (Fault, Role, Life), at_most: usize) {
     let subject = Subject::new();
-    let calls = strike(&subject, "none", (fault, role), None).unwrap_or_else(|error| panic!("{error}"));
-    points::each(&format!("{fault:?} for {role:?}"), calls.len(), SAMPLE, |point| {
-        strike(&subject, &format!("p{point}"), (fault, role), Some(point)).map(drop)
+    let plan = (fault, role, life);
+    let calls = strike(&subject, "none", plan, None).unwrap_or_else(|error| panic!("{error}"));
+    points::each(what, calls.len(), at_most, |point| {
+        strike(&subject, &format!("p{point}"), plan, Some(point)).map(drop)
     });
 }
 
 #[test]
 fn the_disk_can_be_full_anywhere() {
-    at_each_point(Fault::Full, Role::Daemon);
+    let plan = (Fault::Full, Role::Daemon, CONTAINER);
+    at_each_point("ENOSPC for the daemon", plan, SAMPLE);
 }
 
 #[test]
 fn any_write_can_fail() {
-    at_each_point(Fault::Write, Role::Daemon);
+    let plan = (Fault::Write, Role::Daemon, CONTAINER);
+    at_each_point("EIO of a write", plan, SAMPLE);
 }
 
 #[test]
 fn any_flush_can_fail() {
-    at_each_point(Fault::Flush, Role::Daemon);
+    let plan = (Fault::Flush, Role::Daemon, CONTAINER);
+    at_each_point("EIO of a flush", plan, SAMPLE);
 }
 
 #[test]
 fn the_disk_can_be_full_for_what_the_daemon_started() {
-    at_each_point(Fault::Full, Role::Other);
+    let plan = (Fault::Full, Role::Other, CONTAINER);
+    at_each_point("ENOSPC for shims", plan, SAMPLE);
+}
+
+#[test]
+fn the_disk_can_be_full_in_any_call_on_the_stores() {
+    let plan = (Fault::Full, Role::Daemon, life::STORES);
+    at_each_point("ENOSPC for the daemon, stores", plan, SAMPLE / 2);
+}
+
+#[test]
+fn any_flush_can_fail_in_any_call_on_the_stores() {
+    let plan = (Fault::Flush, Role::Daemon, life::STORES);
+    at_each_point("EIO of a flush, stores", plan, SAMPLE / 2);
+}
+
+#[test]
+fn the_disk_can_be_full_around_a_sandbox() {
+    let plan = (Fault::Full, Role::Daemon, life::POD);
+    at_each_point("ENOSPC for the daemon, sandbox", plan, SAMPLE / 4);
 }
 
 /// Lives up to `last`, where the first flush that `chosen` picks fails; gives that flush's file.
@@ -217,7 +247,7 @@ async fn flush_fails(
     });
     assert!(instance.serves(), "{}", instance.log());
     let client = instance.connect().await.expect("a connection");
-    for step in STEPS.into_iter().take(last as usize) {
+    for step in CONTAINER.iter().copied().take_while(|step| *step != last) {
         life::perform(&client, subject, &instance.namespace, step, false)
             .await
             .expect("a step before the fault");
@@ -335,7 +365,7 @@ fn a_disk_that_runs_full_earlier_or_later() {
         small.fill(size);
         instance.start_behind(|_| Verdict::Go);
         let told = |status: &Status| Fault::Full.is_told(status);
-        let outcome = block_on(live(&mut instance, &subject, told, || small.free()));
+        let outcome = block_on(live(&mut instance, &subject, CONTAINER, told, || small.free()));
         let log = instance.log();
         drop(instance);
         small.free();

@@ -24,6 +24,7 @@ pub(crate) struct Instance {
     pub(crate) home: PathBuf,
     /// Part of the names of cgroups: nobody else's namespace.
     pub(crate) namespace: String,
+    configuration: PathBuf,
     /// A file that is shown to the daemon as the name of the boot.
     boot: Option<PathBuf>,
     child: Option<Child>,
@@ -33,7 +34,12 @@ impl Instance {
     /// One that does not run yet. Logs and socket are in `home`.
     pub(crate) fn new(home: &Path, root: &Path, namespace: &str) -> Self {
         fs::create_dir_all(home).expect("make the instance's directory");
+        let configuration = home.join("wharfd.toml");
+        // The larger of the image's blobs is fetched in pieces.
+        let text = "[plugins.\"io.containerd.transfer.v1.local\"]\nconcurrent_layer_fetch_buffer = 65536\n";
+        fs::write(&configuration, text).expect("write the configuration");
         Self {
+            configuration,
             root: root.to_path_buf(),
             state: home.join("state"),
             home: home.to_path_buf(),
@@ -63,6 +69,7 @@ impl Instance {
             }
         };
         command.args(arguments);
+        command.arg("--config").arg(&self.configuration);
         command.arg("--root").arg(&self.root);
         command.arg("--state").arg(&self.state);
         command
@@ -177,7 +184,7 @@ impl Drop for Instance {
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) channel: Channel,
-    namespace: String,
+    pub(crate) namespace: String,
 }
 
 impl Client {

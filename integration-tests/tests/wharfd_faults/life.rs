@@ -36,6 +36,7 @@ use wharf_proto::containerd::types::{Mount, Platform};
 use crate::check;
 use crate::instance::Client;
 use crate::subject::Subject;
+use crate::{pod, store};
 
 pub(crate) const OVERLAY: &str = "overlayfs";
 /// The bytes of the blob that the client writes itself.
@@ -47,7 +48,7 @@ pub(crate) const ID: &str = "c";
 pub(crate) const EXEC: &str = "e";
 
 /// One call, or a few that belong together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Pull,
     WriteBlob,
@@ -69,9 +70,45 @@ pub(crate) enum Step {
     RemoveLayer,
     DeleteBlob,
     DeleteImage,
+    // Those of the stores.
+    CreateNamespace,
+    LabelNamespace,
+    CreateLease,
+    HalfBlob,
+    AbortBlob,
+    RestBlob,
+    Tag,
+    LabelImage,
+    LabelBlob,
+    HoldManifest,
+    Push,
+    LabelLayer,
+    Diff,
+    ApplyDiff,
+    DeleteTag,
+    RemoveApplied,
+    DeleteDiff,
+    DeleteLease,
+    DeleteNamespace,
+    ShortLease,
+    Expire,
+    // Those of a sandbox.
+    StorePod,
+    CreatePod,
+    StartPod,
+    CreatePodContainer,
+    CreateInPod,
+    StopPod,
+    WaitPod,
+    ShutdownPod,
+    DeletePod,
 }
 
-pub(crate) const STEPS: [Step; 20] = [
+/// Steps in their order.
+pub(crate) type Life = &'static [Step];
+
+/// An image, and a container of it.
+pub(crate) const CONTAINER: Life = &[
     Step::Pull,
     Step::WriteBlob,
     Step::PrepareLayer,
@@ -94,6 +131,55 @@ pub(crate) const STEPS: [Step; 20] = [
     Step::DeleteImage,
 ];
 
+/// What is done to the stores without a container.
+pub(crate) const STORES: Life = &[
+    Step::CreateNamespace,
+    Step::LabelNamespace,
+    Step::CreateLease,
+    Step::HalfBlob,
+    Step::AbortBlob,
+    Step::RestBlob,
+    Step::LabelBlob,
+    Step::Pull,
+    Step::Tag,
+    Step::LabelImage,
+    Step::HoldManifest,
+    Step::Push,
+    Step::PrepareLayer,
+    Step::CommitLayer,
+    Step::LabelLayer,
+    Step::Diff,
+    Step::ApplyDiff,
+    Step::DeleteTag,
+    Step::DeleteImage,
+    Step::RemoveApplied,
+    Step::RemoveLayer,
+    Step::DeleteDiff,
+    Step::DeleteLease,
+    Step::DeleteNamespace,
+];
+
+/// A lease that ends by itself.
+pub(crate) const EXPIRY: Life = &[Step::ShortLease, Step::Expire];
+
+/// A sandbox, and a container in it.
+pub(crate) const POD: Life = &[
+    Step::StorePod,
+    Step::CreatePod,
+    Step::StartPod,
+    Step::CreatePodContainer,
+    Step::CreateInPod,
+    Step::Start,
+    Step::Kill,
+    Step::Wait,
+    Step::Delete,
+    Step::DeleteContainer,
+    Step::StopPod,
+    Step::WaitPod,
+    Step::ShutdownPod,
+    Step::DeletePod,
+];
+
 /// The digest of [`BLOB`].
 pub(crate) fn blob_digest() -> String {
     digest(BLOB)
@@ -105,7 +191,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-fn root() -> std::collections::BTreeMap<String, String> {
+pub(crate) fn root() -> std::collections::BTreeMap<String, String> {
     [(
         "containerd.io/gc.root".to_owned(),
         "2000-01-01T00:00:00Z".to_owned(),
@@ -126,7 +212,7 @@ pub(crate) async fn perform(
     step: Step,
     again: bool,
 ) -> Result<(), Status> {
-    let outcome = once(client, subject, namespace, step).await;
+    let outcome = once(client, subject, namespace, step, again).await;
     let accepted: &[Code] = match step {
         _ if !again => &[],
         Step::WriteBlob
@@ -134,10 +220,20 @@ pub(crate) async fn perform(
         | Step::Prepare
         | Step::CreateContainer
         | Step::Create
-        | Step::Exec => &[Code::AlreadyExists],
+        | Step::Exec
+        | Step::CreateNamespace
+        | Step::CreateLease
+        | Step::ShortLease
+        | Step::RestBlob
+        | Step::Tag
+        | Step::ApplyDiff
+        | Step::StorePod
+        | Step::CreatePod
+        | Step::CreatePodContainer
+        | Step::CreateInPod => &[Code::AlreadyExists],
         // The active one is the committed one by now.
         Step::CommitLayer => &[Code::AlreadyExists, Code::NotFound],
-        Step::Start | Step::StartExec => &[Code::FailedPrecondition, Code::AlreadyExists],
+        Step::Start | Step::StartExec | Step::StartPod => &[Code::FailedPrecondition, Code::AlreadyExists],
         Step::Kill
         | Step::DeleteExec
         | Step::Delete
@@ -145,8 +241,29 @@ pub(crate) async fn perform(
         | Step::RemoveSnapshot
         | Step::RemoveLayer
         | Step::DeleteBlob
-        | Step::DeleteImage => &[Code::NotFound],
-        Step::Pull | Step::WaitExec | Step::Wait => &[],
+        | Step::DeleteImage
+        | Step::AbortBlob
+        | Step::DeleteTag
+        | Step::RemoveApplied
+        | Step::DeleteDiff
+        | Step::DeleteLease
+        | Step::DeleteNamespace
+        | Step::ShutdownPod
+        | Step::DeletePod => &[Code::NotFound],
+        Step::Pull
+        | Step::WaitExec
+        | Step::Wait
+        | Step::LabelNamespace
+        | Step::HalfBlob
+        | Step::LabelImage
+        | Step::LabelBlob
+        | Step::HoldManifest
+        | Step::Push
+        | Step::LabelLayer
+        | Step::Diff
+        | Step::Expire
+        | Step::StopPod
+        | Step::WaitPod => &[],
     };
     match outcome {
         // One that was prepared anew for it has no use.
@@ -167,7 +284,13 @@ pub(crate) async fn perform(
     }
 }
 
-async fn once(client: &Client, subject: &Subject, namespace: &str, step: Step) -> Result<(), Status> {
+async fn once(
+    client: &Client,
+    subject: &Subject,
+    namespace: &str,
+    step: Step,
+    again: bool,
+) -> Result<(), Status> {
     match step {
         Step::Pull => pull(client, subject).await,
         Step::WriteBlob => write_blob(client).await,
@@ -230,10 +353,20 @@ async fn once(client: &Client, subject: &Subject, namespace: &str, step: Step) -
             }))
             .await
             .map(drop),
+        Step::StorePod
+        | Step::CreatePod
+        | Step::StartPod
+        | Step::CreatePodContainer
+        | Step::CreateInPod
+        | Step::StopPod
+        | Step::WaitPod
+        | Step::ShutdownPod
+        | Step::DeletePod => pod::once(client, subject, namespace, step).await,
+        other => store::once(client, subject, namespace, other, again).await,
     }
 }
 
-fn tasks(client: &Client) -> TasksClient<tonic::transport::Channel> {
+pub(crate) fn tasks(client: &Client) -> TasksClient<tonic::transport::Channel> {
     TasksClient::new(client.channel.clone())
 }
 
@@ -307,7 +440,7 @@ async fn write_blob(client: &Client) -> Result<(), Status> {
     }
 }
 
-async fn prepare(client: &Client, key: &str, parent: &str) -> Result<Vec<Mount>, Status> {
+pub(crate) async fn prepare(client: &Client, key: &str, parent: &str) -> Result<Vec<Mount>, Status> {
     let request = PrepareSnapshotRequest {
         snapshotter: OVERLAY.into(),
         key: key.into(),
@@ -321,7 +454,7 @@ async fn prepare(client: &Client, key: &str, parent: &str) -> Result<Vec<Mount>,
     }
 }
 
-async fn mounts(client: &Client, key: &str) -> Result<Vec<Mount>, Status> {
+pub(crate) async fn mounts(client: &Client, key: &str) -> Result<Vec<Mount>, Status> {
     let request = MountsRequest {
         snapshotter: OVERLAY.into(),
         key: key.into(),
@@ -354,7 +487,7 @@ async fn commit_layer(client: &Client) -> Result<(), Status> {
     snapshots(client).commit(client.scoped(request)).await.map(drop)
 }
 
-async fn remove(client: &Client, key: &str) -> Result<(), Status> {
+pub(crate) async fn remove(client: &Client, key: &str) -> Result<(), Status> {
     let request = RemoveSnapshotRequest {
         snapshotter: OVERLAY.into(),
         key: key.into(),
@@ -436,8 +569,8 @@ fn ended_with(found: u32, expected: u32) -> Result<(), Status> {
     }
 }
 
-/// Makes an end of the task, if there is one, whatever state it is in.
-pub(crate) async fn end_task(client: &Client) -> Result<(), Status> {
+/// Makes an end of the task, if there is one, whatever state it is in; gives its exit status.
+pub(crate) async fn end_task(client: &Client) -> Result<Option<u32>, Status> {
     let mut tasks = tasks(client);
     let kill = KillRequest {
         container_id: ID.into(),
@@ -460,8 +593,9 @@ pub(crate) async fn end_task(client: &Client) -> Result<(), Status> {
         container_id: ID.into(),
     };
     match tasks.delete(client.scoped(delete)).await {
-        Err(status) if status.code() != Code::NotFound => Err(status),
-        _ => Ok(()),
+        Ok(answer) => Ok(Some(answer.into_inner().exit_status)),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(status),
     }
 }
 

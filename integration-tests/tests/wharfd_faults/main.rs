@@ -15,6 +15,8 @@ mod gate;
 mod instance;
 mod kill;
 mod life;
+mod pod;
 mod points;
 mod power;
+mod store;
 mod subject;

@@ -1,6 +1,7 @@
 //! Which points of a life a run takes, and what came of them: one that fails does not stop the others.
 //!
-//! `WHARF_POINTS` is how many each test takes, evenly spread, or `all`, or a range of them (`200..300`).
+//! `WHARF_POINTS` is how many each test takes, evenly spread, or `all`, or a range of them (`200..300`), or each
+//! third of a range (`200..300/3`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,7 +11,11 @@ fn chosen(all: usize, at_most: usize) -> Vec<usize> {
         Err(_) => at_most,
         Ok("all") => all,
         Ok(text) => match text.split_once("..") {
-            Some((first, end)) => return (number(first)..number(end).min(all)).collect(),
+            Some((first, rest)) => {
+                let (end, step) = rest.split_once('/').unwrap_or((rest, "1"));
+                let points = number(first)..number(end).min(all);
+                return points.step_by(number(step)).collect();
+            }
             None => number(text),
         },
     };

@@ -14,7 +14,7 @@ use crate::check::{self, Progress};
 use crate::device::{Device, Event, Record, Volatile};
 use crate::gate::Verdict;
 use crate::instance::{Instance, block_on};
-use crate::life::{self, STEPS};
+use crate::life::{self, CONTAINER, Life, STORES};
 use crate::points;
 use crate::subject::Subject;
 
@@ -27,6 +27,7 @@ const FAILING: usize = 6;
 fn record(
     subject: &Subject,
     name: &str,
+    life: Life,
     bad: Option<usize>,
     decide: impl FnMut(&Call) -> Verdict + Send + 'static,
 ) -> (Record, usize) {
@@ -41,7 +42,7 @@ fn record(
             return Err("the daemon does not come up".into());
         }
         let client = instance.connect().await?;
-        for (done, step) in STEPS.into_iter().enumerate() {
+        for (done, step) in life.iter().copied().enumerate() {
             if let Err(first) = life::perform(&client, subject, &namespace, step, false).await {
                 life::perform(&client, subject, &namespace, step, true)
                     .await
@@ -88,7 +89,7 @@ impl Drop for Found {
 /// What a daemon finds after a cut; `again`: it does a whole life.
 fn find(
     subject: &Subject,
-    record: &Record,
+    (record, life): (&Record, Life),
     cut: usize,
     volatile: Volatile,
     again: bool,
@@ -108,7 +109,12 @@ fn find(
         instance.start()?;
         let client = instance.connect().await?;
         let place = subject.scratch.join("place");
-        check::all(&client, subject, &place, Progress { done, power: true }).await?;
+        let progress = Progress {
+            life,
+            done,
+            power: true,
+        };
+        check::all(&client, subject, &place, progress).await?;
         instance.kill9();
         check::machine(&instance, false)?;
         if !again {
@@ -116,8 +122,8 @@ fn find(
         }
         instance.start()?;
         let client = instance.connect().await?;
-        for step in STEPS {
-            life::perform(&client, subject, &namespace, step, true)
+        for step in life {
+            life::perform(&client, subject, &namespace, *step, true)
                 .await
                 .map_err(|status| format!("the second try: {step:?}: {status:?}"))?;
         }
@@ -136,13 +142,22 @@ fn find(
     Ok(())
 }
 
+fn at_any_moment(what: &str, life: Life, at_most: usize) {
+    let subject = Subject::new();
+    let (record, _) = record(&subject, "power", life, None, |_| Verdict::Go);
+    points::each(what, record.events.len(), at_most, |cut| {
+        find(&subject, (&record, life), cut, Volatile::by_chance(cut), true)
+    });
+}
+
 #[test]
 fn the_power_can_go_at_any_moment() {
-    let subject = Subject::new();
-    let (record, _) = record(&subject, "power", None, |_| Verdict::Go);
-    points::each("power loss", record.events.len(), SAMPLE, |cut| {
-        find(&subject, &record, cut, Volatile::by_chance(cut), true)
-    });
+    at_any_moment("power loss", CONTAINER, SAMPLE);
+}
+
+#[test]
+fn the_power_can_go_in_any_call_on_the_stores() {
+    at_any_moment("power loss, stores", STORES, SAMPLE / 2);
 }
 
 /// The first loss that is found when the power goes after each acknowledgement.
@@ -153,7 +168,7 @@ fn first_loss(subject: &Subject, record: &Record) -> Option<String> {
         .enumerate()
         .filter(|(_, event)| matches!(event, Event::Mark(_)));
     marks
-        .map(|(number, _)| find(subject, record, number + 1, Volatile::Lost, false))
+        .map(|(number, _)| find(subject, (record, CONTAINER), number + 1, Volatile::Lost, false))
         .find_map(Result::err)
 }
 
@@ -161,10 +176,10 @@ fn first_loss(subject: &Subject, record: &Record) -> Option<String> {
 #[test]
 fn the_power_goes_after_a_write_failed() {
     let subject = Subject::new();
-    let (_, writes) = record(&subject, "power", None, |_| Verdict::Go);
+    let (_, writes) = record(&subject, "power", CONTAINER, None, |_| Verdict::Go);
     points::each("power loss after a failed write", writes, FAILING, |bad| {
         fs::remove_dir_all(subject.scratch.join("power")).expect("remove the disk");
-        let (record, _) = self::record(&subject, "power", Some(bad), |_| Verdict::Go);
+        let (record, _) = self::record(&subject, "power", CONTAINER, Some(bad), |_| Verdict::Go);
         first_loss(&subject, &record).map_or(Ok(()), Err)
     });
 }
@@ -172,7 +187,7 @@ fn the_power_goes_after_a_write_failed() {
 /// Takes out the flushes that `taken` picks, and expects that this is found.
 fn is_found(taken: fn(&Call) -> bool) {
     let subject = Subject::new();
-    let (record, _) = record(&subject, "power", None, move |call| {
+    let (record, _) = record(&subject, "power", CONTAINER, None, move |call| {
         if call.effect == Effect::Flush && taken(call) {
             Verdict::Skip
         } else {
