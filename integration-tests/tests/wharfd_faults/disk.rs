@@ -70,7 +70,8 @@ async fn live(
     told: impl Fn(&Status) -> bool,
     over: impl Fn(),
 ) -> Result<(), String> {
-    if !instance.serves() {
+    // What comes after it listens can fail, too.
+    if !instance.serves() || (instance.connect().await.is_err() && instance.has_ended()) {
         let log = instance.log();
         if log.contains("panicked") {
             return Err("the daemon panicked".into());

@@ -1,6 +1,7 @@
 //! A whole life, call by call: what each promises when it is acknowledged, and what its second try may answer.
 
 use std::fs;
+use std::time::Duration;
 
 use integration_tests::leftovers;
 use prost_types::Any;
@@ -23,7 +24,7 @@ use wharf_proto::containerd::services::snapshots::v1::{
 };
 use wharf_proto::containerd::services::tasks::v1::tasks_client::TasksClient;
 use wharf_proto::containerd::services::tasks::v1::{
-    CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest,
+    CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetRequest, KillRequest,
     StartRequest, WaitRequest,
 };
 use wharf_proto::containerd::services::transfer::v1::TransferRequest;
@@ -32,6 +33,7 @@ use wharf_proto::containerd::types::transfer::{
     ImageStore, OciRegistry, RegistryResolver, UnpackConfiguration,
 };
 use wharf_proto::containerd::types::{Mount, Platform};
+use wharf_proto::containerd::v1::types::Status as TaskStatus;
 
 use crate::check;
 use crate::instance::Client;
@@ -318,6 +320,7 @@ async fn once(
             ended_with(answer.into_inner().exit_status, 7)
         }
         Step::Kill => {
+            await_trap(client).await?;
             let request = KillRequest {
                 container_id: ID.into(),
                 signal: 15,
@@ -567,6 +570,43 @@ fn ended_with(found: u32, expected: u32) -> Result<(), Status> {
             "exit status {found} instead of {expected}"
         )))
     }
+}
+
+/// Waits until the container's process, if it runs, can be told to end: before, signals do nothing to the first process.
+async fn await_trap(client: &Client) -> Result<(), Status> {
+    let get = GetRequest {
+        container_id: ID.into(),
+        exec_id: String::new(),
+    };
+    let process = match tasks(client).get(client.scoped(get)).await {
+        Ok(answer) => answer.into_inner().process.unwrap_or_default(),
+        Err(status) if status.code() == Code::NotFound => return Ok(()),
+        Err(status) => return Err(status),
+    };
+    if process.status() == TaskStatus::Running {
+        traps(process.pid).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Waits until `pid` handles SIGTERM, or is gone.
+pub(crate) async fn traps(pid: u32) -> Result<(), Status> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) {
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        if caught.is_some_and(|mask| mask & (1 << 14) != 0) {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > deadline {
+            return Err(Status::data_loss(format!(
+                "{pid} does not come to handle SIGTERM"
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// Makes an end of the task, if there is one, whatever state it is in; gives its exit status.

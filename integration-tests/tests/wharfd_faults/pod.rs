@@ -54,7 +54,7 @@ pub(crate) async fn once(
             }))
             .await
             .map(drop),
-        Step::CreatePodContainer => create_container(client, subject, namespace).await,
+        Step::CreatePodContainer => create_container(client, subject, namespace, POD).await,
         Step::CreateInPod => tasks(client)
             .create(client.scoped(CreateTaskRequest {
                 container_id: ID.into(),
@@ -109,7 +109,12 @@ fn record() -> Sandbox {
 }
 
 /// A container on a plain directory.
-async fn create_container(client: &Client, subject: &Subject, namespace: &str) -> Result<(), Status> {
+pub(crate) async fn create_container(
+    client: &Client,
+    subject: &Subject,
+    namespace: &str,
+    sandbox: &str,
+) -> Result<(), Status> {
     let mut spec = subject.spec(&cgroup(namespace));
     spec["root"]["path"] = subject.directory.display().to_string().into();
     let container = Container {
@@ -122,7 +127,7 @@ async fn create_container(client: &Client, subject: &Subject, namespace: &str) -
             type_url: RUNTIME_SPEC_URL.into(),
             value: spec.to_string().into_bytes(),
         }),
-        sandbox: POD.into(),
+        sandbox: sandbox.into(),
         ..Container::default()
     };
     ContainersClient::new(client.channel.clone())
