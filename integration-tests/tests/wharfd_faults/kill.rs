@@ -93,7 +93,9 @@ async fn second_part(
     let client = instance.connect().await?;
     let namespace = instance.namespace.clone();
     for (index, step) in plan.life.iter().enumerate().skip(from) {
-        life::perform(&client, subject, &namespace, *step, index == done)
+        // The container outlives the sandbox that is made again.
+        let again = index == done || (index < done && *step == Step::CreatePodContainer);
+        life::perform(&client, subject, &namespace, *step, again)
             .await
             .map_err(|status| format!("the second try: {step:?}: {status:?}"))?;
     }
