@@ -394,24 +394,29 @@ fn compare(what: &str, found: &Tree, expected: &Tree) -> Outcome {
     }
 }
 
-/// Deletes what a dead operation's lease keeps for the next one, and collects; then nothing of the life may be left.
-pub(crate) async fn nothing_is_left(client: &Client) -> Outcome {
+/// Deletes the leases that dead operations left, and what only they keep.
+pub(crate) async fn delete_leases(client: &Client) -> Result<(), Status> {
     let mut leases = LeasesClient::new(client.channel.clone());
     let list = leases
         .list(client.scoped(ListRequest::default()))
-        .await
-        .map_err(failed("list leases"))?
+        .await?
         .into_inner();
     for lease in list.leases {
         let request = DeleteRequest {
             id: lease.id,
             sync: true,
         };
-        leases
-            .delete(client.scoped(request))
-            .await
-            .map_err(failed("delete a lease"))?;
+        match leases.delete(client.scoped(request)).await {
+            Err(status) if status.code() != Code::NotFound => return Err(status),
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// Deletes what a dead operation's lease keeps for the next one, and collects; then nothing of the life may be left.
+pub(crate) async fn nothing_is_left(client: &Client) -> Outcome {
+    delete_leases(client).await.map_err(failed("delete the leases"))?;
     store::collect(client).await.map_err(failed("collect garbage"))?;
     let mut images = ImagesClient::new(client.channel.clone());
     let list = images

@@ -161,12 +161,16 @@ pub(crate) async fn once(
             };
             leases(client).delete(client.scoped(request)).await.map(drop)
         }
-        Step::DeleteNamespace => namespaces(client)
-            .delete(client.scoped(DeleteNamespaceRequest {
-                name: namespace.into(),
-            }))
-            .await
-            .map(drop),
+        Step::DeleteNamespace => {
+            // A pull that was killed leaves a lease, for a day, that keeps what it had.
+            check::delete_leases(client).await?;
+            namespaces(client)
+                .delete(client.scoped(DeleteNamespaceRequest {
+                    name: namespace.into(),
+                }))
+                .await
+                .map(drop)
+        }
         Step::ShortLease => {
             let expiry = [("containerd.io/gc.expire".to_owned(), soon())].into();
             create_lease(client, EXPIRING, expiry).await?;
