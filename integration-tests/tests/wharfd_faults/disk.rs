@@ -23,7 +23,7 @@ use crate::points;
 use crate::subject::Subject;
 
 /// How many points a run takes for each kind of fault, unless all are asked for.
-const SAMPLE: usize = 20;
+const SAMPLE: usize = 14;
 
 /// A fault of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,7 +359,7 @@ fn a_disk_that_runs_full_earlier_or_later() {
     let sizes: Vec<u64> = std::iter::successors(Some(8192u64), |size| Some(size + size / 5))
         .take_while(|size| *size < 9 << 20)
         .collect();
-    points::each("a disk that is full", sizes.len(), 8, |point| {
+    points::each("a disk that is full", sizes.len(), 6, |point| {
         let size = sizes[point];
         let mut instance = on_a_small_disk(&subject, &small.0, &format!("s{size}"));
         fs::create_dir_all(&instance.root).expect("make the root");

@@ -19,9 +19,9 @@ use crate::points;
 use crate::subject::Subject;
 
 /// How many moments a run takes, unless all are asked for.
-const SAMPLE: usize = 30;
+const SAMPLE: usize = 20;
 /// How many failing writes.
-const FAILING: usize = 6;
+const FAILING: usize = 4;
 
 /// Records a life on a disk whose write number `bad` fails, with the daemon behind the gate.
 fn record(

@@ -26,7 +26,7 @@ use crate::subject::Subject;
 use crate::{pod, points};
 
 /// How many points a run takes for each victim, unless all are asked for.
-const SAMPLE: usize = 8;
+const SAMPLE: usize = 5;
 const SOON: Duration = Duration::from_secs(30);
 
 /// Who is killed.
