@@ -226,6 +226,7 @@ pub(crate) async fn perform(
         | Step::CreateNamespace
         | Step::CreateLease
         | Step::ShortLease
+        | Step::HalfBlob
         | Step::RestBlob
         | Step::Tag
         | Step::ApplyDiff
@@ -233,6 +234,8 @@ pub(crate) async fn perform(
         | Step::CreatePod
         | Step::CreatePodContainer
         | Step::CreateInPod => &[Code::AlreadyExists],
+        // Its bytes may be there under another reference by now.
+        Step::AbortBlob => &[Code::AlreadyExists, Code::NotFound],
         // The active one is the committed one by now.
         Step::CommitLayer => &[Code::AlreadyExists, Code::NotFound],
         Step::Start | Step::StartExec | Step::StartPod => &[Code::FailedPrecondition, Code::AlreadyExists],
@@ -244,7 +247,6 @@ pub(crate) async fn perform(
         | Step::RemoveLayer
         | Step::DeleteBlob
         | Step::DeleteImage
-        | Step::AbortBlob
         | Step::DeleteTag
         | Step::RemoveApplied
         | Step::DeleteDiff
@@ -256,7 +258,6 @@ pub(crate) async fn perform(
         | Step::WaitExec
         | Step::Wait
         | Step::LabelNamespace
-        | Step::HalfBlob
         | Step::LabelImage
         | Step::LabelBlob
         | Step::HoldManifest
