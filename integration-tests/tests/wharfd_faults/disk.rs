@@ -23,7 +23,7 @@ use crate::points;
 use crate::subject::Subject;
 
 /// How many points a run takes for each kind of fault, unless all are asked for.
-const SAMPLE: usize = 14;
+const SAMPLE: usize = 10;
 
 /// A fault of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

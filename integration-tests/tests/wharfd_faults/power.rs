@@ -19,7 +19,7 @@ use crate::points;
 use crate::subject::Subject;
 
 /// How many moments a run takes, unless all are asked for.
-const SAMPLE: usize = 20;
+const SAMPLE: usize = 14;
 /// How many failing writes.
 const FAILING: usize = 4;
 
