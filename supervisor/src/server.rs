@@ -30,6 +30,8 @@ use crate::{
     metrics, task,
 };
 
+/// How often it is looked whether time alone has made garbage.
+const GARBAGE_LOOK: Duration = Duration::from_secs(60);
 /// How long garbage lies before it is collected, so that a series of deletions is one collection.
 const GARBAGE_DELAY: Duration = Duration::from_secs(1);
 /// How long calls in progress may take to finish when the daemon is told to stop.
@@ -266,12 +268,25 @@ impl Supervisor {
     }
 }
 
-/// Collects garbage a while after something may have become it.
+/// Collects garbage a while after something may have become it, or has by time alone; once more when it could not.
 async fn collect_garbage(daemon: Arc<Daemon>) {
+    let mut failed = false;
+    let mut collected_at = jiff::Timestamp::UNIX_EPOCH;
     loop {
-        daemon.garbage.notified().await;
-        tokio::time::sleep(GARBAGE_DELAY).await;
-        match daemon.blocking(gc::collect).await {
+        tokio::select! {
+            () = daemon.garbage.notified() => tokio::time::sleep(GARBAGE_DELAY).await,
+            () = tokio::time::sleep(GARBAGE_LOOK) => {
+                // What cannot be looked at cannot be collected either, which tells why.
+                let due = daemon.blocking(move |daemon| gc::is_due(daemon, collected_at));
+                if !failed && !due.await.unwrap_or(true) {
+                    continue;
+                }
+            }
+        }
+        collected_at = jiff::Timestamp::now();
+        let collected = daemon.blocking(gc::collect).await;
+        failed = collected.is_err();
+        match collected {
             Ok(removed) if removed.content.is_empty() && removed.snapshots.is_empty() => {}
             Ok(removed) => tracing::info!(
                 content = removed.content.len(),

@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -254,14 +255,23 @@ fn open_or_make(directory: &Directory, made: &mut Vec<PathBuf>) -> Result<(Owned
     Ok((fd, is_new))
 }
 
+/// How long a process of a container whose creator was killed may take to find that out and end.
+const ENDING: Duration = Duration::from_millis(500);
+
 /// A group with processes of somebody else would be limited, and killed, with the container.
 fn refuse_occupied(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
-    match file::processes(fd.as_fd(), path)?.lines().count() {
-        0 => Ok(()),
-        count => Err(Error::NotEmpty {
-            path: path.to_owned(),
-            count,
-        }),
+    let deadline = Instant::now() + ENDING;
+    loop {
+        match file::processes(fd.as_fd(), path)?.lines().count() {
+            0 => return Ok(()),
+            count if Instant::now() >= deadline => {
+                return Err(Error::NotEmpty {
+                    path: path.to_owned(),
+                    count,
+                });
+            }
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
     }
 }
 
