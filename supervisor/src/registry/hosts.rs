@@ -195,7 +195,12 @@ fn refused(path: &Path, reason: &str) -> Error {
     Error::invalid(format!("{}: {reason}", path.display()))
 }
 
-fn parse(text: &str, directory: &Path, reference: &Reference, plain: bool) -> Result<Vec<Host>, String> {
+pub(super) fn parse(
+    text: &str,
+    directory: &Path,
+    reference: &Reference,
+    plain: bool,
+) -> Result<Vec<Host>, String> {
     let failed = |error: toml::de::Error| error.message().to_owned();
     let file: File = toml::from_str(text).map_err(failed)?;
     let server: Entry = toml::from_str(text).map_err(failed)?;
@@ -326,7 +331,8 @@ fn duration(text: &str) -> Result<Duration, String> {
             "h" => 3600.0,
             _ => return Err(malformed()),
         };
-        total += Duration::try_from_secs_f64(number * unit).map_err(|_overflow| malformed())?;
+        let part = Duration::try_from_secs_f64(number * unit).map_err(|_overflow| malformed())?;
+        total = total.checked_add(part).ok_or_else(malformed)?;
         rest = &rest[end..];
     }
     match text.is_empty() {
@@ -446,6 +452,7 @@ mod tests {
             "[host.\"https://a?x\"]",
             "[host.\"https://a\"]\ncapabilities = [\"all\"]",
             "[host.\"https://a\"]\ndial_timeout = \"5\"",
+            "[host.\"https://a\"]\ndial_timeout = \"5000000000000000h5000000000000000h\"",
             "[host.\"https://a\"]\nca = 5",
             "[host.\"https://a\".header]\n\"x y\" = \"1\"",
         ] {
