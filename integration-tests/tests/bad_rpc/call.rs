@@ -64,6 +64,8 @@ pub(crate) fn channel(socket: &Path) -> Channel {
     Endpoint::try_from(format!("unix://{}", socket.display()))
         .expect("a unix address")
         .connect_timeout(Duration::from_secs(10))
+        // containerd quotes what it was sent, however long, in a header.
+        .http2_max_header_list_size(1 << 20)
         .connect_lazy()
 }
 

@@ -173,6 +173,7 @@ impl Side {
     /// All that the daemon holds, in all namespaces.
     pub(crate) async fn holdings(&self) -> Holdings {
         let mut held = Holdings::new();
+        let neutral = |name: &str| name.replace(&self.namespace, "OWN");
         let mut namespaces = NamespacesClient::new(self.channel.clone());
         let request = Request::new(ListNamespacesRequest::default());
         let listed = namespaces
@@ -181,13 +182,18 @@ impl Side {
             .expect("list namespaces")
             .into_inner();
         for namespace in listed.namespaces {
-            held.insert(format!("namespace {} {:?}", namespace.name, namespace.labels));
+            held.insert(format!(
+                "namespace {} {:?}",
+                neutral(&namespace.name),
+                namespace.labels
+            ));
             for line in self.held_in(&namespace.name).await {
-                held.insert(format!("{}: {line}", namespace.name));
+                held.insert(format!("{}: {line}", neutral(&namespace.name)));
             }
         }
         for point in leftovers::mounts_below(&self.home) {
-            held.insert(format!("mount {}", point.display()));
+            let below = point.strip_prefix(&self.home).unwrap_or(&point);
+            held.insert(format!("mount {}", below.display()));
         }
         held
     }

@@ -114,7 +114,9 @@ fn hosts_file(text: &str) {
             .parse()
             .unwrap_or_else(|error| panic!("{:?}: {error}", host.root));
         assert!(matches!(root.scheme_str(), Some("http" | "https")), "{root}");
-        assert!(host.root.ends_with('/') && !host.root.contains('@'), "{root}");
+        let authority = root.authority().map_or("", hyper::http::uri::Authority::as_str);
+        assert!(!authority.is_empty() && !authority.contains('@'), "{root}");
+        assert!(host.root.ends_with('/'), "{root}");
     }
 }
 

@@ -233,6 +233,10 @@ fn host(url: &str, entry: Entry, directory: &Path) -> Result<Host, String> {
     };
     let uri: Uri = absolute.parse().map_err(|_malformed| "malformed URL")?;
     let authority = uri.authority().ok_or("no host in the URL")?.as_str();
+    // `https:/host` without its second slash would be a host `https` with a port that is left out.
+    if uri.host().is_none_or(str::is_empty) || authority.ends_with(':') {
+        return Err("no host in the URL".into());
+    }
     let scheme = uri.scheme_str().unwrap_or_default();
     if !matches!(scheme, "http" | "https") || authority.contains('@') || uri.query().is_some() {
         return Err("not an http or https URL of a host and a path".into());
@@ -450,6 +454,8 @@ mod tests {
             "server = \"ftp://a\"",
             "server = \"https://user@a\"",
             "[host.\"https://a?x\"]",
+            "[host.\"https://:/a\"]",
+            "[host.\"https:/a\"]",
             "[host.\"https://a\"]\ncapabilities = [\"all\"]",
             "[host.\"https://a\"]\ndial_timeout = \"5\"",
             "[host.\"https://a\"]\ndial_timeout = \"5000000000000000h5000000000000000h\"",

@@ -8,6 +8,10 @@ use crate::case::{Method, stranger};
 fn record(id: &str) -> Sandbox {
     Sandbox {
         sandbox_id: id.into(),
+        runtime: Some(wharf_proto::containerd::types::sandbox::Runtime {
+            name: "io.containerd.runc.v2".into(),
+            options: None,
+        }),
         ..Sandbox::default()
     }
 }
@@ -27,7 +31,13 @@ pub(crate) fn store() -> Vec<Method> {
             .namespaces(create(Some(record(""))))
             .send("no sandbox", create(None))
             .send("no id", create(Some(record(""))))
-            .send("no runtime", create(Some(record("s-1"))))
+            .send(
+                "no runtime",
+                create(Some(Sandbox {
+                    runtime: None,
+                    ..record("s-1")
+                })),
+            )
             .labels(|labels| create(Some(labelled("s-2", labels)))),
         method("Update")
             .namespaces(update(Some(record("unheard-of")), &[]))

@@ -65,7 +65,7 @@ pub(crate) fn snapshots() -> Vec<Method> {
     };
     vec![
         method("Prepare")
-            .namespaces(prepare("active", ""))
+            .namespaces(prepare("s-0", "unheard-of"))
             .send(
                 "no snapshotter",
                 PrepareSnapshotRequest {
@@ -90,7 +90,7 @@ pub(crate) fn snapshots() -> Vec<Method> {
                 ..prepare("s-4", "base")
             }),
         method("View")
-            .namespaces(view("active", ""))
+            .namespaces(view("s-0", "unheard-of"))
             .send(
                 "no snapshotter",
                 ViewSnapshotRequest {

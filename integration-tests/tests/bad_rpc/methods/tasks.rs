@@ -171,6 +171,15 @@ pub(crate) fn tasks() -> Vec<Method> {
             "one without a terminal",
             tasks::ResizePtyRequest {
                 container_id: LIVE.into(),
+                width: 80,
+                height: 24,
+                ..tasks::ResizePtyRequest::default()
+            },
+        )
+        .send(
+            "a size of 2^32-1",
+            tasks::ResizePtyRequest {
+                container_id: LIVE.into(),
                 width: u32::MAX,
                 height: u32::MAX,
                 ..tasks::ResizePtyRequest::default()
