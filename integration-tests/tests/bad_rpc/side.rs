@@ -301,7 +301,7 @@ impl Side {
 fn size_of(labels: &BTreeMap<String, String>) -> String {
     let shown: Vec<String> = labels
         .iter()
-        .map(|(key, value)| format!("{:.40}={:.40}", key, value))
+        .map(|(key, value)| format!("{key:.40}={value:.40}"))
         .collect();
     format!("{shown:?}")
 }

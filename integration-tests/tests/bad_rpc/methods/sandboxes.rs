@@ -62,6 +62,8 @@ pub(crate) fn store() -> Vec<Method> {
 /// A request that names a sandbox, and who controls it.
 macro_rules! named {
     ($name:literal, $request:ident) => {{
+        // Some of them have more fields.
+        #[allow(clippy::needless_update)]
         let request = |sandboxer: &str, sandbox_id: String| sandbox::$request {
             sandboxer: sandboxer.into(),
             sandbox_id,

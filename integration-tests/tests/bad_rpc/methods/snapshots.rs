@@ -15,6 +15,8 @@ const SNAPSHOTTER: &str = "overlayfs";
 /// Without a snapshotter, with an unknown one, and with one for an unknown key.
 macro_rules! keyed {
     ($name:literal, $request:ident) => {{
+        // Some of them have more fields.
+        #[allow(clippy::needless_update)]
         let request = |snapshotter: &str, key: String| $request {
             snapshotter: snapshotter.into(),
             key,
