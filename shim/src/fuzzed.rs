@@ -37,7 +37,7 @@ pub fn frames(data: &[u8]) {
         return;
     };
     let expected = requests(wire);
-    let mut reactor = Reactor::new().expect("a reactor");
+    let reactor = Reactor::new().expect("a reactor");
     let log = Log::new("/nonexistent".into(), false);
     let mut connections = Connections::default();
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -48,7 +48,7 @@ pub fn frames(data: &[u8]) {
     let mut is_open = true;
     for part in wire.chunks(1 + usize::from(*piece) * 16) {
         let before = calls.len();
-        is_open = write(&client, part).is_ok() && connections.ready(&mut reactor, &log, id, &mut calls);
+        is_open = write(&client, part).is_ok() && connections.ready(&reactor, &log, id, &mut calls);
         for call in &calls[before..] {
             let answer = read_call(&call.request).map(|()| Vec::new());
             let answer = answer.map_err(|error| {

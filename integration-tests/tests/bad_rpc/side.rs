@@ -34,6 +34,10 @@ pub(crate) const HELLO: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc716
 /// The reference of an ingest that the daemon has: three of ten bytes.
 pub(crate) const PARTIAL: &str = "partial";
 
+/// Functions of a script that make what is to stay: garbage may be collected before it is labelled.
+pub(crate) const KEEP: &str = "again() { for try in 1 2 3 4 5; do eval \"$1\" && return; done; false; }\n\
+    keep() { again \"ctr content ingest $1 < $2; ctr content label sha256:\\$(sha256sum $2 | cut -c1-64) containerd.io/gc.root=1\"; }";
+
 /// One of the two daemons.
 pub(crate) struct Side {
     pub(crate) channel: Channel,
@@ -57,13 +61,12 @@ impl Side {
         };
         let file = home.join("hello");
         fs::write(&file, "hello\n").expect("write a file");
+        side.script(&format!("{KEEP}\nkeep hello {}", file.display()));
         let script = format!(
-            "set -e; ctr content ingest hello < {}\n\
-             ctr content label {HELLO} containerd.io/gc.root=1\n\
-             ctr snapshots prepare key; ctr snapshots commit base key; ctr snapshots label base containerd.io/gc.root=1\n\
-             ctr snapshots prepare active base; ctr snapshots label active containerd.io/gc.root=1\n\
-             ctr leases create --id lease\n",
-            file.display()
+            "{KEEP}\n\
+             again 'ctr snapshots prepare key; ctr snapshots commit base key; ctr snapshots label base containerd.io/gc.root=1'\n\
+             again 'ctr snapshots prepare active base; ctr snapshots label active containerd.io/gc.root=1'\n\
+             ctr leases create --id lease\n"
         );
         side.script(&script);
         side.container("box", &[]);

@@ -26,7 +26,7 @@ use wharf_proto::containerd::services::transfer::v1::{TransferRequest, transfer_
 use wharf_proto::containerd::types::transfer::{Data, ImageImportStream, ImageStore};
 
 use crate::runtime;
-use crate::side::Side;
+use crate::side::{KEEP, Side};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -212,11 +212,7 @@ fn readers_subscribers_and_waiters_that_vanish_leave_nothing() {
         let side = &subject.side;
         let large = subject.wharfd.home().join("large");
         fs::write(&large, vec![7; 24 << 20]).expect("write a file");
-        side.script(&format!(
-            "ctr content ingest large < {}; ctr content label sha256:$(sha256sum {} | cut -c1-64) containerd.io/gc.root=1",
-            large.display(),
-            large.display()
-        ));
+        side.script(&format!("{KEEP}\nkeep large {}", large.display()));
         let digest = integration_tests::run(std::process::Command::new("sha256sum").arg(&large)).ok();
         let digest = format!("sha256:{}", &digest[..64]);
         side.task("waited");
@@ -224,7 +220,10 @@ fn readers_subscribers_and_waiters_that_vanish_leave_nothing() {
         let descriptors = subject.open();
         for _ in 0..20 {
             let channel = subject.channel();
-            let read = ReadContentRequest { digest: digest.clone(), ..ReadContentRequest::default() };
+            let read = ReadContentRequest {
+                digest: digest.clone(),
+                ..ReadContentRequest::default()
+            };
             let mut data = ContentClient::new(channel.clone())
                 .read(side.request(read))
                 .await
@@ -234,13 +233,19 @@ fn readers_subscribers_and_waiters_that_vanish_leave_nothing() {
             let mut events = EventsClient::new(channel.clone());
             let events = events.subscribe(Request::new(SubscribeRequest::default()));
             let events = events.await.expect("subscribe").into_inner();
-            let wait = WaitRequest { container_id: "waited".into(), ..WaitRequest::default() };
+            let wait = WaitRequest {
+                container_id: "waited".into(),
+                ..WaitRequest::default()
+            };
             let mut tasks = TasksClient::new(channel);
             let wait = tokio::time::timeout(Duration::from_millis(50), tasks.wait(side.request(wait)));
             assert!(wait.await.is_err(), "the task has ended");
             drop((data, events));
         }
-        until("the daemon has no more descriptors than before", async || subject.open() <= descriptors).await;
+        until("the daemon has no more descriptors than before", async || {
+            subject.open() <= descriptors
+        })
+        .await;
         assert_eq!(side.holdings().await, before);
         side.end_tasks(&["waited"]);
     });
