@@ -70,7 +70,11 @@ impl Session {
         daemon: &Daemon,
         request: WriteContentRequest,
     ) -> Result<(WriteContentResponse, Self)> {
+        // All that can be wrong with the request alone is told before an ingest is begun for it.
         let total = unsigned(request.total, "total")?;
+        unsigned(request.offset, "offset")?;
+        let action = WriteAction::try_from(request.action)
+            .map_err(|_| Error::invalid(format!("unknown write action {}", request.action)))?;
         let expected = match request.expected.as_str() {
             "" => None,
             text => Some(text.parse::<Digest>()?),
@@ -98,8 +102,6 @@ impl Session {
             }
             self.expected = Some(expected);
         }
-        let action = WriteAction::try_from(request.action)
-            .map_err(|_| Error::invalid(format!("unknown write action {}", request.action)))?;
         let mut response = WriteContentResponse {
             action: action.into(),
             ..WriteContentResponse::default()
