@@ -25,7 +25,7 @@
 //!   runtime binary runs beside the loop, whose copying goes on, so output of hooks cannot dead-lock it. A hook must not
 //!   call this shim and wait for the answer.
 //! - Nobody but the user of the shim can connect, and the serving process runs from a read-only clone of its binary.
-//! - Refused by name: `ShimCgroup`, mounts that need a helper program, root filesystems of sandboxes.
+//! - Refused by name: mounts that need a helper program, root filesystems of sandboxes.
 
 #![allow(rustdoc::private_intra_doc_links)]
 
@@ -45,6 +45,7 @@ mod id_map;
 mod info;
 mod log;
 mod metrics;
+mod own_cgroup;
 mod publisher;
 mod reactor;
 mod rootfs;

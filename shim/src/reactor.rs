@@ -43,6 +43,8 @@ pub enum Alarm {
     Readers,
     /// A logging program that was asked to end is killed.
     Logger(u32),
+    /// What still runs in the sandbox that was asked to end is killed.
+    Sandbox,
     /// Connections are taken again.
     Accept,
     /// The shim ends even if events are unpublished.

@@ -3,7 +3,12 @@
 //! A sandbox here is the shim itself, which serves all containers of the pod and stays while none is there. It has no
 //! root filesystem and runs no process: what a pod shares (namespaces, control groups) its containers' specs name.
 //!
+//! A sandbox that is stopped with a time-out ends when its containers have, which are sent SIGTERM, and at the latest after
+//! that time, by SIGKILL; without one at once.
+//!
 //! Refused by name: root filesystems of sandboxes, and metrics, of which there are none but the containers'.
+
+use std::time::Duration;
 
 use prost::Message;
 use prost_types::Timestamp;
@@ -14,6 +19,7 @@ use wharf_proto::ttrpc::Request;
 
 use crate::clock;
 use crate::connection::Reply;
+use crate::reactor::Alarm;
 use crate::serve::Shim;
 use crate::status::{Code, Refusal};
 use crate::tasks::{Operation, Stage};
@@ -33,6 +39,8 @@ pub struct Sandbox {
     exited_at: Option<Timestamp>,
     /// Who waits for its end.
     waiters: Vec<Reply>,
+    /// Who asked for it, and waits for the containers to end.
+    stops: Vec<Reply>,
 }
 
 fn decode<M: Message + Default>(request: &Request) -> Result<M, Refusal> {
@@ -94,10 +102,10 @@ impl Shim {
                 }
             }
             "StopSandbox" => {
-                let id = decode::<api::StopSandboxRequest>(request)?.sandbox_id;
-                self.sandbox(&id)?;
-                self.stop_sandbox();
-                Ok(Some(api::StopSandboxResponse {}.encode_to_vec()))
+                let request: api::StopSandboxRequest = decode(request)?;
+                self.sandbox(&request.sandbox_id)?.stops.push(reply);
+                self.stop_sandbox(request.timeout_secs);
+                Ok(None)
             }
             "ShutdownSandbox" => {
                 self.sandbox(&decode::<api::ShutdownSandboxRequest>(request)?.sandbox_id)?;
@@ -134,6 +142,7 @@ impl Shim {
             started: false,
             exited_at: None,
             waiters: Vec::new(),
+            stops: Vec::new(),
         });
         Ok(())
     }
@@ -145,10 +154,31 @@ impl Shim {
             .ok_or_else(|| Refusal::new(Code::NotFound, format!("sandbox {id} does not exist")))
     }
 
-    /// Ends the sandbox, and what still runs in it: its containers are then stopped, and still there.
-    fn stop_sandbox(&mut self) {
-        let running: Vec<String> = self
-            .containers
+    /// Asks what runs in the sandbox to end, and ends the sandbox once it has, or after `timeout_secs`.
+    fn stop_sandbox(&mut self, timeout_secs: u32) {
+        let running = self.running();
+        if timeout_secs == 0 || running.is_empty() {
+            return self.end_sandbox();
+        }
+        self.signal(&running, Signal::TERM, false);
+        let grace = Duration::from_secs(timeout_secs.into());
+        self.reactor.set_alarm(Alarm::Sandbox, grace);
+    }
+
+    /// A container has ended: the sandbox does, if it was the last one that was waited for.
+    pub fn sandbox_settled(&mut self) {
+        let is_awaited = self
+            .sandbox
+            .as_ref()
+            .is_some_and(|sandbox| !sandbox.stops.is_empty());
+        if is_awaited && self.running().is_empty() {
+            self.end_sandbox();
+        }
+    }
+
+    /// The containers that run.
+    fn running(&self) -> Vec<String> {
+        self.containers
             .values()
             .filter(|container| container.is_created)
             .filter(|container| {
@@ -156,26 +186,37 @@ impl Shim {
                 init.is_some_and(|init| matches!(init.stage, Stage::Waiting | Stage::Running))
             })
             .map(|container| container.id.clone())
-            .collect();
-        for id in running {
+            .collect()
+    }
+
+    fn signal(&mut self, containers: &[String], signal: Signal, all: bool) {
+        for id in containers {
             let kill = Operation::Kill {
                 reply: None,
-                signal: Signal::KILL.as_raw(),
-                all: true,
+                signal: signal.as_raw(),
+                all,
             };
-            if let Err(refusal) = self.submit(&id, kill) {
+            if let Err(refusal) = self.submit(id, kill) {
                 self.log
                     .error(&format!("stop container {id} of the sandbox: {refusal}"));
             }
         }
+    }
+
+    /// Ends the sandbox, and what still runs in it: its containers are then stopped, and still there.
+    pub fn end_sandbox(&mut self) {
+        self.reactor.cancel_alarm(Alarm::Sandbox);
+        let running = self.running();
+        self.signal(&running, Signal::KILL, true);
         let Some(sandbox) = &mut self.sandbox else { return };
-        if sandbox.exited_at.is_some() {
-            return;
+        let at = *sandbox.exited_at.get_or_insert_with(clock::now);
+        let waiters = std::mem::take(&mut sandbox.waiters);
+        let stops = std::mem::take(&mut sandbox.stops);
+        for reply in waiters {
+            self.answer(reply, Ok(exit(at)));
         }
-        let now = clock::now();
-        sandbox.exited_at = Some(now);
-        for reply in std::mem::take(&mut sandbox.waiters) {
-            self.answer(reply, Ok(exit(now)));
+        for reply in stops {
+            self.answer(reply, Ok(api::StopSandboxResponse {}.encode_to_vec()));
         }
     }
 
@@ -186,7 +227,7 @@ impl Shim {
             let message = format!("the sandbox still has containers: {}", ids.join(", "));
             return Err(Refusal::new(Code::FailedPrecondition, message));
         }
-        self.stop_sandbox();
+        self.end_sandbox();
         self.sandbox = None;
         self.shutdown();
         Ok(())
@@ -209,6 +250,7 @@ impl Sandbox {
     /// A client is gone: nobody waits for its answers.
     pub fn forget_client(&mut self, connection: u32) {
         self.waiters.retain(|reply| reply.connection != connection);
+        self.stops.retain(|reply| reply.connection != connection);
     }
 }
 

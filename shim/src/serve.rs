@@ -318,6 +318,7 @@ impl Shim {
                     logger.signal(Signal::KILL);
                 }
             }
+            Alarm::Sandbox => self.end_sandbox(),
             Alarm::Accept => {
                 if let Err(error) = self.reactor.add(&self.listener, Token::Listener, Interest::Read) {
                     self.log.error(&format!("watch the socket: {error}"));

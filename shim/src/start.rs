@@ -23,6 +23,7 @@ use wharf_proto::ttrpc::{Frame, Kind, Request, Response};
 use crate::address::{self, AddressError, Bound};
 use crate::bootstrap::{Bootstrap, BootstrapError, answer, newest_answer, read_input};
 use crate::flags::Flags;
+use crate::own_cgroup::{self, OwnCgroupError};
 use crate::serve::READY;
 use crate::sys;
 
@@ -50,9 +51,9 @@ pub enum StartError {
     /// There is no socket.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// An option that is not there yet.
-    #[error("runtime option {0} is not supported yet")]
-    Unsupported(&'static str),
+    /// The shim is not in the control group that was asked for.
+    #[error(transparent)]
+    OwnCgroup(OwnCgroupError),
     /// The bundle's configuration was refused.
     #[error("config.json: {0}")]
     Config(String),
@@ -83,13 +84,6 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
         }
     }
     let bootstrap = Bootstrap::parse(&read_input(std::io::stdin())?, flags)?;
-    if bootstrap
-        .options
-        .as_ref()
-        .is_some_and(|options| !options.shim_cgroup.is_empty())
-    {
-        return Err(StartError::Unsupported("ShimCgroup"));
-    }
     let (listener, path) = match find_place(flags, bootstrap.socket_directory.as_deref())? {
         Place::Serving { address, socket } => {
             return announce(&address, serving_pid(&socket, &flags.id)?, &bootstrap);
@@ -104,10 +98,20 @@ pub fn start(flags: &Flags) -> Result<(), StartError> {
             return Err(error);
         }
     };
-    announce(&address, pid, &bootstrap).inspect_err(|_| {
-        // It removes its socket; the only failure is that it is gone.
-        let _ = kill_process(pid, Signal::TERM);
-    })
+    let own = bootstrap
+        .options
+        .as_ref()
+        .map_or("", |options| options.shim_cgroup.as_str());
+    let joined = match own {
+        "" => Ok(()),
+        group => own_cgroup::join(group, pid).map_err(StartError::OwnCgroup),
+    };
+    joined
+        .and_then(|()| announce(&address, pid, &bootstrap))
+        .inspect_err(|_| {
+            // It removes its socket; the only failure is that it is gone.
+            let _ = kill_process(pid, Signal::TERM);
+        })
 }
 
 /// The socket of a container's group.

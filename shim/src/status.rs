@@ -7,6 +7,9 @@ use wharf_proto::google::rpc::Status;
 /// The gRPC codes the shim answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
+    /// The system or the runtime failed, or the state of a container or process forbids it: containerd's shim has no code
+    /// of its own for that.
+    Unknown = 2,
     /// The request itself is wrong.
     InvalidArgument = 3,
     /// No such container or process.
@@ -15,18 +18,16 @@ pub enum Code {
     AlreadyExists = 6,
     /// A bound was reached.
     ResourceExhausted = 8,
-    /// The container's or process's state forbids it.
+    /// The same call may succeed later: the container is being deleted, or does not run yet.
     FailedPrecondition = 9,
     /// Not supported, by name.
     Unimplemented = 12,
-    /// The system failed.
-    Internal = 13,
     /// The shim is going away.
     Unavailable = 14,
 }
 
 impl Code {
-    /// The code with this number; `Internal` for one that is none of ours.
+    /// The code with this number; `Unknown` for one that is none of ours.
     pub fn from_number(number: u8) -> Code {
         [
             Code::InvalidArgument,
@@ -39,7 +40,7 @@ impl Code {
         ]
         .into_iter()
         .find(|code| *code as u8 == number)
-        .unwrap_or(Code::Internal)
+        .unwrap_or(Code::Unknown)
     }
 }
 
@@ -62,7 +63,7 @@ impl Refusal {
 
     /// A failed system operation: `operation` with its object, and the cause.
     pub fn system(operation: impl std::fmt::Display, cause: impl std::fmt::Display) -> Refusal {
-        Refusal::new(Code::Internal, format!("{operation}: {cause}"))
+        Refusal::new(Code::Unknown, format!("{operation}: {cause}"))
     }
 
     /// The answer on the wire.
@@ -81,10 +82,9 @@ impl From<wharf_runtime::Error> for Refusal {
         let code = match error.kind() {
             ErrorKind::NotFound => Code::NotFound,
             ErrorKind::AlreadyExists => Code::AlreadyExists,
-            ErrorKind::WrongStatus => Code::FailedPrecondition,
             ErrorKind::InvalidInput => Code::InvalidArgument,
             ErrorKind::Unsupported => Code::Unimplemented,
-            ErrorKind::System => Code::Internal,
+            ErrorKind::WrongStatus | ErrorKind::System => Code::Unknown,
         };
         Refusal::new(code, error.to_string())
     }

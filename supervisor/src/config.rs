@@ -42,6 +42,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// Where metrics are served. By default nowhere.
     pub metrics: Option<Metrics>,
+    /// How often it is looked for containers that are to be restarted. Default: 10 s.
+    pub restart_interval: std::time::Duration,
     /// What is configured of tracing, as the `OTEL_…` variables that say the same. Always empty without the feature `otlp`.
     pub tracing: Vec<(&'static str, String)>,
 }
@@ -138,6 +140,7 @@ impl Default for Config {
             processors: Processors::default(),
             grpc: Grpc::default(),
             metrics: None,
+            restart_interval: crate::restart::INTERVAL,
             tracing: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     event, layer,
     metadata::{self, Commit, Key, META, Meta, Read as _},
-    sandbox, snapshot, task, transfer,
+    mount, sandbox, snapshot, task, transfer,
 };
 
 /// How large messages of the API may be, in bytes.
@@ -31,6 +31,8 @@ pub struct Daemon {
     pub content: content::Store,
     /// Snapshots, by namespace and snapshotter.
     pub snapshots: snapshot::Store,
+    /// The mounts that the daemon makes and keeps.
+    pub mounts: mount::Mounts,
     /// The event log.
     pub events: Arc<event::Exchange>,
     /// The running containers.
@@ -70,6 +72,7 @@ impl Daemon {
         let uuid = uuid(&metadata)?;
         let loaded = snapshot::load(&root.join("snapshots"), &config.snapshots, &uuid)?;
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), loaded)?;
+        let mounts = mount::Mounts::new(Arc::clone(&metadata), config.state.join("mounts"), root, &uuid)?;
         let tasks = task::Tasks::new(config, Arc::clone(&events))?;
         let sandboxes = sandbox::Controller::new(
             config.state.join("sandboxes"),
@@ -89,6 +92,7 @@ impl Daemon {
             metadata,
             content,
             snapshots,
+            mounts,
             events,
             tasks,
             transfer: transfer::Shared::new(&config.transfer),

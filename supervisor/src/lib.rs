@@ -10,12 +10,13 @@
 //!   ├─► content/   blobs by digest, resumable ingests     ─┐
 //!   ├─► snapshot/  namespaced snapshots over snapshotters  ├─►  metadata/  one redb file
 //!   ├─► image/ container/ sandbox/ lease/ (rows)          ─┘
+//!   ├─► mount/    mounts that are not for a runtime to make    (rows of this boot)
 //!   ├─► layer/ registry/ transfer/   image bytes in and out
 //!   ├─► task/ sandbox/  shims                   (no metadata commit)
 //!   └─► event/    the ordered log that every change is published to
 //! ```
 //!
-//! Around it is the process: `listen` (sockets, who may connect, TLS), `upgrade` (a new daemon takes over from the one that
+//! `restart` is a client within: it starts and stops the tasks of containers whose labels ask for it. Around it is the process: `listen` (sockets, who may connect, TLS), `upgrade` (a new daemon takes over from the one that
 //! runs), `metrics`, `logging`, `notify` (systemd), and `process`, which puts them together.
 //!
 //! Architecture invariants:
@@ -26,9 +27,10 @@
 //! - A blob is visible only when its digest was verified and its bytes are durable.
 //! - Creating and starting a task commits no metadata and waits for no disk flush.
 //! - No store knows tonic; no service opens a file. Errors become gRPC codes in one table, in `error`.
-//! - Nothing here knows Docker's names, ports or restart policy.
+//! - Nothing here knows Docker's names, ports or restart policy; `restart` follows the labels of containerd's clients.
 
 mod api;
+mod boot;
 mod config;
 mod container;
 mod content;
@@ -50,10 +52,12 @@ mod listen;
 mod logging;
 mod metadata;
 mod metrics;
+mod mount;
 mod namespace;
 mod notify;
 mod process;
 mod registry;
+mod restart;
 mod sandbox;
 mod server;
 mod snapshot;

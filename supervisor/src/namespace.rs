@@ -37,6 +37,11 @@ impl Scope {
     /// A scope without a lease.
     #[cfg(test)]
     pub fn new(namespace: impl Into<String>) -> Self {
+        Self::in_namespace(namespace)
+    }
+
+    /// A durable scope without a lease, for what the daemon does by itself.
+    pub fn in_namespace(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
             lease: None,

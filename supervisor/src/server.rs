@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Kind, Result},
     gc,
     listen::{self, Incoming},
-    metrics, task,
+    metrics, restart, task,
 };
 
 /// How often it is looked whether time alone has made garbage.
@@ -49,6 +49,7 @@ pub struct Supervisor {
     /// Held until the process ends or the instance is dropped.
     _lock: File,
     grpc: config::Grpc,
+    restart_interval: Duration,
     /// What calls are counted with, if they are.
     calls: Option<Arc<metrics::Calls>>,
     /// Where metrics are served.
@@ -86,6 +87,7 @@ impl Supervisor {
             directory(&config.state, 0o711)?;
             let lock = lock_within(&config.root, patience)?;
             let daemon = Arc::new(Daemon::open(&config)?);
+            daemon.mounts.recover()?;
             // What the daemon before this one had no time for. Not later: nobody expects it without a deletion.
             if patience.is_zero() {
                 gc::collect(&daemon)?;
@@ -96,6 +98,7 @@ impl Supervisor {
             Ok(Self {
                 daemon,
                 _lock: lock,
+                restart_interval: config.restart_interval,
                 grpc: config.grpc,
                 calls: None,
                 metrics: None,
@@ -209,6 +212,7 @@ impl Supervisor {
             }
         }
         let collector = tokio::spawn(collect_garbage(Arc::clone(&self.daemon)));
+        let restarts = tokio::spawn(restart::watch(Arc::clone(&self.daemon), self.restart_interval));
         let scraped = match (self.metrics, &self.calls) {
             (Some(listener), Some(calls)) => {
                 let failed = |error| Error::io("watch the metrics' socket", error);
@@ -257,6 +261,7 @@ impl Supervisor {
         };
         ended.abort();
         collector.abort();
+        restarts.abort();
         inbox.abort();
         if let Some(scraped) = scraped {
             scraped.abort();
@@ -287,11 +292,12 @@ async fn collect_garbage(daemon: Arc<Daemon>) {
         let collected = daemon.blocking(gc::collect).await;
         failed = collected.is_err();
         match collected {
-            Ok(removed) if removed.content.is_empty() && removed.snapshots.is_empty() => {}
+            Ok(removed) if removed.is_little() => {}
             Ok(removed) => tracing::info!(
                 content = removed.content.len(),
                 snapshots = removed.snapshots.len(),
                 images = removed.images,
+                mounts = removed.mounts,
                 leases = removed.leases,
                 "garbage collected"
             ),

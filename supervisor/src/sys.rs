@@ -1,6 +1,9 @@
-//! The system calls that neither std nor rustix offers as safe functions. The only place of this crate with `unsafe`.
+//! The system calls that neither std nor rustix offers as safe functions. The only place of this crate with `unsafe`, with
+//! what lies below it.
 
 #![allow(unsafe_code)]
+
+pub mod loop_device;
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, RawFd};
 

@@ -2,6 +2,7 @@
 
 mod events;
 mod life;
+mod mounts;
 mod process;
 mod restart;
 mod sandbox;

@@ -123,9 +123,13 @@ impl Pods {
 
     /// Starts a container in the sandbox; its name.
     async fn container(&self, name: &str) -> String {
+        self.container_of(name, &["/bin/sleep", "1000"]).await
+    }
+
+    async fn container_of(&self, name: &str, command: &[&str]) -> String {
         let id = format!("{}-{name}", self.subject.scratch.unique());
         let directory = self.subject.scratch.join(format!("bundle-{name}"));
-        bundle::bundle(&directory, &["/bin/sleep", "1000"], |spec| {
+        bundle::bundle(&directory, command, |spec| {
             spec["root"]["path"] = json!(self.subject.root);
             spec["linux"]["cgroupsPath"] = json!(format!("/{id}"));
         });
@@ -160,6 +164,16 @@ impl Pods {
         };
         tasks.start(scoped(start)).await.expect("it starts");
         id
+    }
+
+    async fn subject_pid(&self, id: &str) -> u32 {
+        let mut tasks = TasksClient::new(self.channel.clone());
+        let get = wharf_proto::containerd::services::tasks::v1::GetRequest {
+            container_id: id.to_owned(),
+            exec_id: String::new(),
+        };
+        let process = tasks.get(scoped(get)).await.expect("a task").into_inner().process;
+        process.expect("a process").pid
     }
 
     /// How the container ended, once it has, and its task is deleted.
@@ -376,4 +390,64 @@ async fn a_dead_shim_ends_its_pod_once() {
     });
     let more = tokio::time::timeout(Duration::from_millis(200), events.message()).await;
     assert!(more.is_err(), "told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_leaves_containers_their_time() {
+    let pods = Pods::new();
+    pods.create().await;
+    pods.start().await;
+    let trap = "trap 'sleep 1; exit 7' TERM; while :; do sleep 0.1; done";
+    let polite = pods.container_of("polite", &["/bin/sh", "-c", trap]).await;
+    // Until it has its handler, a signal would do nothing.
+    let pid = pods.subject_pid(&polite).await;
+    eventually("the handler is there", SOON, || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"))?;
+        let caught = u64::from_str_radix(caught, 16).ok()?;
+        (caught & 1 << (libc::SIGTERM - 1) != 0).then_some(())
+    });
+    let stop = ControllerStopRequest {
+        sandbox_id: pods.id.clone(),
+        timeout_secs: 60,
+        sandboxer: "shim".into(),
+    };
+    let asked = std::time::Instant::now();
+    pods.controller().stop(scoped(stop)).await.unwrap();
+    let took = asked.elapsed();
+    assert!(took > Duration::from_millis(900) && took < SOON, "{took:?}");
+    assert_eq!(pods.status().await.state, "SANDBOX_NOTREADY");
+    assert_eq!(pods.end_of(&polite).await, 7);
+    pods.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_sandbox_takes_changes_of_its_record() {
+    let pods = Pods::new();
+    let update = |fields: &[&str], sandbox: Option<Sandbox>| {
+        let request = ControllerUpdateRequest {
+            sandbox_id: pods.id.clone(),
+            sandboxer: "shim".into(),
+            sandbox,
+            fields: fields.iter().map(|field| (*field).to_owned()).collect(),
+        };
+        let mut controller = pods.controller();
+        async move {
+            let answer = controller.update(scoped(request)).await;
+            answer.map_or_else(|error| error.code(), |_| Code::Ok)
+        }
+    };
+    let record = || Some(pods.record());
+    assert_eq!(update(&["labels"], record()).await, Code::NotFound);
+    pods.create().await;
+    assert_eq!(
+        update(&["extensions", "labels.app", "spec"], record()).await,
+        Code::Ok
+    );
+    assert_eq!(update(&[], record()).await, Code::Ok);
+    assert_eq!(update(&["labels"], None).await, Code::Unknown);
+    assert_eq!(update(&["created_at"], record()).await, Code::InvalidArgument);
+    assert_eq!(update(&["runtime"], record()).await, Code::FailedPrecondition);
+    assert_eq!(pods.status().await.sandbox_id, pods.id, "it goes on");
+    pods.shutdown().await.unwrap();
 }

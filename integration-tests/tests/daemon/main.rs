@@ -4,6 +4,7 @@ mod client;
 mod control;
 mod hand_over;
 mod metrics;
+mod restart;
 mod subject;
 mod systemd;
 mod tls;

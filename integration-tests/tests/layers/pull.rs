@@ -9,7 +9,9 @@ use integration_tests::{Scratch, binaries};
 use serde_json::json;
 use tonic::Code;
 use wharf_proto::any;
-use wharf_proto::containerd::types::transfer::{AuthRequest, AuthResponse, AuthType, RegistryResolver};
+use wharf_proto::containerd::types::transfer::{
+    AuthRequest, AuthResponse, AuthType, Data, HttpDebug, ImageStore, RegistryResolver, WindowUpdate,
+};
 
 use crate::image::{GZIP, image};
 use crate::supervisor::{Supervisor, store};
@@ -147,4 +149,126 @@ fn guarded(scratch: &Scratch) -> (Daemon, String) {
         || std::net::TcpStream::connect(&host).is_ok(),
     );
     (daemon, host)
+}
+
+/// Of another platform, manifest and configuration are fetched when all metadata are wanted, and layers never are.
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_of_all_platforms_come_without_their_layers() {
+    let scratch = Scratch::new();
+    let registry = Registry::start(&scratch);
+    let ours = image(&scratch, GZIP);
+    registry.push(ours.path(), "latest", "team/app:ours");
+    let tree = scratch.directory("foreign");
+    fs::write(tree.join("file"), "for another machine").unwrap();
+    let mut theirs = integration_tests::image::Layout::new(&scratch.join("foreign-layout"));
+    let layer = theirs.layer_of(&tree, integration_tests::image::Compression::Gzip);
+    theirs.tag("latest", &json!({}));
+    registry.push(theirs.path(), "latest", "team/app:theirs");
+    let manifest = |layout: &std::path::Path, architecture: &str| {
+        let index: serde_json::Value =
+            serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+        let mut entry = index["manifests"][0].clone();
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        entry
+    };
+    let host = store("").platforms[0].architecture.clone();
+    let other = manifest(theirs.path(), "s390x");
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [other, manifest(ours.path(), &host)],
+    });
+    let file = scratch.join("index.json");
+    fs::write(&file, index.to_string()).unwrap();
+    let reference = registry.reference("team/app:multi");
+    let (host, _) = reference.split_once('/').unwrap();
+    integration_tests::run(
+        Command::new("curl")
+            .args(["--fail", "--silent", "--show-error", "--request", "PUT"])
+            .args([
+                "--header",
+                "Content-Type: application/vnd.oci.image.index.v1+json",
+            ])
+            .arg("--data-binary")
+            .arg(format!("@{}", file.display()))
+            .arg(format!("http://{host}/v2/team/app/manifests/multi")),
+    )
+    .ok();
+    let other = other["digest"].as_str().unwrap().to_owned();
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(theirs.path().join("blobs").join(other.replace(':', "/"))).unwrap())
+            .unwrap();
+    let config = config["config"]["digest"].as_str().unwrap().to_owned();
+    for all_metadata in [false, true] {
+        let scratch = Scratch::new();
+        let supervisor = Supervisor::start(&scratch).await;
+        let mut request = supervisor.pull(&reference);
+        let destination = ImageStore {
+            all_metadata,
+            ..store(&reference)
+        };
+        request.destination = Some(any::pack(&destination));
+        supervisor.transfer(request).await.unwrap();
+        let blobs = supervisor.blobs().await;
+        for digest in [&other, &config] {
+            assert_eq!(blobs.contains(digest), all_metadata, "{digest} {blobs:?}");
+        }
+        assert!(!blobs.contains(&layer));
+        assert_eq!(supervisor.snapshots().await.len(), 3);
+    }
+}
+
+/// The heads of requests and answers come over a stream of the client's, without what authorises.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_to_the_registry_can_be_watched() {
+    let scratch = Scratch::new();
+    let layout = image(&scratch, GZIP);
+    let registry = Registry::start(&scratch);
+    let reference = registry.push(layout.path(), "latest", "team/app:v1");
+    let supervisor = Supervisor::start(&scratch).await;
+    let (sender, mut inbound) = supervisor.stream("requests").await;
+    sender
+        .send(any::pack(&WindowUpdate { update: 1 << 20 }))
+        .await
+        .unwrap();
+    let reader = tokio::spawn(async move {
+        let mut text = String::new();
+        while let Ok(Some(message)) = inbound.message().await {
+            let data: Data = any::unpack(&message).unwrap().unwrap();
+            text.push_str(std::str::from_utf8(&data.data).unwrap());
+        }
+        text
+    });
+    let resolver = RegistryResolver {
+        http_debug: HttpDebug::Debug.into(),
+        logs_stream: "requests".into(),
+        headers: [("X-Secret".to_owned(), "hidden".to_owned())].into(),
+        ..RegistryResolver::default()
+    };
+    supervisor
+        .transfer(supervisor.pull_with(&reference, resolver))
+        .await
+        .unwrap();
+    let text = tokio::time::timeout(std::time::Duration::from_secs(20), reader)
+        .await
+        .expect("the stream ends with the pull")
+        .unwrap();
+    drop(sender);
+    assert!(text.contains("/v2/team/app/manifests/v1 HTTP/1.1\r\n"), "{text}");
+    assert!(text.matches("/v2/team/app/blobs/sha256:").count() >= 4, "{text}");
+    assert!(text.contains("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(
+        text.contains("x-secret: <redacted>\r\n") && !text.contains("hidden"),
+        "{text}"
+    );
+    // A stream that is not there is told by name; without debugging it would have no use.
+    let resolver = RegistryResolver {
+        http_debug: HttpDebug::Both.into(),
+        logs_stream: "none".into(),
+        ..RegistryResolver::default()
+    };
+    let refused = supervisor
+        .transfer(supervisor.pull_with(&reference, resolver))
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::NotFound);
 }

@@ -136,6 +136,16 @@ impl Supervisor {
 
     /// Imports the archive `file` into `destination`.
     pub(crate) async fn import(&self, file: &Path, destination: ImageStore) -> Result<(), Status> {
+        self.import_as(file, destination, false).await
+    }
+
+    /// The same, with layers that are not compressed compressed if so wanted.
+    pub(crate) async fn import_as(
+        &self,
+        file: &Path,
+        destination: ImageStore,
+        force_compress: bool,
+    ) -> Result<(), Status> {
         let id = unique("import");
         let (sender, mut inbound) = self.stream(&id).await;
         let bytes = fs::read(file).unwrap();
@@ -164,6 +174,7 @@ impl Supervisor {
         });
         let source = ImageImportStream {
             stream: id,
+            force_compress,
             ..ImageImportStream::default()
         };
         let outcome = self

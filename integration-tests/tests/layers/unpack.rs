@@ -128,14 +128,44 @@ async fn archives_of_both_formats_are_imported() {
         extra_references: vec![any_name],
         ..store("")
     };
-    supervisor.import(&saved, destination).await.unwrap();
+    supervisor.import(&saved, destination.clone()).await.unwrap();
     let images = supervisor.images().await;
-    let saved = images
+    let plain = images
         .iter()
         .find(|image| image.name == "docker.io/team/saved:2")
         .unwrap();
-    let manifest = saved.target.clone().unwrap().digest;
+    let manifest = plain.target.clone().unwrap().digest;
     assert_same(&supervisor.tree(&scratch, &manifest).await, &expected);
+
+    // Its layers are not compressed, unless that is asked for; then they unpack to the same, and are the same each time.
+    let plain = supervisor.read(&manifest).await;
+    assert_eq!(
+        plain["layers"][0]["mediaType"],
+        "application/vnd.docker.image.rootfs.diff.tar"
+    );
+    let mut manifests = Vec::new();
+    for _ in 0..2 {
+        supervisor
+            .import_as(&saved, destination.clone(), true)
+            .await
+            .unwrap();
+        let images = supervisor.images().await;
+        let named = images.iter().find(|image| image.name == "docker.io/team/saved:2");
+        manifests.push(named.unwrap().target.clone().unwrap().digest);
+    }
+    assert_eq!(manifests[0], manifests[1]);
+    assert_ne!(manifests[0], manifest);
+    let packed = supervisor.read(&manifests[0]).await;
+    for (place, layer) in packed["layers"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(
+            layer["mediaType"],
+            "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        );
+        let digest = layer["digest"].as_str().unwrap();
+        let label = supervisor.label(digest, "containerd.io/uncompressed").await;
+        assert_eq!(label.as_deref(), plain["layers"][place]["digest"].as_str());
+    }
+    assert_same(&supervisor.tree(&scratch, &manifests[0]).await, &expected);
 }
 
 /// A layer that brings a hard link, and whose file is in a layer below: it cannot be unpacked before that.

@@ -113,7 +113,7 @@ fn an_exec_lives_inside_and_its_exit_comes_first(driver: Driver) {
         let request = shim.exec_request(&format!("long{number}"), &["/bin/sleep", "1000"]);
         shim.exec(&request);
     }
-    assert_eq!(shim.delete("long0").unwrap_err().code, 9);
+    assert_eq!(shim.delete("long0").unwrap_err().code, 2);
     shim.kill("long0", 15).unwrap();
     assert_eq!(shim.wait("long0"), 143);
     shim.kill("", 9).unwrap();
@@ -126,7 +126,7 @@ fn an_exec_lives_inside_and_its_exit_comes_first(driver: Driver) {
     assert_eq!(exits[6].id, shim.id);
     assert_eq!(exits[1].id, "long0");
     let late = shim.exec_request("late", &["/bin/true"]);
-    assert_eq!(shim.call::<()>("Exec", &late).unwrap_err().code, 9);
+    assert_eq!(shim.call::<()>("Exec", &late).unwrap_err().code, 2);
     shim.delete("").unwrap();
 }
 
@@ -168,9 +168,9 @@ fn pausing_stops_the_processes(driver: Driver) {
     let before = fs::metadata(&tick).unwrap().modified().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!(fs::metadata(&tick).unwrap().modified().unwrap(), before);
-    assert_eq!(shim.call::<()>("Pause", &pause).unwrap_err().code, 9);
+    assert_eq!(shim.call::<()>("Pause", &pause).unwrap_err().code, 2);
     let exec = shim.exec_request("no", &["/bin/true"]);
-    assert_eq!(shim.call::<()>("Exec", &exec).unwrap_err().code, 9);
+    assert_eq!(shim.call::<()>("Exec", &exec).unwrap_err().code, 2);
     shim.call::<()>("Resume", &v2::ResumeRequest { id: shim.id.clone() })
         .unwrap();
     eventually("it runs again", LIMIT, || {
@@ -432,4 +432,62 @@ fn what_the_shim_is_can_be_asked() {
     for binary in ["/bin/false", "/nonexistent"] {
         assert_eq!(ask(&pack(&runs(binary)).encode_to_vec()).features, None);
     }
+}
+
+#[test]
+fn the_shim_joins_the_group_it_is_to_be_in_and_its_container_does_not() {
+    let scratch = Scratch::new();
+    // One hierarchy of the host, made by us and taken away by us.
+    let hierarchy = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(std::path::Path::new);
+    let hierarchy = hierarchy
+        .into_iter()
+        .find(|place| place.join("cgroup.procs").exists());
+    let name = format!("{}-shims", scratch.unique());
+    let group = hierarchy.expect("a control group hierarchy").join(&name);
+    let with = |group: &str| {
+        let options = Options {
+            shim_cgroup: group.to_owned(),
+            ..Options::default()
+        };
+        let input = scratch.join("options");
+        fs::write(&input, pack(&options).encode_to_vec()).unwrap();
+        fs::File::open(input).unwrap()
+    };
+    let bundle = make_bundle(&scratch, "none", &["/bin/true"], |_| {});
+    for (group, error) in [(name.as_str(), "cgroup deleted"), ("/../x", "not a plain path")] {
+        let mut start = command(&bundle, "none", &scratch.join("s"), "start");
+        let output = start.stdin(with(group)).output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && words.contains(error), "{words}");
+    }
+    fs::create_dir(&group).unwrap();
+    let input = with(&format!("/{name}"));
+    let mut shim = Shim::start_with(
+        &scratch,
+        "",
+        &["/bin/sleep", "1000"],
+        |_| {},
+        |command| {
+            command.stdin(input);
+        },
+    );
+    let pid = shim.run(&shim.create_request());
+    let group_of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let of_shim = group_of(&shim.pid().as_raw_nonzero().to_string());
+    assert!(
+        of_shim.lines().any(|line| line.ends_with(&format!(":/{name}"))),
+        "{of_shim}"
+    );
+    let of_container = group_of(&pid.to_string());
+    assert!(!of_container.contains(&name), "{of_container}");
+    shim.kill("", 9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.delete("").unwrap();
+    let shutdown = v2::ShutdownRequest {
+        id: shim.id.clone(),
+        now: false,
+    };
+    shim.call::<()>("Shutdown", &shutdown).unwrap();
+    eventually("the shim ends", LIMIT, || (!shim.is_alive()).then_some(()));
+    eventually("nobody is in the group", LIMIT, || fs::remove_dir(&group).ok());
 }

@@ -201,7 +201,7 @@ fn a_terminal_carries_both_ways(driver: Driver) {
     let out = out.join().unwrap();
     assert!(out.contains("33 101\r\n"), "{out:?}");
     assert!(out.contains("got word\r\n"), "{out:?}");
-    assert_eq!(shim.call::<()>("ResizePty", &size).unwrap_err().code, 9);
+    assert_eq!(shim.call::<()>("ResizePty", &size).unwrap_err().code, 2);
     shim.delete("").unwrap();
 }
 

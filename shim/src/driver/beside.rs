@@ -36,7 +36,7 @@ pub fn beside(
             let refusal = match catch_unwind(AssertUnwindSafe(work)) {
                 Ok(Ok(())) => sys::end_work(0),
                 Ok(Err(refusal)) => refusal,
-                Err(_panic) => Refusal::new(Code::Internal, "the process beside the shim panicked"),
+                Err(_panic) => Refusal::new(Code::Unknown, "the process beside the shim panicked"),
             };
             // What cannot be written down is told by the exit status alone.
             let _ = said
@@ -61,7 +61,7 @@ pub fn beside(
                     Refusal::new(Code::from_number(*code), String::from_utf8_lossy(message))
                 }
                 _ => Refusal::new(
-                    Code::Internal,
+                    Code::Unknown,
                     format!("the process beside the shim ended: {status:?}"),
                 ),
             })

@@ -210,7 +210,7 @@ impl Driver for Binary {
                     // Whoever creates the container has things to do before it is started.
                     if let Outcome::Process { pid, .. } = &outcome {
                         let cgroup = cgroup_of(*pid).ok_or_else(|| {
-                            Refusal::new(Code::Internal, "the restored container has no control group")
+                            Refusal::new(Code::Unknown, "the restored container has no control group")
                         })?;
                         cgroup.freeze().map_err(wharf_runtime::Error::from)?;
                     }
@@ -413,7 +413,7 @@ fn refusal(operation: &str, cause: &str) -> Refusal {
     } else if lower.contains("already exists") || lower.contains("already in use") {
         Code::AlreadyExists
     } else {
-        Code::Internal
+        Code::Unknown
     };
     Refusal::new(code, format!("OCI runtime {operation} failed: {cause}"))
 }

@@ -71,7 +71,7 @@ impl Library {
         let console = container.take_console();
         let pid = container
             .init_pid()
-            .ok_or_else(|| Refusal::new(Code::Internal, "the container's first process ended at once"));
+            .ok_or_else(|| Refusal::new(Code::Unknown, "the container's first process ended at once"));
         self.container = Some(container);
         Ok(Outcome::Process { pid: pid?, console })
     }

@@ -257,7 +257,7 @@ fn sink(output: &Output, stream: &'static str, log: &mut SharedLog) -> Result<Si
             ))
         }
         Output::Null | Output::Binary { .. } => {
-            Err(Refusal::new(Code::Internal, "this output has no sink of its own"))
+            Err(Refusal::new(Code::Unknown, "this output has no sink of its own"))
         }
     }
 }
@@ -274,7 +274,7 @@ fn start_logger(
         must_answer,
     } = output
     else {
-        return Err(Refusal::new(Code::Internal, "this output is no logging program"));
+        return Err(Refusal::new(Code::Unknown, "this output is no logging program"));
     };
     let request = logger::Request {
         program,
@@ -316,7 +316,7 @@ fn null() -> Result<OwnedFd, Refusal> {
 fn cannot_open(path: &Path, error: io::Error) -> Refusal {
     let code = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => Code::InvalidArgument,
-        _ => Code::Internal,
+        _ => Code::Unknown,
     };
     Refusal::new(code, format!("open {} for stdio: {error}", path.display()))
 }

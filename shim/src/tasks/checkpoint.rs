@@ -25,7 +25,7 @@ impl Shim {
         let stage = self.process(&request.id, "")?.1.stage;
         if stage != Stage::Running {
             return Err(Refusal::new(
-                Code::FailedPrecondition,
+                Code::Unknown,
                 "cannot checkpoint a container that does not run",
             ));
         }

@@ -16,10 +16,7 @@ impl Shim {
     pub fn pause(&mut self, reply: Reply, id: &str) -> Result<(), Refusal> {
         self.expect_running(id, "pause")?;
         if self.container(id)?.is_paused {
-            return Err(Refusal::new(
-                Code::FailedPrecondition,
-                "cannot pause a paused container",
-            ));
+            return Err(Refusal::new(Code::Unknown, "cannot pause a paused container"));
         }
         self.submit(id, Operation::Pause(reply))
     }
@@ -28,10 +25,7 @@ impl Shim {
     pub fn resume(&mut self, reply: Reply, id: &str) -> Result<(), Refusal> {
         self.expect_running(id, "resume")?;
         if !self.container(id)?.is_paused {
-            return Err(Refusal::new(
-                Code::FailedPrecondition,
-                "cannot resume a running process",
-            ));
+            return Err(Refusal::new(Code::Unknown, "cannot resume a running process"));
         }
         self.submit(id, Operation::Resume(reply))
     }
@@ -43,7 +37,7 @@ impl Shim {
             Stage::Ending | Stage::Stopped => "stopped container",
         };
         Err(Refusal::new(
-            Code::FailedPrecondition,
+            Code::Unknown,
             format!("cannot {operation} a {state}"),
         ))
     }
@@ -69,10 +63,7 @@ impl Shim {
     pub fn update(&mut self, reply: Reply, request: UpdateTaskRequest) -> Result<(), Refusal> {
         let stage = self.process(&request.id, "")?.1.stage;
         if matches!(stage, Stage::Ending | Stage::Stopped) {
-            return Err(Refusal::new(
-                Code::FailedPrecondition,
-                "cannot update a stopped container",
-            ));
+            return Err(Refusal::new(Code::Unknown, "cannot update a stopped container"));
         }
         let resources = request.resources.map(|any| any.value).unwrap_or_default();
         self.submit(&request.id, Operation::Update { reply, resources })

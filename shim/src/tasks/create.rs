@@ -254,7 +254,7 @@ impl Shim {
                 .map_err(|error| Refusal::system("watch the terminal", error))?;
             process.console = Some(master);
         } else if process.names.terminal {
-            return Err(Refusal::new(Code::Internal, "the runtime sent no terminal"));
+            return Err(Refusal::new(Code::Unknown, "the runtime sent no terminal"));
         }
         Ok(())
     }

@@ -45,11 +45,12 @@ impl Shim {
         let stage = process.stage;
         let never_ran = process.pid == 0;
         let refused = |message: &str| Err(Refusal::new(Code::FailedPrecondition, message));
+        let runs = || Err(Refusal::new(Code::Unknown, "cannot delete a running process"));
         if process.delete_when_settled.is_some() {
             return refused("the process is being deleted");
         }
         if stage == Stage::Running {
-            return refused("cannot delete a running process");
+            return runs();
         }
         if !request.exec_id.is_empty() {
             let starts = |operation: &Operation| matches!(operation, Operation::Exec { key: other, .. } if *other == key);
@@ -67,7 +68,7 @@ impl Shim {
                     self.delete_when_settled(reply, key);
                     Ok(())
                 }
-                _ => refused("cannot delete a running process"),
+                _ => runs(),
             };
         }
         let container = self.container(&request.id)?;

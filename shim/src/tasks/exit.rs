@@ -131,6 +131,9 @@ impl Shim {
         self.streams.expect_end(&self.reactor, key);
         self.reactor.set_alarm(Alarm::Drain(key), drain);
         self.try_finish(key);
+        if is_init {
+            self.sandbox_settled();
+        }
     }
 
     /// A stream of the process has ended or given out all it had.

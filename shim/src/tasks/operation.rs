@@ -66,7 +66,7 @@ impl Shim {
             Operation::Update { resources, .. } => driver.update(resources),
             Operation::Delete(_) => driver.delete(false),
             Operation::Create { .. } | Operation::Exec { .. } => Step::Ready(Err(Refusal::new(
-                Code::Internal,
+                Code::Unknown,
                 "this operation does not begin here",
             ))),
         })
@@ -170,7 +170,7 @@ impl Shim {
                 let mut prepared = Some(*prepared);
                 let answer = outcome.and_then(|outcome| {
                     let Outcome::Process { pid, console } = outcome else {
-                        return Err(Refusal::new(Code::Internal, "create made no process"));
+                        return Err(Refusal::new(Code::Unknown, "create made no process"));
                     };
                     let attached = match prepared.take() {
                         Some(prepared) => self.created(id, pid, prepared, console),
@@ -282,7 +282,7 @@ impl Shim {
     ) {
         let answer = outcome.and_then(|outcome| {
             let (Outcome::Process { pid, console }, Some(mut prepared)) = (outcome, prepared) else {
-                return Err(Refusal::new(Code::Internal, "exec made no process"));
+                return Err(Refusal::new(Code::Unknown, "exec made no process"));
             };
             if let Some(process) = self.processes.get_mut(&key) {
                 process.stage = Stage::Running;

@@ -34,7 +34,7 @@ fn check_exec_id(id: &str) -> Result<(), Refusal> {
 }
 
 fn wrong_stage(message: impl Into<String>) -> Refusal {
-    Refusal::new(Code::FailedPrecondition, message)
+    Refusal::new(Code::Unknown, message)
 }
 
 impl Shim {
@@ -140,7 +140,7 @@ impl Shim {
             return self.submit(&request.id, operation).map(|()| None);
         }
         match process.stage {
-            Stage::Waiting => return Err(wrong_stage("process not created")),
+            Stage::Waiting => return Err(Refusal::new(Code::FailedPrecondition, "process not created")),
             Stage::Ending | Stage::Stopped => return Err(finished()),
             Stage::Running => {}
         }

@@ -22,13 +22,15 @@ use crate::{
 pub struct Introspection(pub Arc<Daemon>);
 
 /// Everything but the snapshotters, under the types and names that clients look for.
-const PARTS: [(&str, &[&str]); 11] = [
+const PARTS: [(&str, &[&str]); 13] = [
     ("io.containerd.content.v1", &["content"]),
     ("io.containerd.metadata.v1", &["bolt"]),
     ("io.containerd.gc.v1", &["scheduler"]),
     ("io.containerd.event.v1", &["exchange"]),
     ("io.containerd.differ.v1", &["walking"]),
     ("io.containerd.runtime.v2", &["task"]),
+    ("io.containerd.monitor.container.v1", &["restart"]),
+    ("io.containerd.mount-manager.v1", &["bolt"]),
     ("io.containerd.sandbox.controller.v1", &["shim"]),
     ("io.containerd.sandbox.store.v1", &["local"]),
     ("io.containerd.streaming.v1", &["manager"]),
@@ -44,6 +46,7 @@ const PARTS: [(&str, &[&str]); 11] = [
             "images",
             "introspection",
             "leases",
+            "mounts",
             "namespaces",
             "sandbox-controllers",
             "sandboxes",
@@ -55,6 +58,8 @@ const PARTS: [(&str, &[&str]); 11] = [
         ],
     ),
 ];
+/// What the restart monitor can do.
+const RESTART_POLICIES: [&str; 4] = ["no", "always", "on-failure", "unless-stopped"];
 /// The types of those parts that exist for one platform.
 const PLATFORM_BOUND: [&str; 2] = ["io.containerd.differ.v1", "io.containerd.runtime.v2"];
 /// The type of what runs containers.
@@ -96,6 +101,11 @@ impl Introspection {
                     vec![platform()]
                 } else {
                     Vec::new()
+                },
+                // Clients look here for the policies that they may write into labels.
+                capabilities: match id {
+                    "restart" => RESTART_POLICIES.map(str::to_owned).to_vec(),
+                    _ => Vec::new(),
                 },
                 ..Plugin::default()
             });

@@ -11,6 +11,7 @@ mod health;
 mod images;
 mod introspection;
 mod leases;
+mod mounts;
 mod namespaces;
 mod sandboxes;
 mod snapshots;
@@ -35,6 +36,7 @@ use wharf_proto::{
         images::v1::images_server::ImagesServer,
         introspection::v1::introspection_server::IntrospectionServer,
         leases::v1::leases_server::LeasesServer,
+        mounts::v1::mounts_server::MountsServer,
         namespaces::v1::namespaces_server::NamespacesServer,
         sandbox::v1::{controller_server::ControllerServer, store_server::StoreServer},
         snapshots::v1::snapshots_server::SnapshotsServer,
@@ -88,6 +90,7 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
         introspection::Introspection(daemon())
     );
     add!(builder, limits, LeasesServer, leases::Leases(daemon()));
+    add!(builder, limits, MountsServer, mounts::Mounts(daemon()));
     add!(
         builder,
         limits,
@@ -103,6 +106,11 @@ pub fn routes(daemon: &Arc<Daemon>) -> Routes {
     add!(builder, limits, EventsServer, events::Service(daemon()));
     add!(builder, limits, TasksServer, tasks::Service(daemon()));
     builder.routes()
+}
+
+/// The tasks service, for what acts as a client would.
+pub fn tasks(daemon: &Arc<Daemon>) -> tasks::Service {
+    tasks::Service(Arc::clone(daemon))
 }
 
 /// A stream of what is already there.

@@ -21,7 +21,7 @@ use wharf_proto::containerd::services::sandbox::v1::{
 use super::required;
 use crate::{
     daemon::Daemon,
-    error::{Error, Result as StoreResult},
+    error::{Error, Kind, Result as StoreResult},
     filter::Filters,
     identifier,
     namespace::Scope,
@@ -311,8 +311,15 @@ impl controller_server::Controller for Controller {
         &self,
         request: Request<ControllerUpdateRequest>,
     ) -> Result<Response<ControllerUpdateResponse>, Status> {
-        controller(&request.get_ref().sandboxer)?;
-        // containerd's says yes and does nothing; shims have no method for it.
-        Err(Error::unimplemented("changing a sandbox that runs: Update").into())
+        let scope = Scope::of(&request)?;
+        let request = request.into_inner();
+        controller(&request.sandboxer)?;
+        if request.sandbox.is_none() {
+            return Err(Error::new(Kind::Unknown, "sandbox can not be nil").into());
+        }
+        self.0
+            .sandboxes
+            .update(&scope.namespace, &request.sandbox_id, &request.fields)?;
+        Ok(Response::new(ControllerUpdateResponse {}))
     }
 }

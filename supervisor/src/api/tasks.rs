@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use prost_types::Any;
+use prost_types::{Any, Timestamp};
 use tonic::{Request, Response, Status};
 use wharf_proto::any;
 use wharf_proto::containerd::runc::v1::{CheckpointOptions, Options};
@@ -22,12 +22,19 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::filter::{Fields, Filters};
 use crate::identifier;
+use crate::mount;
 use crate::namespace::Scope;
 use crate::sandbox;
 use crate::task::{Bootstrap, Create, STATE_TIMEOUT, Task, checkpoint};
 
 /// How many shims a listing asks side by side.
 const PARALLEL: usize = 64;
+
+/// The end of what has not ended, as containerd tells it: Go's zero time, which clients take for none.
+const NEVER: Timestamp = Timestamp {
+    seconds: -62_135_596_800,
+    nanos: 0,
+};
 
 /// The service over one daemon.
 pub struct Service(pub Arc<Daemon>);
@@ -111,6 +118,7 @@ impl Tasks for Service {
             "" => None,
             sandbox => self.sandbox(&scope, sandbox, &request).await?,
         };
+        let rootfs = mount::activate(&self.0, &scope, &container.id, request.rootfs).await?;
         let create = Create {
             id: container.id,
             runtime: if request.runtime_path.is_empty() {
@@ -123,7 +131,7 @@ impl Tasks for Service {
                 .options
                 .filter(|options| !options.value.is_empty())
                 .or(runtime.options),
-            rootfs: request.rootfs,
+            rootfs,
             stdin: request.stdin,
             stdout: request.stdout,
             stderr: request.stderr,
@@ -132,7 +140,16 @@ impl Tasks for Service {
             checkpoint_archive,
             sandbox,
         };
-        let pid = self.0.tasks.create(&scope.namespace, create).await?;
+        let pid = match self.0.tasks.create(&scope.namespace, create).await {
+            Ok(pid) => pid,
+            Err(error) => {
+                // Those of a task that is there are in use.
+                if error.kind() != crate::Kind::AlreadyExists {
+                    mount::deactivate(&self.0, &scope, &request.container_id).await;
+                }
+                return Err(error.into());
+            }
+        };
         Ok(Response::new(CreateTaskResponse {
             container_id: request.container_id,
             pid,
@@ -151,8 +168,10 @@ impl Tasks for Service {
     }
 
     async fn delete(&self, request: Request<DeleteTaskRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let scope = Scope::of(&request)?;
         let task = self.task(&request, &request.get_ref().container_id).await?;
         let exit = self.0.tasks.delete(&task.namespace, &task.id).await?;
+        mount::deactivate(&self.0, &scope, &task.id).await;
         Ok(Response::new(DeleteResponse {
             id: String::new(),
             pid: exit.pid,
@@ -479,6 +498,6 @@ fn process(state: shim::StateResponse, id: &str, exec_id: &str) -> Process {
         stderr: state.stderr,
         terminal: state.terminal,
         exit_status: state.exit_status,
-        exited_at: state.exited_at,
+        exited_at: state.exited_at.or(Some(NEVER)),
     }
 }

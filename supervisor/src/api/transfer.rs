@@ -88,7 +88,8 @@ fn report(mut stream: Stream) -> (Progress, tokio::task::JoinHandle<()>) {
 /// What a request asks for, decoded and checked.
 enum Work {
     Pull(Box<registry::Client>),
-    Import(Stream),
+    /// An archive, and whether its layers are to be compressed.
+    Import(Stream, bool),
     Tag(String),
     Push {
         client: Box<registry::Client>,
@@ -124,8 +125,8 @@ impl Operation {
             Work::Pull(client) => {
                 transfer::pull(&daemon, &scope, *client, destination, progress, &cancelled).await?;
             }
-            Work::Import(stream) => {
-                let input = transfer::read_bytes(stream);
+            Work::Import(stream, compress) => {
+                let input = (transfer::read_bytes(stream), compress);
                 transfer::import(&daemon, &scope, input, destination, progress, &cancelled).await?;
             }
             Work::Tag(name) => {
@@ -165,10 +166,8 @@ fn operation(
     let work = if let Some(registry) = unpack::<OciRegistry>(source)? {
         Work::Pull(Box::new(client(daemon, &scope, registry, false)?))
     } else if let Some(archive) = unpack::<ImageImportStream>(source)? {
-        if archive.force_compress {
-            return refused("compressing layers on import");
-        }
-        Work::Import(daemon.transfer.streams.take(&scope, &archive.stream)?)
+        let stream = daemon.transfer.streams.take(&scope, &archive.stream)?;
+        Work::Import(stream, archive.force_compress)
     } else if let Some(store) = unpack::<ImageStore>(source)? {
         if let Some(registry) = unpack::<OciRegistry>(destination)? {
             let work = Work::Push {
@@ -200,9 +199,6 @@ fn operation(
     let Some(store) = unpack::<ImageStore>(destination)? else {
         return refused(&format!("{:?} to {:?}", source.type_url, destination.type_url));
     };
-    if store.all_metadata {
-        return refused("fetching the metadata of all platforms");
-    }
     Ok(Operation {
         daemon: Arc::clone(daemon),
         scope,
@@ -247,6 +243,7 @@ fn decode(store: ImageStore) -> Destination {
         labels: store.labels,
         platforms: store.platforms.into_iter().map(Platform::from).collect(),
         manifest_limit: store.manifest_limit as usize,
+        all_metadata: store.all_metadata,
         names: store
             .extra_references
             .into_iter()
@@ -285,11 +282,7 @@ fn client(daemon: &Daemon, scope: &Scope, registry: OciRegistry, push: bool) -> 
             vec![directory]
         }
     };
-    if resolver.http_debug() != HttpDebug::Disabled || !resolver.logs_stream.is_empty() {
-        return Err(Error::unimplemented(
-            "logging of requests to registries is not supported yet: http_debug",
-        ));
-    }
+    let log = request_log(daemon, scope, &resolver)?;
     let plain_http = match resolver.default_scheme.as_str() {
         "" => None,
         "http" => Some(true),
@@ -321,8 +314,24 @@ fn client(daemon: &Daemon, scope: &Scope, registry: OciRegistry, push: bool) -> 
         headers,
         hosts,
         push,
+        log,
     };
     registry::Client::new(reference, options, source)
+}
+
+/// Who is told of requests to the registry: the client over its stream, if it names one, or the daemon's log.
+fn request_log(daemon: &Daemon, scope: &Scope, resolver: &RegistryResolver) -> Result<registry::RequestLog> {
+    let (heads, times) = match resolver.http_debug() {
+        HttpDebug::Disabled => return Ok(registry::RequestLog::default()),
+        HttpDebug::Debug => (true, false),
+        HttpDebug::Trace => (false, true),
+        HttpDebug::Both => (true, true),
+    };
+    let client = match resolver.logs_stream.as_str() {
+        "" => None,
+        id => Some(transfer::write_texts(daemon.transfer.streams.take(scope, id)?)),
+    };
+    Ok(registry::RequestLog::new(heads, times, client))
 }
 
 /// Credentials that the client is asked for over its stream.

@@ -50,12 +50,15 @@
 //! service_name = "wharfd"
 //! sampling_ratio = 1.0
 //!
+//! [plugins."io.containerd.monitor.container.v1.restart"]
+//! interval = "10s"                                             # between looks for containers whose labels ask to be restarted
+//!
 //! [registry]
 //! hosts = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
 //! docker_config = "/root/.docker/config.json"
 //! ```
 //!
-//! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
+//! Of containerd's `[debug]` there is nothing: `log_level` and `log_format` are above, and no profile is served. All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,6 +72,7 @@ use super::{Config, Grpc, Metrics, Registry, Tcp};
 use crate::{
     error::{Error, Result},
     layer::{Processor, Processors},
+    restart,
     snapshot::{self, Settings},
     transfer,
 };
@@ -182,6 +186,12 @@ struct Plugins {
     otlp: OtlpPlugin,
     #[serde(default, rename = "io.containerd.internal.v1.tracing")]
     tracing: TracingPlugin,
+    #[serde(
+        default,
+        rename = "io.containerd.monitor.container.v1.restart",
+        alias = "io.containerd.internal.v1.restart"
+    )]
+    restart: RestartPlugin,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -197,6 +207,12 @@ struct OtlpPlugin {
 struct TracingPlugin {
     service_name: Option<String>,
     sampling_ratio: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RestartPlugin {
+    interval: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -267,6 +283,7 @@ impl File {
             processors: self.processors()?,
             grpc: self.grpc()?,
             metrics: self.metrics()?,
+            restart_interval: self.restart_interval()?,
             tracing: self.tracing()?,
         };
         config.validate()?;
@@ -355,6 +372,14 @@ impl File {
                 })
             })
             .transpose()
+    }
+
+    fn restart_interval(&self) -> Result<std::time::Duration> {
+        let interval = self.plugins.restart.interval.as_deref();
+        interval.map_or(Ok(restart::INTERVAL), |text| {
+            restart::interval(text)
+                .map_err(|error| error.context("plugins.\"io.containerd.monitor.container.v1.restart\""))
+        })
     }
 
     fn tracing(&self) -> Result<Vec<(&'static str, String)>> {

@@ -74,8 +74,6 @@ impl Store {
                 .create(&path)
                 .map_err(|source| Error::io(format!("create {}", path.display()), source))?;
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map_err(|source| Error::io("read /proc/sys/kernel/random/boot_id", source))?;
         let shared = Shared {
             root: root.to_owned(),
             metadata,
@@ -85,7 +83,7 @@ impl Store {
         let store = Self {
             shared: Arc::new(shared),
             locks: Locks::default(),
-            boot: boot.trim().to_owned(),
+            boot: crate::boot::id()?,
         };
         store.sweep()?;
         Ok(store)

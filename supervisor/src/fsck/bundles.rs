@@ -1,4 +1,5 @@
-//! What tasks and sandboxes left in the state directory: bundles with their shims, mounts and cgroups.
+//! What tasks, sandboxes and activations of mounts left in the state directory: bundles with their shims, mounts and
+//! cgroups.
 //!
 //! A bundle whose shim answers is a running container's, daemon or not. Of any other the daemon's start makes an end, and so
 //! does a repair.
@@ -6,7 +7,7 @@
 use std::{
     fs, io,
     os::unix::{fs::MetadataExt as _, net::UnixStream},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -16,7 +17,9 @@ use super::{
     scan::entries,
 };
 use crate::{
+    boot,
     error::{Error, Result},
+    metadata::{self, Key, MOUNTS, Phase, Read as _},
     task::mounts_below,
 };
 
@@ -46,9 +49,9 @@ struct Linux {
     cgroups_path: String,
 }
 
-/// Looks at all bundles and mounts below `state`.
-pub(super) fn scan(state: &Path, report: &mut Report) -> Result<()> {
-    let mut owned = Vec::new();
+/// Looks at all bundles, activations and mounts below `state`.
+pub(super) fn scan(state: &Path, metadata: &metadata::Store, report: &mut Report) -> Result<()> {
+    let mut owned = activations(state, metadata, report)?;
     let mut namespaces = entries(&state.join("tasks"))?;
     namespaces.extend(entries(&state.join("sandboxes"))?);
     for (namespace, directory) in namespaces {
@@ -109,6 +112,36 @@ pub(super) fn scan(state: &Path, report: &mut Report) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The directories of activations that are whole, and whose they are; of others the daemon's start makes an end.
+fn activations(
+    state: &Path,
+    metadata: &metadata::Store,
+    report: &mut Report,
+) -> Result<Vec<(PathBuf, String)>> {
+    let (directory, boot) = (state.join("mounts"), boot::id()?);
+    let mut owned = Vec::new();
+    for (key, row) in metadata.read(|txn| txn.scan(MOUNTS, &Key::prefix(&[])?))? {
+        if row.phase() == Phase::Active && row.boot == boot {
+            let owner = format!("{} (mounts)", key.parts()?.join(": "));
+            owned.push((directory.join(row.number.to_string()), owner));
+        }
+    }
+    for (_, path) in entries(&directory)? {
+        if !owned.iter().any(|(place, _)| *place == path) {
+            report.faults.push(Fault {
+                kind: "mounts",
+                path: path.strip_prefix(state).unwrap_or(&path).display().to_string(),
+                size: 0,
+                problem: "it belongs to nobody".into(),
+                repair: "take it down",
+                repaired: false,
+                row: None,
+            });
+        }
+    }
+    Ok(owned)
 }
 
 /// What the bundle's own files take; what is mounted in it is a snapshot's.

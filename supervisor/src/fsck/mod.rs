@@ -71,6 +71,7 @@ fn blocking(config: &Config, options: Options) -> Result<Report> {
     tokio::runtime::Handle::current().block_on(daemon.sandboxes.reconcile())?;
     tokio::runtime::Handle::current().block_on(daemon.tasks.reconcile())?;
     scan::unmount_orphans(config, &report.faults)?;
+    daemon.mounts.recover()?;
     gc::collect(&daemon)?;
     let left = scan::scan(
         config,

@@ -48,7 +48,7 @@ pub(super) fn scan(config: &Config, metadata: &metadata::Store, options: Options
     scan.blobs(metadata, options.verify)?;
     scan.ingests(metadata)?;
     scan.snapshots(metadata)?;
-    bundles::scan(&config.state, &mut scan.report)?;
+    bundles::scan(&config.state, metadata, &mut scan.report)?;
     Ok(scan.report)
 }
 
@@ -212,6 +212,9 @@ impl Scan<'_> {
                             size,
                             format!("{namespace}/{snapshotter}/{key}"),
                         );
+                    }
+                    None if name.strip_prefix('.').unwrap_or(&name) == snapshot::LOST => {
+                        self.item("snapshot", &path, size, "the daemon: a flush failed".into());
                     }
                     None if name.parse::<u64>().is_ok() => self.orphan("snapshot", &path, size, "remove it"),
                     None => self.orphan("unknown", &path, size, ""),

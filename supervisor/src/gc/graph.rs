@@ -3,11 +3,12 @@
 //! ```text
 //! image     → target                       container → its snapshot
 //! snapshot  → parent                       lease     → its resources (with `containerd.io/gc.flat`: and no further)
-//! ingest    → the blob it will be
+//! ingest    → the blob it will be          lease     → the mounts that were activated under it
 //! any label containerd.io/gc.ref.content[./]…                = digest
 //!           containerd.io/gc.ref.snapshot.<snapshotter>[/…]  = key
 //!           containerd.io/gc.ref.image[./]…                  = name
-//!           containerd.io/gc.bref.…  the same the other way round: the named object keeps this one
+//!           containerd.io/gc.ref.mount[./]…                  = name
+//!           containerd.io/gc.bref.…  the same, and container[./]… = id, the other way round: the named object keeps this one
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,10 @@ use crate::{
     error::{Error, Kind, Result},
     identifier::Labels,
     lease,
-    metadata::{CONTAINERS, CONTENT, IMAGES, INGESTS, Ingest, Key, LEASE_RESOURCES, LEASES, Read, SNAPSHOTS},
+    metadata::{
+        CONTAINERS, CONTENT, IMAGES, INGESTS, Ingest, Key, LEASE_RESOURCES, LEASES, MOUNTS, Phase, Read,
+        SNAPSHOTS,
+    },
 };
 
 const ROOT: &str = "containerd.io/gc.root";
@@ -32,7 +36,7 @@ pub fn end(row: &Ingest) -> Option<jiff::Timestamp> {
     jiff::Timestamp::from_second(started.saturating_add(INGEST_HOURS * 3600)).ok()
 }
 
-/// Something that can be garbage.
+/// Something that can be garbage, or is told to keep what can.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the fields are the parts of the row's key")]
 pub enum Node {
@@ -52,6 +56,15 @@ pub enum Node {
     Ingest {
         namespace: String,
         reference: String,
+    },
+    Mount {
+        namespace: String,
+        name: String,
+    },
+    /// Never garbage.
+    Container {
+        namespace: String,
+        id: String,
     },
 }
 
@@ -75,6 +88,20 @@ impl Node {
         Self::Image {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
+        }
+    }
+
+    fn mount(namespace: &str, name: &str) -> Self {
+        Self::Mount {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn container(namespace: &str, id: &str) -> Self {
+        Self::Container {
+            namespace: namespace.to_owned(),
+            id: id.to_owned(),
         }
     }
 
@@ -108,6 +135,7 @@ impl Graph {
         graph.content(txn)?;
         graph.snapshots(txn)?;
         graph.ingests(txn, now)?;
+        graph.mounts(txn)?;
         graph.leases(txn)?;
         Ok(graph)
     }
@@ -135,6 +163,10 @@ impl Graph {
         for (key, _) in txn.scan(INGESTS, &everything)? {
             let [namespace, reference] = parts(&key)?;
             all.push(Node::ingest(namespace, reference));
+        }
+        for (key, _) in txn.scan(MOUNTS, &everything)? {
+            let [namespace, name] = parts(&key)?;
+            all.push(Node::mount(namespace, name));
         }
         Ok(all)
     }
@@ -203,7 +235,8 @@ impl Graph {
 
     fn containers(&mut self, txn: &impl Read) -> Result<()> {
         for (key, row) in txn.scan(CONTAINERS, &Key::prefix(&[])?)? {
-            let [namespace, _] = parts(&key)?;
+            let [namespace, id] = parts(&key)?;
+            self.roots.push(Node::container(namespace, id));
             if !row.snapshot_key.is_empty() {
                 self.roots
                     .push(Node::snapshot(namespace, &row.snapshotter, &row.snapshot_key));
@@ -248,6 +281,23 @@ impl Graph {
                 self.edge(&node, Node::content(namespace, &row.expected));
             }
             if end(&row).is_some_and(|end| now < end) {
+                self.roots.push(node);
+            }
+        }
+        Ok(())
+    }
+
+    fn mounts(&mut self, txn: &impl Read) -> Result<()> {
+        for (key, row) in txn.scan(MOUNTS, &Key::prefix(&[])?)? {
+            let [namespace, name] = parts(&key)?;
+            let node = Node::mount(namespace, name);
+            if let Some(info) = &row.info {
+                self.labels(namespace, Some(&node), &info.labels);
+            }
+            let is_leased =
+                !row.lease.is_empty() && txn.get(LEASES, &Key::new(&[namespace, &row.lease])?)?.is_some();
+            // A pending one is not yet in anybody's hands.
+            if row.phase() == Phase::Pending || is_leased {
                 self.roots.push(node);
             }
         }
@@ -300,6 +350,12 @@ fn named(namespace: &str, kind: &str, value: &str) -> Option<Node> {
     }
     if is("image") {
         return Some(Node::image(namespace, value));
+    }
+    if is("mount") {
+        return Some(Node::mount(namespace, value));
+    }
+    if is("container") {
+        return Some(Node::container(namespace, value));
     }
     let snapshotter = kind.strip_prefix("snapshot.")?;
     let snapshotter = snapshotter.split_once('/').map_or(snapshotter, |(name, _)| name);

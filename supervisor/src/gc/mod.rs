@@ -27,7 +27,7 @@ use crate::{
     identifier::Labels,
     lease,
     metadata::{
-        CONTENT, CONTENT_USERS, Commit, IMAGES, INGESTS, Key, LEASE_RESOURCES, LEASES, Read as _,
+        CONTENT, CONTENT_USERS, Commit, IMAGES, INGESTS, Key, LEASE_RESOURCES, LEASES, MOUNTS, Read as _,
         SNAPSHOT_CHILDREN, SNAPSHOTS, WriteTxn,
     },
 };
@@ -45,6 +45,15 @@ pub struct Removed {
     pub images: u64,
     /// Leases that had expired.
     pub leases: u64,
+    /// Activations of mounts.
+    pub mounts: u64,
+}
+
+impl Removed {
+    /// Whether it is not worth a line in the log.
+    pub fn is_little(&self) -> bool {
+        self.content.is_empty() && self.snapshots.is_empty() && self.mounts == 0
+    }
 }
 
 /// Removes all garbage. Blocks; writers wait for the marking, which takes some milliseconds for thousands of rows.
@@ -94,6 +103,7 @@ pub fn collect(daemon: &Daemon) -> Result<Removed> {
             tracing::warn!(snapshotter, %error, "remove the files of garbage");
         }
     }
+    daemon.mounts.sweep()?;
     daemon.content.sweep()?;
     Ok(removed)
 }
@@ -171,6 +181,12 @@ fn sweep(txn: &mut WriteTxn, node: Node, removed: &mut Removed) -> Result<()> {
         Node::Ingest { namespace, reference } => {
             txn.delete(INGESTS, &Key::new(&[&namespace, &reference])?)?;
         }
+        Node::Mount { namespace, name } => {
+            txn.delete(MOUNTS, &Key::new(&[&namespace, &name])?)?;
+            removed.mounts += 1;
+        }
+        // Made and deleted by clients only.
+        Node::Container { .. } => {}
     }
     Ok(())
 }

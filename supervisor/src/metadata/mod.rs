@@ -13,6 +13,7 @@
 //! ingests           / <namespace> / <ref>                → Ingest
 //! snapshots         / <namespace> / <snapshotter> / <key> → Snapshot                edges: parent, labels gc.ref.*
 //! snapshot_children / <namespace> / <snapshotter> / <parent> / <key> → (the reverse)
+//! mounts            / <namespace> / <name>               → Activation              edges: lease, labels gc.bref.*
 //! leases            / <namespace> / <id>                 → leases.v1.Lease
 //! lease_resources   / <namespace> / <lease> / <type> / <id> → (all in the key)      edge: the resource
 //! ```

@@ -64,6 +64,9 @@ pub const LEASES: Table<leases::v1::Lease> = Table::new("leases");
 /// The resources of leases; all is in the key.
 pub const LEASE_RESOURCES: Table<()> = Table::new("lease_resources");
 
+/// Activations of mounts. Of this boot only: the rows of another one stand for nothing.
+pub const MOUNTS: Table<Activation> = Table::new("mounts");
+
 /// A single fact about the store.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Meta {
@@ -93,6 +96,38 @@ pub struct Ingest {
     /// The boot in which its bytes were written: they are not flushed, so another boot does not trust them.
     #[prost(string, tag = "5")]
     pub boot: String,
+}
+
+/// Mounts under a name.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Activation {
+    /// The directory in which they are; never used twice.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// How far it is.
+    #[prost(enumeration = "Phase", tag = "2")]
+    pub phase: i32,
+    /// The boot in which they were made.
+    #[prost(string, tag = "3")]
+    pub boot: String,
+    /// The lease that holds it, or empty.
+    #[prost(string, tag = "4")]
+    pub lease: String,
+    /// What clients are told; no mounts before it is active.
+    #[prost(message, optional, tag = "5")]
+    pub info: Option<types::ActivationInfo>,
+}
+
+/// How far an activation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Phase {
+    /// Mounts are being made, by a call that goes on.
+    Pending = 0,
+    /// All are there.
+    Active = 1,
+    /// They are being taken down, or were to be.
+    Ending = 2,
 }
 
 /// A snapshot.

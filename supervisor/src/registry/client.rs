@@ -15,6 +15,7 @@ use super::{
     endpoint::Endpoint,
     hosts::{self, Capabilities},
     http,
+    request_log::RequestLog,
 };
 use crate::{
     digest::Digest,
@@ -44,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) hosts: Vec<PathBuf>,
     /// Whether the registry is written to.
     pub(crate) push: bool,
+    /// Who is told of requests.
+    pub(crate) log: RequestLog,
 }
 
 /// A client of one repository. Cheap to clone; clones share connections and tokens.
@@ -70,7 +73,8 @@ impl Client {
         let endpoints = hosts::load(&options.hosts, &reference, plain)?
             .into_iter()
             .map(|host| {
-                Endpoint::new(host, &reference, &options.headers, &source, options.push).map(Arc::new)
+                let told = (options.push, &options.log);
+                Endpoint::new(host, &reference, &options.headers, &source, told).map(Arc::new)
             })
             .collect::<Result<_>>()?;
         Ok(Self { reference, endpoints })

@@ -11,6 +11,7 @@ use super::{
     authorization::{self, CredentialSource, Scopes},
     hosts::{Capabilities, Host},
     http::{self, Answer, Ask, Http, Payload},
+    request_log::RequestLog,
     retry,
 };
 use crate::error::{Error, Kind, Result};
@@ -44,8 +45,9 @@ impl Endpoint {
         reference: &Arc<Reference>,
         headers: &HeaderMap,
         source: &Arc<dyn CredentialSource>,
-        push: bool,
+        options: (bool, &RequestLog),
     ) -> Result<Self> {
+        let (push, log) = options;
         let root: Uri = host
             .root
             .parse()
@@ -58,7 +60,7 @@ impl Endpoint {
             all.extend(headers.clone());
         }
         Ok(Self {
-            http: Http::new(&root, &host.tls, host.dial_timeout)?,
+            http: Http::new(&root, &host.tls, host.dial_timeout)?.telling(log.clone()),
             capabilities: host.capabilities,
             reference: Arc::clone(reference),
             root,

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 
-use super::{foreign::is_near, proxy::Connector, tls::Tls};
+use super::{foreign::is_near, proxy::Connector, request_log::RequestLog, tls::Tls};
 use crate::error::{Error, Kind, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,6 +48,7 @@ const fn in_tests(real: Duration, shorter: Duration) -> Duration {
 pub(super) struct Http {
     client: Client<HttpsConnector<Connector>, UnsyncBoxBody<Bytes, io::Error>>,
     connector: Connector,
+    log: RequestLog,
 }
 
 /// A stream of what is sent.
@@ -153,7 +154,17 @@ impl Http {
             .pool_idle_timeout(Duration::from_secs(30))
             .http1_max_buf_size(MAX_CHUNK)
             .build(https);
-        Ok(Self { client, connector })
+        Ok(Self {
+            client,
+            connector,
+            log: RequestLog::default(),
+        })
+    }
+
+    /// Tells `log` of each request.
+    pub(super) fn telling(mut self, log: RequestLog) -> Self {
+        self.log = log;
+        self
     }
 
     /// Asks once, following redirects.
@@ -210,11 +221,18 @@ impl Http {
         let request = request.body(ask.payload.body(&sent)).map_err(|error| {
             lasting(Error::invalid(format!("{} {}", ask.method, without_query(&ask.uri))).caused_by(error))
         })?;
+        self.log.request(&ask.method, &ask.uri, request.headers());
+        let asked = Instant::now();
         let mut answer = self.client.request(request);
         let mut before = 0;
         loop {
             match tokio::time::timeout(ANSWER_TIMEOUT, &mut answer).await {
-                Ok(Ok(response)) => return Ok(response),
+                Ok(Ok(response)) => {
+                    let (status, headers) = (response.status(), response.headers());
+                    self.log
+                        .answer(&ask.method, &ask.uri, status, headers, asked.elapsed());
+                    return Ok(response);
+                }
                 Ok(Err(error)) => {
                     return Err(Failure {
                         error: unreachable_host(ask, &error),

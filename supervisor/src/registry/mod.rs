@@ -37,6 +37,7 @@ mod pieces;
 mod proxy;
 mod push;
 mod reference;
+mod request_log;
 mod retry;
 mod tls;
 
@@ -47,6 +48,7 @@ pub(crate) use docker_config::DockerConfig;
 pub(crate) use pieces::Pieces;
 pub(crate) use push::{Content, Pushed};
 pub(crate) use reference::Reference;
+pub(crate) use request_log::RequestLog;
 
 #[cfg(test)]
 mod tests;

@@ -311,6 +311,35 @@ impl Controller {
         Ok((status, endpoint(&running)))
     }
 
+    /// Checks a change of a sandbox's record against the sandbox that runs.
+    ///
+    /// Its shim was told nothing of the labels, extensions and spec in the record, and there is no call that would tell it
+    /// more, so they are the store's alone to change. What the shim was started as stays.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `FailedPrecondition` for the runtime; `InvalidArgument` for a field that no sandbox has.
+    pub fn update(&self, namespace: &str, id: &str, paths: &[String]) -> Result<()> {
+        self.get(namespace, id)?;
+        for path in paths {
+            let field = path.split_once('.').map_or(path.as_str(), |(field, _)| field);
+            match field {
+                "labels" | "extensions" => {}
+                "spec" if field == path => {}
+                "runtime" if field == path => {
+                    let message = format!("sandbox {id} runs, and keeps its runtime");
+                    return Err(Error::precondition(message));
+                }
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "cannot update {path:?} field on sandbox {id:?}"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a sandbox down, with its shim and bundle.
     ///
     /// # Errors

@@ -100,6 +100,7 @@ impl Btrfs {
 
 impl Snapshotter for Btrfs {
     fn create(&self, stack: Stack<'_>) -> Result<Made> {
+        self.filesystem.begin(stack.number);
         let Err(error) = self.make(stack) else {
             return Ok(Made::Fresh);
         };

@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost_types::Timestamp;
 
+pub(crate) use flush::LOST;
 pub use load::{Loaded, Proxy, Settings, load};
 pub use store::Store;
 pub use wharf_proto::containerd::{services::snapshots::v1::Kind, types::Mount};

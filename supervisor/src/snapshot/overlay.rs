@@ -106,6 +106,7 @@ impl Overlay {
 impl Snapshotter for Overlay {
     fn create(&self, stack: Stack<'_>) -> Result<Made> {
         id_map::check(stack.labels, self.maps_ids)?;
+        self.filesystem.begin(stack.number);
         self.make(stack).map(|()| Made::Fresh).map_err(|source| {
             let error = Error::io(
                 format!("create snapshot {}", self.directory(stack.number).display()),

@@ -24,7 +24,7 @@ impl Tasks {
     ///
     /// # Errors
     ///
-    /// `NotFound`; the shim's own, `FailedPrecondition` for one when the task runs.
+    /// `NotFound`; the shim's own, `Unknown` for one when the task runs.
     pub async fn delete(self: &Arc<Self>, namespace: &str, id: &str) -> Result<Exit> {
         let task = self.get(namespace, id)?;
         let tasks = Arc::clone(self);

@@ -42,7 +42,7 @@ mod spawn;
 #[cfg(test)]
 mod tests;
 mod ttrpc;
-mod unmount;
+pub mod unmount;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

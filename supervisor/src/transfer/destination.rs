@@ -40,6 +40,8 @@ pub(crate) struct Destination {
     pub(crate) platforms: Vec<Platform>,
     /// How many entries of an index are wanted; 0 for all that fit.
     pub(crate) manifest_limit: usize,
+    /// Whether manifests and configurations of all platforms are wanted.
+    pub(crate) all_metadata: bool,
     /// Further names.
     pub(crate) names: Vec<Name>,
     /// What is unpacked.

@@ -3,6 +3,9 @@
 //! Read: each image gets a manifest and the whole archive an index, so that nothing behind this file knows the format. Tags are
 //! short names by the format's convention; they are completed here, as every reader of the format does.
 
+use std::io::{self, Write};
+
+use flate2::{Compression, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,6 +17,7 @@ use super::{
     import::{Files, clean},
 };
 use crate::{
+    content::{Reader, Writer},
     daemon::Daemon,
     digest::Digest,
     error::{Error, Result},
@@ -71,8 +75,15 @@ struct Index {
     manifests: Vec<Descriptor>,
 }
 
-/// Writes manifests and index for the archive whose `manifest.json` is `manifest`. Blocks.
-pub(super) fn index(daemon: &Daemon, scope: &Scope, files: &Files, manifest: &[u8]) -> Result<Descriptor> {
+/// Writes manifests and index for the archive whose `manifest.json` is `manifest`; with `compress`, layers that are not
+/// compressed are. Blocks.
+pub(super) fn index(
+    daemon: &Daemon,
+    scope: &Scope,
+    files: &Files,
+    manifest: &[u8],
+    compress: bool,
+) -> Result<Descriptor> {
     let images: Vec<Saved> =
         serde_json::from_slice(manifest).map_err(|error| Error::invalid("manifest.json").caused_by(error))?;
     let mut manifests = Vec::new();
@@ -85,7 +96,7 @@ pub(super) fn index(daemon: &Daemon, scope: &Scope, files: &Files, manifest: &[u
         let layers = image
             .layers
             .iter()
-            .map(|name| layer(daemon, scope, files, name))
+            .map(|name| layer(daemon, scope, files, name, compress))
             .collect::<Result<_>>()?;
         let manifest = Manifest {
             schema_version: 2,
@@ -152,22 +163,74 @@ fn find(files: &Files, name: &str, media_type: &str) -> Result<Descriptor> {
 }
 
 /// A layer, with the media type that its first bytes call for.
-fn layer(daemon: &Daemon, scope: &Scope, files: &Files, name: &str) -> Result<Descriptor> {
+fn layer(daemon: &Daemon, scope: &Scope, files: &Files, name: &str, compress: bool) -> Result<Descriptor> {
     let found = find(files, name, DOCKER_LAYER)?;
     let mut magic = [0; 4];
-    let count = daemon
-        .content
-        .reader(scope, &found.digest()?)?
-        .read_at(&mut magic, 0)?;
+    let reader = daemon.content.reader(scope, &found.digest()?)?;
+    let count = reader.read_at(&mut magic, 0)?;
     let media_type = match &magic[..count] {
         [0x1f, 0x8b, ..] => DOCKER_LAYER_GZIP,
         [0x28, 0xb5, 0x2f, 0xfd] => DOCKER_LAYER_ZSTD,
+        _ if compress => return compressed(daemon, scope, &reader, &found.digest),
         _ => DOCKER_LAYER,
     };
     Ok(Descriptor {
         media_type: media_type.to_owned(),
         ..found
     })
+}
+
+/// The label that says which layer a blob is when it is not compressed.
+const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+/// How much of a layer is read at once.
+const CHUNK: usize = 256 << 10;
+
+/// The layer `digest`, which `reader` reads, compressed: the same bytes each time, so that a second import finds it.
+fn compressed(daemon: &Daemon, scope: &Scope, reader: &Reader, digest: &str) -> Result<Descriptor> {
+    let reference = format!("compress-blob-{}", digest.replace(':', "-"));
+    let failed = |error| Error::io(format!("compress layer {digest}"), error);
+    let mut writer = daemon.content.writer(scope, &reference, 0, None)?;
+    // What a run before this one left is not known to be the beginning of this one's.
+    writer.truncate(0)?;
+    let mut encoder = GzEncoder::new(Ingest(writer), Compression::default());
+    let mut chunk = vec![0; CHUNK];
+    let mut offset = 0;
+    loop {
+        let count = reader.read_at(&mut chunk, offset)?;
+        if count == 0 {
+            break;
+        }
+        encoder.write_all(&chunk[..count]).map_err(failed)?;
+        offset += count as u64;
+    }
+    let Ingest(writer) = encoder.finish().map_err(failed)?;
+    let (size, wanted) = (writer.status().offset, writer.digest());
+    let labels = Labels::from([(UNCOMPRESSED.to_owned(), digest.to_owned())]);
+    match writer.commit(None, None, labels) {
+        // It is held by the lease all the same.
+        Err(error) if !error.is_already_exists() => return Err(error),
+        _ => {}
+    }
+    Ok(Descriptor {
+        media_type: DOCKER_LAYER_GZIP.to_owned(),
+        digest: wanted.to_string(),
+        size: size.cast_signed(),
+        ..Descriptor::default()
+    })
+}
+
+/// An ingest that is written to as any stream.
+struct Ingest(Writer);
+
+impl Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.append(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// `busybox:1` is `docker.io/library/busybox:1`: a first component that cannot be a host belongs to Docker Hub.

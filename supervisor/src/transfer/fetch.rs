@@ -54,7 +54,7 @@ impl Fetcher {
         &self,
         wanted: &Descriptor,
         parent: &str,
-        choose: impl Fn(Document) -> Result<Document>,
+        choose: impl FnOnce(Document) -> Result<Document>,
     ) -> Result<Document> {
         let digest = wanted.digest()?;
         if wanted.size()? > MAX_MANIFEST {
@@ -256,6 +256,11 @@ impl Fetcher {
         } else {
             Err(wrong_size(wanted, present.size()))
         }
+    }
+
+    /// Whether there is nothing but what is in the store.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.source, Source::Local)
     }
 
     fn origin(&self) -> Option<(String, String)> {

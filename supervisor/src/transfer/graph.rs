@@ -18,20 +18,24 @@ pub(super) const MAX_IMAGES: usize = 1000;
 pub(super) struct Image {
     pub(super) manifest: Descriptor,
     pub(super) config: Descriptor,
+    /// None when nobody wants more of it than its metadata.
     pub(super) layers: Vec<Descriptor>,
+    /// Whether it is for a platform that was asked for.
+    pub(super) is_wanted: bool,
 }
 
 /// Reads `target` and all indexes below it; of each index only what fits `platforms` best, or everything when none are
-/// given, and no more than `limit` entries unless that is 0.
+/// given, and no more than `limit` entries unless that is 0. With `all_metadata` also what does not fit, without layers.
 pub(super) async fn images(
     fetcher: &Fetcher,
     target: &Descriptor,
     platforms: &[Platform],
     limit: usize,
+    all_metadata: bool,
 ) -> Result<Vec<Image>> {
     let mut images = Vec::new();
-    let mut pending = vec![(target.clone(), target.reference(), 0)];
-    while let Some((descriptor, parent, depth)) = pending.pop() {
+    let mut pending = vec![(target.clone(), target.reference(), 0, true)];
+    while let Some((descriptor, parent, depth, is_wanted)) = pending.pop() {
         if depth > MAX_DEPTH {
             return Err(Error::invalid(format!(
                 "{}: indexes are nested too deeply",
@@ -44,9 +48,19 @@ pub(super) async fn images(
                 descriptor.digest, descriptor.media_type
             )));
         }
+        let mut fitting = Vec::new();
         let chosen = |document| match document {
             Document::Index(entries) => {
-                let mut chosen = choose(&descriptor, entries, platforms)?;
+                let mut rest = entries.clone();
+                let mut chosen = match is_wanted {
+                    true => choose(&descriptor, entries, platforms)?,
+                    false => Vec::new(),
+                };
+                fitting.clone_from(&chosen);
+                if all_metadata {
+                    rest.retain(|entry| !chosen.contains(entry));
+                    chosen.append(&mut rest);
+                }
                 if limit > 0 {
                     chosen.truncate(limit);
                 }
@@ -54,21 +68,25 @@ pub(super) async fn images(
             }
             manifest @ Document::Manifest { .. } => Ok(manifest),
         };
-        match fetcher.document(&descriptor, &parent, chosen).await? {
+        let document = match fetcher.document(&descriptor, &parent, chosen).await {
+            // An archive need not have what was not asked for when it was made.
+            Err(error) if !is_wanted && fetcher.is_local() && error.is_not_found() => continue,
+            document => document?,
+        };
+        match document {
             Document::Index(entries) => {
                 let parent = descriptor.reference();
-                pending.extend(
-                    entries
-                        .into_iter()
-                        .rev()
-                        .map(|entry| (entry, parent.clone(), depth + 1)),
-                );
+                pending.extend(entries.into_iter().rev().map(|entry| {
+                    let is_wanted = fitting.contains(&entry);
+                    (entry, parent.clone(), depth + 1, is_wanted)
+                }));
             }
             Document::Manifest { config, layers } => {
                 images.push(Image {
                     manifest: descriptor,
                     config,
-                    layers,
+                    layers: if is_wanted { layers } else { Vec::new() },
+                    is_wanted,
                 });
             }
         }

@@ -37,13 +37,19 @@ pub(super) struct Files {
     documents: HashMap<String, Vec<u8>>,
 }
 
-/// Reads the archive in `input` and says which index describes it. Blocks.
+/// Reads the archive in `input` and says which index describes it. With `compress`, layers of Docker's format that are not
+/// compressed are; those of an OCI layout are what their manifests say. Blocks.
 ///
 /// # Errors
 ///
 /// `InvalidArgument` for an archive that is malformed or not one of images; `FailedPrecondition` for a file with
 /// another digest than its name says; those of the content store.
-pub(super) fn read(daemon: &Daemon, scope: &Scope, input: impl Read + Send) -> Result<Descriptor> {
+pub(super) fn read(
+    daemon: &Daemon,
+    scope: &Scope,
+    input: impl Read + Send,
+    compress: bool,
+) -> Result<Descriptor> {
     let input = Decompressor::of_client(input).map_err(|error| Error::io("read archive", error))?;
     let mut archive = Archive::new(BufReader::with_capacity(256 * 1024, input));
     let mut files = Files::default();
@@ -73,11 +79,11 @@ pub(super) fn read(daemon: &Daemon, scope: &Scope, input: impl Read + Send) -> R
     // An archive that was cut behind its last member shows only here.
     std::io::copy(&mut archive.into_inner(), &mut std::io::sink())
         .map_err(|error| Error::io("read archive", error))?;
-    index(daemon, scope, &files)
+    index(daemon, scope, &files, compress)
 }
 
 /// `oci-layout` decides; without it, it is Docker's format.
-fn index(daemon: &Daemon, scope: &Scope, files: &Files) -> Result<Descriptor> {
+fn index(daemon: &Daemon, scope: &Scope, files: &Files, compress: bool) -> Result<Descriptor> {
     if let Some(layout) = files.documents.get("oci-layout") {
         let layout: serde_json::Value =
             serde_json::from_slice(layout).map_err(|error| Error::invalid("oci-layout").caused_by(error))?;
@@ -99,7 +105,7 @@ fn index(daemon: &Daemon, scope: &Scope, files: &Files) -> Result<Descriptor> {
         });
     }
     match files.documents.get("manifest.json") {
-        Some(manifest) => docker_archive::index(daemon, scope, files, manifest),
+        Some(manifest) => docker_archive::index(daemon, scope, files, manifest, compress),
         None => Err(Error::invalid(
             "the archive holds neither an OCI layout nor docker-save's manifest.json",
         )),

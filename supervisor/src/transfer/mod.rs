@@ -54,7 +54,7 @@ pub(crate) use platform::Platform;
 pub(crate) use progress::Progress;
 pub(crate) use push::push;
 pub use settings::Settings;
-pub(crate) use stream::{Stream, Streams, read_bytes};
+pub(crate) use stream::{Stream, Streams, read_bytes, write_texts};
 pub(crate) use unpack::Unpack;
 
 /// Layers that are applied at the same time in one instance where no setting says: as many as there are processors, but no

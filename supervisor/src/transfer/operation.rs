@@ -74,7 +74,7 @@ pub(crate) async fn pull(
 pub(crate) async fn import(
     daemon: &Arc<Daemon>,
     scope: &Scope,
-    input: impl Read + Send + 'static,
+    (input, compress): (impl Read + Send + 'static, bool),
     destination: Destination,
     progress: Progress,
     cancelled: &CancellationToken,
@@ -84,7 +84,7 @@ pub(crate) async fn import(
         let reading = scope.clone();
         let importing = slot(&daemon.transfer.importing).await?;
         let index = daemon
-            .blocking(move |daemon| archive::read(daemon, &reading, input))
+            .blocking(move |daemon| archive::read(daemon, &reading, input, compress))
             .await?;
         drop(importing);
         let fetcher = Fetcher {
@@ -187,12 +187,17 @@ async fn complete(fetcher: &Fetcher, target: &Descriptor, destination: &Destinat
         target,
         &destination.platforms,
         destination.manifest_limit,
+        destination.all_metadata,
     )
     .await?;
     let mut unpacked = false;
     let mut other = None;
     for image in &images {
-        match unpack::complete(fetcher, image, &destination.unpacks).await? {
+        let wishes: &[_] = match image.is_wanted {
+            true => &destination.unpacks,
+            false => &[],
+        };
+        match unpack::complete(fetcher, image, wishes).await? {
             Outcome::Unpacked(_) => unpacked = true,
             Outcome::OtherPlatform(platform) => other = Some(platform),
             Outcome::Fetched => {}

@@ -34,6 +34,8 @@ const WINDOW: i32 = 1 << 20;
 const MESSAGE: usize = 64 << 10;
 /// How long a client may take to grant what it is expected to grant for the last message.
 const LAST_GRANT: Duration = Duration::from_secs(2);
+/// Texts that wait for a client.
+const TEXTS: usize = 256;
 /// Messages of an archive between the connection and the reader.
 const IN_FLIGHT: usize = 16;
 
@@ -183,6 +185,17 @@ pub(super) fn write_bytes(stream: Stream) -> (impl Write + Send, AbortOnDropHand
         pending: Vec::new(),
     };
     (writer, AbortOnDropHandle::new(task))
+}
+
+/// Sends texts to the client of `stream` as it takes them, and no more than a few ahead of it. Ends when the sender is gone.
+pub(crate) fn write_texts(stream: Stream) -> mpsc::Sender<Bytes> {
+    let (sender, receiver) = mpsc::channel(TEXTS);
+    tokio::spawn(async move {
+        if let Err(error) = send(stream, receiver).await {
+            tracing::debug!(%error, "texts for a client");
+        }
+    });
+    sender
 }
 
 async fn send(mut stream: Stream, mut receiver: mpsc::Receiver<Bytes>) -> Result<()> {

@@ -159,3 +159,28 @@ fn what_has_no_effect_is_refused() {
         assert!(settings(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn what_is_not_served_of_debugging_is_refused_by_name() {
+    for text in [
+        "[debug]\nlevel = 'debug'\n",
+        "[debug]\naddress = '/run/debug.sock'\n",
+    ] {
+        let error = config(text).unwrap_err().to_string();
+        assert!(error.contains("unknown field `debug`"), "{error}");
+    }
+}
+
+#[test]
+fn the_time_between_restarts_is_configured_by_either_name() {
+    for plugin in [
+        "io.containerd.monitor.container.v1.restart",
+        "io.containerd.internal.v1.restart",
+    ] {
+        let text = |interval: &str| format!("[plugins.'{plugin}']\ninterval = '{interval}'\n");
+        let interval = config(&text("500ms")).unwrap().restart_interval;
+        assert_eq!(interval, std::time::Duration::from_millis(500));
+        let error = config(&text("soon")).unwrap_err().to_string();
+        assert!(error.contains("restart") && error.contains("soon"), "{error}");
+    }
+}
