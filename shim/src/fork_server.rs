@@ -77,10 +77,12 @@ pub fn fork_server() -> Result<(), String> {
                     return Ok(());
                 }
             }
-            Err(error) => match receive(&control, &mut vec![0; LONGEST]).map_err(failed("receive a message"))? {
-                None => return Ok(()),
-                Some(message) => tell(message.report, &format!("fork: {error}")),
-            },
+            Err(error) => {
+                match receive(&control, &mut vec![0; LONGEST]).map_err(failed("receive a message"))? {
+                    None => return Ok(()),
+                    Some(message) => tell(message.report, &format!("fork: {error}")),
+                }
+            }
         }
     }
 }

@@ -112,10 +112,10 @@ pub fn fork() -> io::Result<Option<rustix::process::Pid>> {
     }
 }
 
-/// Takes the page faults of a forked process before they are in somebody's way: the program's pages are mapped, and those of
-/// its memory that it would share with its parent until it writes to them are its own afterwards.
+/// Takes the page faults of a forked process before they are in somebody's way: its memory, which it would share with its
+/// parent until it writes to it, is its own afterwards.
 ///
-/// An optimisation: what the kernel cannot do (`MADV_POPULATE_*`, Linux 5.14) is done by the faults.
+/// An optimisation: what the kernel cannot do (`MADV_POPULATE_WRITE`, Linux 5.14) is done by the faults.
 pub fn populate_memory() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
         return;
@@ -125,18 +125,14 @@ pub fn populate_memory() {
         let (Some(range), Some(access)) = (words.next(), words.next()) else {
             continue;
         };
-        // Not the stack, which is mostly unused, and not what is the kernel's.
-        let name = words.nth(3).unwrap_or_default();
-        let advice = match access {
-            _ if name.starts_with("[v") || name == "[stack]" => continue,
-            "rw-p" => libc::MADV_POPULATE_WRITE,
-            "r-xp" | "r--p" => libc::MADV_POPULATE_READ,
-            _ => continue,
-        };
+        // Not the stack, which is mostly unused.
+        if access != "rw-p" || words.nth(3) == Some("[stack]") {
+            continue;
+        }
         let number = |text| usize::from_str_radix(text, 16).ok();
         if let Some((Some(begin), Some(end))) = range.split_once('-').map(|(a, b)| (number(a), number(b))) {
             // SAFETY: populating a mapping of this process changes nothing that it contains.
-            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, advice) };
+            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_POPULATE_WRITE) };
         }
     }
 }

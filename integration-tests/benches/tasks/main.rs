@@ -176,7 +176,10 @@ async fn cycles_with(network: Network, subjects: &mut [Subject], rounds: usize, 
 
 async fn throughput(subjects: &mut [Subject]) -> Result<()> {
     println!("\n{CYCLES} of these cycles, {ABREAST} at a time");
-    for (network, named) in [(Network::Host, "host's network"), (Network::Own, "network of its own")] {
+    for (network, named) in [
+        (Network::Host, "host's network"),
+        (Network::Own, "network of its own"),
+    ] {
         throughput_with(network, named, subjects).await?;
     }
     Ok(())
@@ -191,7 +194,12 @@ async fn throughput_with(network: Network, named: &str, subjects: &mut [Subject]
                 under_way.join_next().await.ok_or("no task")???;
             }
             let mut own = subject.again();
-            under_way.spawn(async move { own.cycle(network).await.map(drop).map_err(|error| error.to_string()) });
+            under_way.spawn(async move {
+                own.cycle(network)
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            });
         }
         while let Some(ended) = under_way.join_next().await {
             ended??;
