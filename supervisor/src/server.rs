@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Kind, Result},
     gc,
     listen::{self, Incoming},
-    metrics, restart, task,
+    metrics, restart, sys, task,
 };
 
 /// How often it is looked whether time alone has made garbage.
@@ -42,6 +42,14 @@ const HAND_OVER: Duration = Duration::from_secs(5);
 const LEAD: Duration = Duration::from_millis(250);
 /// How long the clients of the daemon before this one may take to subscribe again and miss nothing.
 const COMING_BACK: Duration = Duration::from_secs(15);
+
+/// How much of one call's messages may be on its way. A client's message of content is a megabyte: the next one is received while
+/// the one before it is written.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// The same for all calls of a connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The longest frame, for clients that make use of it: content is copied in fewer pieces.
+const FRAME: u32 = 256 << 10;
 
 /// An open instance: its stores are recovered and nothing is served yet.
 pub struct Supervisor {
@@ -194,7 +202,11 @@ impl Supervisor {
         for listener in listeners {
             let routes = api::routes(&self.daemon);
             let stopped = stop.clone().cancelled_owned();
-            let mut server = tonic::transport::Server::builder().layer(metrics::Counting(self.calls.clone()));
+            let mut server = tonic::transport::Server::builder()
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_frame_size(FRAME)
+                .layer(metrics::Counting(self.calls.clone()));
             match listener {
                 Incoming::Unix(listener) => {
                     let connections = listen::unix_connections(listener, self.grpc.peer_uids.clone());
@@ -273,7 +285,8 @@ impl Supervisor {
     }
 }
 
-/// Collects garbage a while after something may have become it, or has by time alone; once more when it could not.
+/// Collects garbage a while after something may have become it, or has by time alone; once more when it could not. That is when a
+/// client has done something large, too, and the memory that took is given back.
 async fn collect_garbage(daemon: Arc<Daemon>) {
     let mut failed = false;
     let mut collected_at = jiff::Timestamp::UNIX_EPOCH;
@@ -289,7 +302,12 @@ async fn collect_garbage(daemon: Arc<Daemon>) {
             }
         }
         collected_at = jiff::Timestamp::now();
-        let collected = daemon.blocking(gc::collect).await;
+        let collected = daemon.blocking(|daemon| {
+            let collected = gc::collect(daemon);
+            sys::release_memory();
+            collected
+        });
+        let collected = collected.await;
         failed = collected.is_err();
         match collected {
             Ok(removed) if removed.is_little() => {}
