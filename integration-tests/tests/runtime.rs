@@ -386,6 +386,40 @@ fn nothing_is_executed_outside_of_groups_that_are_gone() {
     assert_nothing_left(&scratch, &runtime);
 }
 
+/// Two configurations name one group: the second container is refused, and nothing of the first is undone with it.
+#[test]
+fn a_group_that_is_somebodys_stays_that_of_who_lives_in_it() {
+    let scratch = Scratch::new();
+    let group = format!("/wharf-tests/{}", scratch.unique());
+    let runtime = Runtime::ours(&scratch);
+    let bundle = |name: &str| {
+        let directory = scratch.join(name);
+        bundle::bundle(&directory, &["/bin/sleep", "1000"], |spec| {
+            spec["linux"]["cgroupsPath"] = group.clone().into();
+        });
+        directory
+    };
+    let first = format!("{}-first", scratch.unique());
+    runtime.run_detached(&bundle("first"), &first);
+    let second = format!("{}-second", scratch.unique());
+    let refused = runtime.run_bundle(&bundle("second"), &second);
+    assert_eq!(refused.code, 1, "{refused}");
+    assert!(
+        refused
+            .stderr
+            .contains("container's cgroup is not empty: 1 process(es) found"),
+        "{refused}"
+    );
+    let state: Value =
+        serde_json::from_str(&runtime.run(&["state", &first]).ok()).expect("state prints JSON");
+    assert_eq!(state["status"], "running");
+    for line in groups_of(&state["pid"].to_string()) {
+        assert!(line.ends_with(&group), "{line}");
+    }
+    runtime.run(&["delete", "--force", &first]).ok();
+    assert_nothing_left(&scratch, &runtime);
+}
+
 /// The limit holds for what is in the group from its first instruction on: the child half, which is a copy of the runtime.
 #[test]
 fn a_container_starts_within_a_memory_limit_of_one_mebibyte() {

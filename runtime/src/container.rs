@@ -62,6 +62,7 @@ impl Runtime {
             record,
             cgroup,
             console: None,
+            starting: Mutex::default(),
             warnings: Mutex::default(),
             filters: self.filters.clone(),
         })
@@ -119,6 +120,8 @@ pub struct Container {
     pub(crate) cgroup: Cgroup,
     pub(crate) pidfd: Option<OwnedFd>,
     pub(crate) console: Option<OwnedFd>,
+    /// Of a creation that opened the gate.
+    pub(crate) starting: Mutex<Option<OwnedFd>>,
     pub(crate) warnings: Mutex<Vec<String>>,
     pub(crate) filters: Cache,
 }

@@ -164,6 +164,7 @@ impl Container {
                 streams: &streams,
                 preserve_fds: options.preserve_fds,
                 gate: None,
+                filter: None,
                 // Only the parent has the privilege to do some things.
                 wait_for_parent: has_work || moved_later,
                 join,

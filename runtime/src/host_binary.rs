@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::fs::{Mode, OFlags, SealFlags, StatVfsMountFlags};
 
@@ -27,6 +28,10 @@ use crate::sys::{Errno, Fd, fd};
 use crate::trace::{is_heard, trace};
 
 const SELF: &str = "/proc/self/exe";
+/// The lowest number for a descriptor that is left open for [`release`]; in the table that every process begins with.
+pub(crate) const FIRST_KEPT: i32 = 48;
+const NONE: i32 = -1;
+static KEPT: AtomicI32 = AtomicI32::new(NONE);
 
 /// Whether nobody can write this program's file through `/proc/PID/exe`.
 ///
@@ -53,6 +58,7 @@ pub fn is_protected() -> Result<bool, Error> {
 /// The file can neither be cloned read-only nor copied into sealed memory.
 pub fn protect() -> Result<(), Error> {
     if is_protected()? {
+        keep();
         return Ok(());
     }
     let file = match read_only_clone() {
@@ -79,6 +85,29 @@ pub fn protect() -> Result<(), Error> {
         &Strings::new(environment),
     );
     Err(Error::io(format!("execute {SELF} once more"), errno))
+}
+
+/// Keeps the descriptor that this program was executed from to this process, where it was left open for [`release`].
+fn keep() {
+    let path = rustix::param::linux_execfn().to_str().unwrap_or_default();
+    let number = path
+        .strip_prefix("/dev/fd/")
+        .and_then(|number| number.parse().ok());
+    // One that was closed by `execve` is no longer there.
+    if let Some(number) = number.filter(|number| *number >= FIRST_KEPT)
+        && fd::close_on_exec(Fd::at(number)).is_ok()
+    {
+        KEPT.store(number, Ordering::Relaxed);
+    }
+}
+
+/// Closes the file that [`protect`] has executed this program from. The kernel waits for every processor then, so that is for
+/// a moment when there is nothing else to do; it is done at the end of the process anyway.
+pub fn release() {
+    match KEPT.swap(NONE, Ordering::Relaxed) {
+        NONE => {}
+        number => Fd::at(number).close(),
+    }
 }
 
 /// Tells the listener of [`crate::trace`], if there is one, from what file this program runs that [`protect`] was called in.

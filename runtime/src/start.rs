@@ -1,5 +1,7 @@
 //! Starting a created container: opening its gate.
 
+use std::sync::PoisonError;
+
 use crate::hook;
 use crate::init::{self, Message};
 use crate::plan::Plan;
@@ -16,15 +18,27 @@ impl Container {
     /// The container is not `created`, a hook fails, or the program cannot be executed. But for the first, the container
     /// is stopped then.
     pub fn start(&self) -> Result<(), Error> {
-        let status = self.status()?;
-        let Some(pidfd) = self.pidfd.as_ref().filter(|_| status == Status::Created) else {
-            return Err(self.wrong("start", status));
+        let opened = self
+            .starting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let (pidfd, connection) = match (&self.pidfd, opened) {
+            // It may run by now, or have ended.
+            (Some(pidfd), Some(connection)) => (pidfd, connection),
+            (pidfd, _) => {
+                let status = self.status()?;
+                let Some(pidfd) = pidfd.as_ref().filter(|_| status == Status::Created) else {
+                    return Err(self.wrong("start", status));
+                };
+                let Some(connection) = gate::open(self.directory.fd())? else {
+                    // Somebody else was faster.
+                    return Err(self.wrong("start", self.status()?));
+                };
+                (pidfd, connection)
+            }
         };
         let hooks = self.hooks()?;
-        let Some(connection) = gate::open(self.directory.fd())? else {
-            // Somebody else was faster.
-            return Err(self.wrong("start", self.status()?));
-        };
         if !self.or_stop(self.follow(&Conversation::new(&connection, pidfd), &hooks))? {
             return Err(self.wrong("start", Status::Running));
         }

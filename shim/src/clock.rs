@@ -39,11 +39,21 @@ pub fn rfc3339(time: &Timestamp) -> String {
 pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let text = text.strip_suffix('Z')?;
     let (date, clock) = text.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let number = |part: &str, length, range: std::ops::RangeInclusive<i64>| {
+        let is_number = part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse()
+            .ok()
+            .filter(|number| is_number && range.contains(number))
+    };
+    let mut date = date.splitn(3, '-');
+    let year = number(date.next()?, 4, 0..=9999)?;
+    let month = number(date.next()?, 2, 1..=12)?;
+    let day = number(date.next()?, 2, 1..=31)?;
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
-    let mut clock = clock.splitn(3, ':').map(|part| part.parse::<i64>().ok());
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let mut clock = clock.splitn(3, ':');
+    let hour = number(clock.next()?, 2, 0..=23)?;
+    let minute = number(clock.next()?, 2, 0..=59)?;
+    let second = number(clock.next()?, 2, 0..=59)?;
     if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -97,7 +107,16 @@ mod tests {
             assert_eq!(rfc3339(&time), text);
             assert_eq!(parse_rfc3339(text), Some(time));
         }
-        assert_eq!(parse_rfc3339("yesterday"), None);
+        for bad in [
+            "yesterday",
+            "9223372036854775807-01-01T00:00:00Z",
+            "2000-00-01T00:00:00Z",
+            "2000-01-01T24:00:00Z",
+            "2000-01-01T00:00:+1Z",
+            "2000-1-1T0:0:0Z",
+        ] {
+            assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
         assert_eq!(parse_rfc3339("2023-11-14T22:13:20.0000000001Z"), None);
     }
 }

@@ -70,7 +70,12 @@ pub fn write(bundle: &Path, exec_id: &str, pid: i32, exit: &Exit) -> io::Result<
 
 /// The recorded exit and pid; `None` when there is no record, or none that can be read.
 pub fn read(bundle: &Path, exec_id: &str) -> Option<(i32, Exit)> {
-    let record: Record = serde_json::from_slice(&fs::read(path(bundle, exec_id)).ok()?).ok()?;
+    parse(&fs::read(path(bundle, exec_id)).ok()?)
+}
+
+/// The exit and pid in a record; `None` when it is none.
+pub fn parse(record: &[u8]) -> Option<(i32, Exit)> {
+    let record: Record = serde_json::from_slice(record).ok()?;
     let exit = Exit {
         status: record.exit_status,
         signal: record.signal,

@@ -28,10 +28,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 
 use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::getpid;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, getpid, set_parent_process_death_signal};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin};
 
 use crate::flags::Flags;
@@ -42,7 +44,7 @@ use crate::sys;
 /// The longest message: paths and names of a command line.
 const LONGEST: usize = 16 << 10;
 
-/// Forks a shim for each message until the daemon is gone.
+/// Keeps a shim forked for the next message until the daemon is gone.
 ///
 /// # Errors
 ///
@@ -61,29 +63,72 @@ pub fn fork_server() -> Result<(), String> {
     let room = Room::find();
     // Who ends is reaped by the kernel.
     sys::ignore_children(true).map_err(|error| format!("ignore SIGCHLD: {error}"))?;
-    let mut buffer = vec![0; LONGEST];
     loop {
-        let mut descriptors = Vec::with_capacity(2);
-        let length = match receive(&control, &mut buffer, &mut descriptors) {
-            Ok(0) => return Ok(()),
-            Ok(length) => length,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(format!("receive a message: {error}")),
-        };
-        // Whoever asks sends both; a message without them has nobody to tell what is wrong with it.
-        let Ok([connection, report]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-            continue;
-        };
+        // Its writing end closes when the spare is taken, or dies.
+        let (vacancy, spare) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
         match sys::fork() {
             Ok(None) => {
-                drop(control);
-                if let Some(room) = &room {
-                    room.fill(&buffer[..length]);
-                }
-                return serve(&buffer[..length], connection, report);
+                drop(vacancy);
+                return wait_for_message(control, spare, room.as_ref());
             }
-            Ok(Some(_)) => {}
-            Err(error) => tell(report, &format!("fork: {error}")),
+            Ok(Some(_)) => {
+                drop(spare);
+                if !is_wanted(&control, &vacancy).map_err(failed("wait for the spare to be taken"))? {
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                match receive(&control, &mut vec![0; LONGEST]).map_err(failed("receive a message"))? {
+                    None => return Ok(()),
+                    Some(message) => tell(message.report, &format!("fork: {error}")),
+                }
+            }
+        }
+    }
+}
+
+/// Blocks until there is no spare any more; `false` when the daemon has gone.
+fn is_wanted(control: &OwnedFd, vacancy: &OwnedFd) -> rustix::io::Result<bool> {
+    loop {
+        // Hang-ups are told without being asked for.
+        let mut watched = [
+            PollFd::new(control, PollFlags::empty()),
+            PollFd::new(vacancy, PollFlags::IN),
+        ];
+        match poll(&mut watched, None) {
+            Err(Errno::INTR) => continue,
+            polled => polled?,
+        };
+        let [control, vacancy] = watched.map(|watched| watched.revents());
+        if !control.is_empty() {
+            return Ok(false);
+        }
+        if !vacancy.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+/// The spare: waits for its message, with everything done that needs none.
+fn wait_for_message(control: OwnedFd, spare: OwnedFd, room: Option<&Room>) -> Result<(), String> {
+    let failed = |what: &'static str| move |error: Errno| format!("{what}: {error}");
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("die with the server"))?;
+    sys::ignore_children(false).map_err(|error| format!("mind SIGCHLD: {error}"))?;
+    sys::populate_memory();
+    let mut buffer = vec![0; LONGEST];
+    let Some(message) = receive(&control, &mut buffer).map_err(failed("receive a message"))? else {
+        return Ok(());
+    };
+    let alone = set_parent_process_death_signal(None).map_err(failed("live on without the server"));
+    drop((control, spare));
+    if let Some(room) = room {
+        room.fill(message.arguments);
+    }
+    match alone {
+        Ok(()) => serve(message),
+        Err(error) => {
+            tell(message.report, &error);
+            Err(error)
         }
     }
 }
@@ -123,25 +168,44 @@ impl Room {
     }
 }
 
-fn receive(
-    control: &OwnedFd,
-    buffer: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
-) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(
-        control,
-        &mut [IoSliceMut::new(buffer)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            descriptors.extend(rights);
+/// What is asked for.
+struct Message<'a> {
+    /// Each ended by a zero byte.
+    arguments: &'a [u8],
+    /// The first client's.
+    connection: OwnedFd,
+    /// The pipe.
+    report: OwnedFd,
+}
+
+/// Blocks until there is a message; `None` when the daemon has gone.
+fn receive<'a>(control: &OwnedFd, buffer: &'a mut [u8]) -> rustix::io::Result<Option<Message<'a>>> {
+    loop {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let into = &mut [IoSliceMut::new(buffer)];
+        let length = match recvmsg(control, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => continue,
+            received => received?.bytes,
+        };
+        if length == 0 {
+            return Ok(None);
+        }
+        let mut descriptors = Vec::with_capacity(2);
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        // Whoever asks sends both; a message without them has nobody to tell what is wrong with it.
+        if let Ok([connection, report]) = <[OwnedFd; 2]>::try_from(descriptors) {
+            return Ok(Some(Message {
+                arguments: &buffer[..length],
+                connection,
+                report,
+            }));
         }
     }
-    Ok(received.bytes)
 }
 
 /// Says a line to who asked; if that is gone, nobody misses it.
@@ -150,8 +214,13 @@ fn tell(report: OwnedFd, line: &str) {
 }
 
 /// The forked process: finds its place and serves there until its end.
-fn serve(message: &[u8], connection: OwnedFd, report: OwnedFd) -> Result<(), String> {
-    let (flags, place) = match arrive(message) {
+fn serve(message: Message<'_>) -> Result<(), String> {
+    let Message {
+        arguments,
+        connection,
+        report,
+    } = message;
+    let (flags, place) = match arrive(arguments) {
         Ok(arrived) => arrived,
         Err(error) => {
             tell(report, &error);
@@ -189,9 +258,8 @@ fn serve(message: &[u8], connection: OwnedFd, report: OwnedFd) -> Result<(), Str
 }
 
 /// Goes to the bundle and takes the socket of its container's group.
-fn arrive(message: &[u8]) -> Result<(Flags, Place), String> {
-    sys::ignore_children(false).map_err(|error| format!("mind SIGCHLD: {error}"))?;
-    let arguments = message
+fn arrive(arguments: &[u8]) -> Result<(Flags, Place), String> {
+    let arguments = arguments
         .split_inclusive(|&byte| byte == 0)
         .map(|argument| OsString::from_vec(argument.strip_suffix(b"\0").unwrap_or(argument).to_vec()));
     let flags = Flags::parse(arguments).map_err(|error| error.to_string())?;

@@ -38,6 +38,9 @@ mod driver;
 mod exit_record;
 mod flags;
 mod fork_server;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod id_map;
 mod info;
 mod log;

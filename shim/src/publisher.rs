@@ -81,8 +81,8 @@ impl Publisher {
         self.queue.is_empty()
     }
 
-    /// Queues `event` and sends what can be sent at once.
-    pub fn publish<E: Message + Name>(&mut self, reactor: &mut Reactor, log: &Log, topic: &str, event: &E) {
+    /// Queues `event`, for [`Self::drive`].
+    pub fn publish<E: Message + Name>(&mut self, log: &Log, topic: &str, event: &E) {
         if self.address.is_none() {
             return;
         }
@@ -103,7 +103,6 @@ impl Publisher {
             }
         }
         self.queue.push_back((topic.to_owned(), request.encode_to_vec()));
-        self.drive(reactor, log);
     }
 
     /// The connection is ready.
@@ -124,7 +123,8 @@ impl Publisher {
         self.drive(reactor, log);
     }
 
-    fn drive(&mut self, reactor: &mut Reactor, log: &Log) {
+    /// Sends what can be sent at once. Called when those who waited for an answer have it: an event is nothing that a call waits for.
+    pub fn drive(&mut self, reactor: &mut Reactor, log: &Log) {
         while !self.pausing && self.awaited.is_none() && !self.queue.is_empty() {
             if let Err(cause) = self.send(reactor) {
                 self.failed(reactor, log, &cause);

@@ -30,7 +30,7 @@ const PAGE: usize = 4096;
 
 /// A mount's options, sorted out.
 #[derive(Debug, Default, PartialEq)]
-struct Parsed {
+pub struct Parsed {
     flags: u32,
     propagation: Option<u32>,
     uid_map: Option<String>,
@@ -66,7 +66,8 @@ fn flag(option: &str) -> Option<(MountFlags, bool)> {
     })
 }
 
-fn parse(options: &[String]) -> Result<Parsed, Refusal> {
+/// Sorts a mount's options out.
+pub fn parse(options: &[String]) -> Result<Parsed, Refusal> {
     let mut parsed = Parsed::default();
     for option in options {
         let propagation = match option.as_str() {
@@ -207,7 +208,7 @@ fn map_layers(
 }
 
 /// Where a mount goes: below the rootfs, by a path without tricks.
-fn target(rootfs: &Path, below: &str) -> Result<PathBuf, Refusal> {
+pub fn target(rootfs: &Path, below: &str) -> Result<PathBuf, Refusal> {
     let below = Path::new(below.trim_start_matches('/'));
     if below
         .components()

@@ -260,6 +260,7 @@ impl Shim {
                     Happening::Due(alarm) => self.due(alarm),
                 }
             }
+            self.publisher.drive(&mut self.reactor, &self.log);
             if let Some(error) = self.streams.take_trouble() {
                 self.log.error(&format!("output was lost: {error}"));
             }

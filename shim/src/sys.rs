@@ -112,6 +112,31 @@ pub fn fork() -> io::Result<Option<rustix::process::Pid>> {
     }
 }
 
+/// Takes the page faults of a forked process before they are in somebody's way: its memory, which it would share with its
+/// parent until it writes to it, is its own afterwards.
+///
+/// An optimisation: what the kernel cannot do (`MADV_POPULATE_WRITE`, Linux 5.14) is done by the faults.
+pub fn populate_memory() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return;
+    };
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some(access)) = (words.next(), words.next()) else {
+            continue;
+        };
+        // Not the stack, which is mostly unused.
+        if access != "rw-p" || words.nth(3) == Some("[stack]") {
+            continue;
+        }
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        if let Some((Some(begin), Some(end))) = range.split_once('-').map(|(a, b)| (number(a), number(b))) {
+            // SAFETY: populating a mapping of this process changes nothing that it contains.
+            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_POPULATE_WRITE) };
+        }
+    }
+}
+
 /// Makes a forked process fit to work: no signal is blocked in it, and it dies with its parent.
 pub fn begin_work() -> io::Result<()> {
     // SAFETY: `sigset_t` is plain data, and sigemptyset makes any bit pattern a valid set before it is used.

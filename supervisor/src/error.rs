@@ -214,9 +214,21 @@ impl std::error::Error for Error {
     }
 }
 
+/// The longest text that is sent: it travels in a header, and what a client sent may be quoted in it.
+const MAX_TEXT: usize = 2048;
+
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
-        Self::new(error.kind.code(), error.to_string())
+        let mut text = error.to_string();
+        if text.len() > MAX_TEXT {
+            // The end has the words that clients match on.
+            let (first, last) = (
+                text.floor_char_boundary(MAX_TEXT / 2),
+                text.ceil_char_boundary(text.len() - MAX_TEXT / 2),
+            );
+            text = format!("{}…{}", &text[..first], &text[last..]);
+        }
+        Self::new(error.kind.code(), text)
     }
 }
 
@@ -229,6 +241,9 @@ mod tests {
         let status = tonic::Status::from(Error::already_exists("image \"x\""));
         assert_eq!(status.code(), tonic::Code::AlreadyExists);
         assert_eq!(status.message(), "image \"x\": already exists");
+        let long = tonic::Status::from(Error::not_found("é".repeat(1 << 20)));
+        assert!(long.message().len() <= MAX_TEXT + '…'.len_utf8());
+        assert!(long.message().ends_with("é: not found"));
         let full = Error::io("write /x", io::Error::from_raw_os_error(libc::ENOSPC));
         assert_eq!(full.kind(), Kind::ResourceExhausted);
         assert!(full.to_string().starts_with("write /x: no space left"));

@@ -9,6 +9,7 @@ pub use wharf_proto::containerd::services::leases::v1::{Lease, Resource};
 
 use crate::{
     daemon::Daemon,
+    digest::Digest,
     error::{Error, Result},
     identifier::{self, Labels},
     metadata::{Commit, Key, LEASE_RESOURCES, LEASES, Read, Store, WriteTxn},
@@ -189,7 +190,12 @@ fn check(resource: &Resource) -> Result<()> {
         return Err(Error::invalid("resource id must not be empty"));
     }
     match resource.r#type.split('/').collect::<Vec<_>>()[..] {
-        [CONTENT | INGESTS | IMAGES] => Ok(()),
+        [CONTENT] => resource
+            .id
+            .parse::<Digest>()
+            .map(drop)
+            .map_err(|error| error.context(format!("invalid content resource id {}", resource.id))),
+        [INGESTS | IMAGES] => Ok(()),
         ["snapshots", snapshotter] if !snapshotter.is_empty() => Ok(()),
         [CONTENT | INGESTS | IMAGES | "snapshots", ..] => Err(Error::invalid(format!(
             "invalid resource type {}",

@@ -40,6 +40,9 @@ mod error;
 mod event;
 mod filter;
 mod fsck;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzed;
 mod gc;
 mod identifier;
 mod image;

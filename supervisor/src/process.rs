@@ -82,6 +82,7 @@ pub fn run(config: &Config, start: Start) -> Result<()> {
 ///
 /// `Unknown`: no threads.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    crate::sys::share_heaps();
     tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()

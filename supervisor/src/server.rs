@@ -27,9 +27,11 @@ use crate::{
     error::{Error, Kind, Result},
     gc,
     listen::{self, Incoming},
-    metrics, restart, task,
+    metrics, restart, sys, task,
 };
 
+/// How often it is looked whether time alone has made garbage.
+const GARBAGE_LOOK: Duration = Duration::from_secs(60);
 /// How long garbage lies before it is collected, so that a series of deletions is one collection.
 const GARBAGE_DELAY: Duration = Duration::from_secs(1);
 /// How long calls in progress may take to finish when the daemon is told to stop.
@@ -40,6 +42,14 @@ const HAND_OVER: Duration = Duration::from_secs(5);
 const LEAD: Duration = Duration::from_millis(250);
 /// How long the clients of the daemon before this one may take to subscribe again and miss nothing.
 const COMING_BACK: Duration = Duration::from_secs(15);
+
+/// How much of one call's messages may be on its way. A client's message of content is a megabyte: the next one is received while
+/// the one before it is written.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// The same for all calls of a connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The longest frame, for clients that make use of it: content is copied in fewer pieces.
+const FRAME: u32 = 256 << 10;
 
 /// An open instance: its stores are recovered and nothing is served yet.
 pub struct Supervisor {
@@ -192,7 +202,11 @@ impl Supervisor {
         for listener in listeners {
             let routes = api::routes(&self.daemon);
             let stopped = stop.clone().cancelled_owned();
-            let mut server = tonic::transport::Server::builder().layer(metrics::Counting(self.calls.clone()));
+            let mut server = tonic::transport::Server::builder()
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_frame_size(FRAME)
+                .layer(metrics::Counting(self.calls.clone()));
             match listener {
                 Incoming::Unix(listener) => {
                     let connections = listen::unix_connections(listener, self.grpc.peer_uids.clone());
@@ -271,12 +285,31 @@ impl Supervisor {
     }
 }
 
-/// Collects garbage a while after something may have become it.
+/// Collects garbage a while after something may have become it, or has by time alone; once more when it could not. That is when a
+/// client has done something large, too, and the memory that took is given back.
 async fn collect_garbage(daemon: Arc<Daemon>) {
+    let mut failed = false;
+    let mut collected_at = jiff::Timestamp::UNIX_EPOCH;
     loop {
-        daemon.garbage.notified().await;
-        tokio::time::sleep(GARBAGE_DELAY).await;
-        match daemon.blocking(gc::collect).await {
+        tokio::select! {
+            () = daemon.garbage.notified() => tokio::time::sleep(GARBAGE_DELAY).await,
+            () = tokio::time::sleep(GARBAGE_LOOK) => {
+                // What cannot be looked at cannot be collected either, which tells why.
+                let due = daemon.blocking(move |daemon| gc::is_due(daemon, collected_at));
+                if !failed && !due.await.unwrap_or(true) {
+                    continue;
+                }
+            }
+        }
+        collected_at = jiff::Timestamp::now();
+        let collected = daemon.blocking(|daemon| {
+            let collected = gc::collect(daemon);
+            sys::release_memory();
+            collected
+        });
+        let collected = collected.await;
+        failed = collected.is_err();
+        match collected {
             Ok(removed) if removed.is_little() => {}
             Ok(removed) => tracing::info!(
                 content = removed.content.len(),

@@ -26,6 +26,29 @@ pub fn own_mount_namespace() -> Result<()> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
 }
 
+/// Has all threads share two heaps of the C library, instead of up to eight for each processor: what one of them frees another
+/// uses. To be called before there are threads.
+pub fn share_heaps() {
+    // SAFETY: sets a number of the allocator.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+}
+
+/// Gives memory that was freed back to the kernel; takes a millisecond or so.
+pub fn release_memory() {
+    // SAFETY: concerns only what nobody has allocated.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Has the kernel begin to write `length` bytes from `offset` of `file` to the disk. Waits for the disk's queue at most; that the
+/// bytes have arrived, or have not, is told by the next flush.
+pub fn begin_write_back(file: &std::fs::File, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
+        return;
+    };
+    // SAFETY: numbers only; the descriptor is open for as long as it is borrowed. A failure costs time, and nothing else.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Gives the process that `command` starts `file` as its descriptor 3.
 ///
 /// # Errors

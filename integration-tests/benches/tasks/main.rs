@@ -16,7 +16,7 @@ use integration_tests::wharf::Wharfd;
 use integration_tests::{Scratch, binaries};
 
 use figure::{Figures, load};
-use subject::{Kind, Subject};
+use subject::{Kind, Network, Subject};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -145,8 +145,17 @@ async fn start(scratch: &Scratch, arguments: &Arguments) -> Result<Vec<Subject>>
     Ok(subjects)
 }
 
-/// Create, start, wait and delete a task, and the same with all that belongs to a container.
+/// Create, start, wait and delete a task, and the same with all that belongs to a container; with a network of the
+/// container's own and with the host's.
 async fn cycles(subjects: &mut [Subject], rounds: usize, host: &str) -> Result<()> {
+    let on_host = format!("{host}, host's network");
+    for (network, host) in [(Network::Host, on_host.as_str()), (Network::Own, host)] {
+        cycles_with(network, subjects, rounds, host).await?;
+    }
+    Ok(())
+}
+
+async fn cycles_with(network: Network, subjects: &mut [Subject], rounds: usize, host: &str) -> Result<()> {
     let mut tasks = Figures::new(
         format!("{host}: task create, start, wait, delete"),
         subjects.len(),
@@ -155,7 +164,7 @@ async fn cycles(subjects: &mut [Subject], rounds: usize, host: &str) -> Result<(
     for _ in 0..rounds + 3 {
         for (number, subject) in subjects.iter_mut().enumerate() {
             let begin = Instant::now();
-            let time = subject.cycle().await?;
+            let time = subject.cycle(network).await?;
             tasks.add(number, time);
             whole.add(number, begin.elapsed());
         }
@@ -167,6 +176,16 @@ async fn cycles(subjects: &mut [Subject], rounds: usize, host: &str) -> Result<(
 
 async fn throughput(subjects: &mut [Subject]) -> Result<()> {
     println!("\n{CYCLES} of these cycles, {ABREAST} at a time");
+    for (network, named) in [
+        (Network::Host, "host's network"),
+        (Network::Own, "network of its own"),
+    ] {
+        throughput_with(network, named, subjects).await?;
+    }
+    Ok(())
+}
+
+async fn throughput_with(network: Network, named: &str, subjects: &mut [Subject]) -> Result<()> {
     for subject in subjects {
         let begin = Instant::now();
         let mut under_way = tokio::task::JoinSet::new();
@@ -175,13 +194,18 @@ async fn throughput(subjects: &mut [Subject]) -> Result<()> {
                 under_way.join_next().await.ok_or("no task")???;
             }
             let mut own = subject.again();
-            under_way.spawn(async move { own.cycle().await.map(drop).map_err(|error| error.to_string()) });
+            under_way.spawn(async move {
+                own.cycle(network)
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            });
         }
         while let Some(ended) = under_way.join_next().await {
             ended??;
         }
         let rate = CYCLES as f64 / begin.elapsed().as_secs_f64();
-        println!("{:<24} {rate:>8.1} a second", subject.name);
+        println!("{:<24} {rate:>8.1} a second, {named}", subject.name);
     }
     Ok(())
 }

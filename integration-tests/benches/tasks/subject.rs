@@ -47,6 +47,15 @@ pub(crate) enum Kind {
     Peer(Containerd),
 }
 
+/// What a container that is timed has for a network.
+#[derive(Clone, Copy)]
+pub(crate) enum Network {
+    /// A namespace of its own, with nothing in it.
+    Own,
+    /// The host's, as with `ctr run --net-host`: nothing is made.
+    Host,
+}
+
 /// A daemon, and the connection to it.
 pub(crate) struct Subject {
     pub(crate) name: String,
@@ -67,6 +76,7 @@ pub(crate) struct Client {
     /// The group above those of the containers.
     group: String,
     ends: serde_json::Value,
+    ends_on_host: serde_json::Value,
     sleeps: serde_json::Value,
     numbers: Arc<AtomicUsize>,
 }
@@ -94,8 +104,9 @@ impl Subject {
                 namespace: scratch.unique().to_owned(),
                 parent,
                 group: format!("/{}-{name}", scratch.unique()),
-                ends: specification(scratch, &["/bin/true"])?,
-                sleeps: specification(scratch, &["/bin/sleep", "100000"])?,
+                ends: specification(scratch, &["/bin/true"], Network::Own)?,
+                ends_on_host: specification(scratch, &["/bin/true"], Network::Host)?,
+                sleeps: specification(scratch, &["/bin/sleep", "100000"], Network::Own)?,
                 numbers: Arc::default(),
             },
             fleet: Vec::new(),
@@ -109,8 +120,8 @@ impl Subject {
         self.client.clone()
     }
 
-    pub(crate) async fn cycle(&mut self) -> Result<Duration> {
-        self.client.cycle().await
+    pub(crate) async fn cycle(&mut self, network: Network) -> Result<Duration> {
+        self.client.cycle(network).await
     }
 
     pub(crate) async fn run_detached(&mut self, id: &str) -> Result<u32> {
@@ -208,10 +219,14 @@ impl Subject {
 
 impl Client {
     /// One container from its snapshot to its removal; the time of the task alone.
-    pub(crate) async fn cycle(&mut self) -> Result<Duration> {
+    pub(crate) async fn cycle(&mut self, network: Network) -> Result<Duration> {
         let id = format!("c{}", self.numbers.fetch_add(1, Ordering::Relaxed));
         let mounts = self.prepare(&id).await?;
-        self.record(&id, true).await?;
+        let spec = match network {
+            Network::Own => self.ends.clone(),
+            Network::Host => self.ends_on_host.clone(),
+        };
+        self.record(&id, spec).await?;
         let begin = Instant::now();
         let mut tasks = TasksClient::new(self.channel.clone());
         tasks
@@ -253,8 +268,13 @@ impl Client {
 
     /// A snapshot and a record.
     async fn container(&mut self, id: &str, ends: bool) -> Result<()> {
+        let spec = if ends {
+            self.ends.clone()
+        } else {
+            self.sleeps.clone()
+        };
         self.prepare(id).await?;
-        self.record(id, ends).await
+        self.record(id, spec).await
     }
 
     async fn prepare(&mut self, id: &str) -> Result<Vec<wharf_proto::containerd::types::Mount>> {
@@ -273,12 +293,7 @@ impl Client {
             .mounts)
     }
 
-    async fn record(&mut self, id: &str, ends: bool) -> Result<()> {
-        let mut spec = if ends {
-            self.ends.clone()
-        } else {
-            self.sleeps.clone()
-        };
+    async fn record(&mut self, id: &str, mut spec: serde_json::Value) -> Result<()> {
         spec["linux"]["cgroupsPath"] = format!("{}/{id}", self.group).into();
         let container = Container {
             id: id.into(),
@@ -500,9 +515,13 @@ fn archive(scratch: &Scratch) -> PathBuf {
 }
 
 /// The specification of `wharf-runtime spec` with the arguments of a process.
-fn specification(scratch: &Scratch, arguments: &[&str]) -> Result<serde_json::Value> {
+fn specification(scratch: &Scratch, arguments: &[&str], network: Network) -> Result<serde_json::Value> {
     let directory = scratch.directory("bundle");
-    bundle::configure(&directory, arguments, |_| ());
+    bundle::configure(&directory, arguments, |spec| {
+        if let (Network::Host, Some(namespaces)) = (network, spec["linux"]["namespaces"].as_array_mut()) {
+            namespaces.retain(|namespace| namespace["type"] != "network");
+        }
+    });
     Ok(serde_json::from_slice(&std::fs::read(
         directory.join("config.json"),
     )?)?)

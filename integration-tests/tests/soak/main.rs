@@ -19,7 +19,7 @@ use integration_tests::wharf::Wharfd;
 use integration_tests::{Scratch, binaries};
 
 use sample::Sample;
-use subject::{Kind, Subject};
+use subject::{Kind, Network, Subject};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -94,7 +94,7 @@ async fn nothing_grows() {
         abreast(cycles / ROUNDS, |_| {
             let mut client = subject.again();
             async move {
-                let done = client.cycle().await;
+                let done = client.cycle(Network::Own).await;
                 done.map(drop).map_err(|error| format!("container: {error}"))
             }
         })
@@ -108,6 +108,8 @@ async fn nothing_grows() {
     }
     let (first, last) = (&samples[1], &samples[ROUNDS - 1]);
     last.assert_no_more_than(first);
+    // By the half of them what is bounded by a number has come to its bound.
+    last.assert_memory_is_flat_since(&samples[ROUNDS / 2]);
     for number in 0..CONTAINERS {
         subject.remove(&format!("long{number}")).await.expect("removed");
     }

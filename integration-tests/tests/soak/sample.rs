@@ -105,6 +105,15 @@ impl Sample {
     }
 }
 
+impl Sample {
+    /// Fails when the memory has grown since `middle` by more than what it breathes.
+    pub(crate) fn assert_memory_is_flat_since(&self, middle: &Sample) {
+        let what = format!("middle: {middle:?}\nlast: {self:?}");
+        assert!(self.daemon <= middle.daemon + middle.daemon / 20 + 1024, "{what}");
+        assert!(self.shims <= middle.shims + middle.shims / 20 + 128, "{what}");
+    }
+}
+
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

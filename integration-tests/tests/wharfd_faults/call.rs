@@ -36,7 +36,9 @@ pub(crate) const NUMBERS: &[(i64, &str)] = &[
     (libc::SYS_write, "write"),
     (libc::SYS_writev, "writev"),
     (libc::SYS_sendto, "sendto"),
+    (libc::SYS_sendmsg, "sendmsg"),
     (libc::SYS_connect, "connect"),
+    (libc::SYS_execve, "execve"),
 ];
 
 /// What a call does.
@@ -69,6 +71,8 @@ pub(crate) struct Call {
     pub(crate) role: Role,
     /// The process that calls.
     pub(crate) process: i32,
+    /// Whether that one is a `wharfd`.
+    pub(crate) is_wharfd: bool,
     pub(crate) name: &'static str,
     pub(crate) effect: Effect,
     /// The file of those that have one.
@@ -97,6 +101,7 @@ impl Call {
                 | "write"
                 | "writev"
                 | "sendto"
+                | "sendmsg"
         );
         let process = if role == Role::Daemon { daemon } else { thread };
         let file = if takes_descriptor {
@@ -104,20 +109,25 @@ impl Call {
         } else {
             String::new()
         };
+        let is_wharfd = role == Role::Daemon
+            || std::fs::read_link(format!("/proc/{process}/exe")).is_ok_and(|exe| exe.ends_with("wharfd"));
         let effect = match name {
             "fsync" | "fdatasync" | "syncfs" => Effect::Flush,
             "unlink" | "unlinkat" | "rmdir" => Effect::Shrink,
             "ftruncate" => Effect::Shrink,
-            "write" | "writev" | "sendto" if arguments[0] <= 2 => Effect::None,
-            "write" | "writev" | "sendto" if file.starts_with("socket:") => Effect::Outside,
+            "write" | "writev" | "sendto" | "sendmsg" if arguments[0] <= 2 => Effect::None,
+            "write" | "writev" | "sendto" | "sendmsg" if file.starts_with("socket:") => Effect::Outside,
             "write" | "writev" if file.starts_with('/') => Effect::Grow,
-            "write" | "writev" | "sendto" => Effect::None,
-            "mount" | "move_mount" | "umount2" | "connect" => Effect::Outside,
+            "write" | "writev" | "sendto" | "sendmsg" => Effect::None,
+            // Of a container's own programs nobody knows how many there are.
+            "execve" if !is_wharfd => Effect::None,
+            "mount" | "move_mount" | "umount2" | "connect" | "execve" => Effect::Outside,
             _ => Effect::Grow,
         };
         Self {
             role,
             process,
+            is_wharfd,
             name,
             effect,
             file,

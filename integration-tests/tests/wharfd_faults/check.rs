@@ -14,9 +14,7 @@ use wharf_proto::containerd::services::containers::v1::containers_client::Contai
 use wharf_proto::containerd::services::content::v1::content_client::ContentClient;
 use wharf_proto::containerd::services::content::v1::{InfoRequest, ListContentRequest, ReadContentRequest};
 use wharf_proto::containerd::services::images::v1::images_client::ImagesClient;
-use wharf_proto::containerd::services::images::v1::{
-    DeleteImageRequest, GetImageRequest, Image, ListImagesRequest,
-};
+use wharf_proto::containerd::services::images::v1::{GetImageRequest, Image, ListImagesRequest};
 use wharf_proto::containerd::services::leases::v1::leases_client::LeasesClient;
 use wharf_proto::containerd::services::leases::v1::{DeleteRequest, ListRequest};
 use wharf_proto::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
@@ -28,12 +26,14 @@ use wharf_proto::containerd::services::tasks::v1::tasks_client::TasksClient;
 use wharf_proto::containerd::v1::types::Status as TaskStatus;
 
 use crate::instance::{Client, Instance};
-use crate::life::{self, Step};
+use crate::life::{self, Life, Step};
 use crate::subject::{self, Subject, Tree};
+use crate::{pod, store};
 
 /// What is known of a life that a fault struck.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
+    pub(crate) life: Life,
     /// The first steps that were acknowledged.
     pub(crate) done: usize,
     /// Whether the machine lost its power: what dies with the boot is gone.
@@ -42,28 +42,36 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Whether what `made` makes must be there: made, and its removal not begun.
-    fn must(self, made: Step, removed: Step) -> bool {
-        self.acknowledged(made) && self.done < removed as usize
+    pub(crate) fn must(self, made: Step, removed: Step) -> bool {
+        self.acknowledged(made) && !self.begun(removed)
     }
 
-    /// Whether it must not be there: its removal was acknowledged.
-    fn must_not(self, removed: Step) -> bool {
-        self.acknowledged(removed)
+    pub(crate) fn acknowledged(self, step: Step) -> bool {
+        self.number(step).is_some_and(|number| self.done > number)
     }
 
-    fn acknowledged(self, step: Step) -> bool {
-        self.done > step as usize
+    pub(crate) fn begun(self, step: Step) -> bool {
+        self.number(step).is_some_and(|number| self.done >= number)
+    }
+
+    /// Whether the life has this step.
+    pub(crate) fn has(self, step: Step) -> bool {
+        self.number(step).is_some()
+    }
+
+    fn number(self, step: Step) -> Option<usize> {
+        self.life.iter().position(|other| *other == step)
     }
 }
 
 type Outcome = Result<(), String>;
 
-fn failed(what: &str) -> impl Fn(Status) -> String {
+pub(crate) fn failed(what: &str) -> impl Fn(Status) -> String {
     move |status| format!("{what}: {status}")
 }
 
 /// Presence of one thing against what is promised of it.
-fn presence(
+pub(crate) fn presence(
     what: &str,
     found: Result<bool, Status>,
     progress: Progress,
@@ -74,13 +82,13 @@ fn presence(
     if progress.must(made, removed) && !found {
         return Err(format!("{what} was acknowledged, and is lost"));
     }
-    if progress.must_not(removed) && found {
+    if progress.acknowledged(removed) && found {
         return Err(format!("{what} was removed, and is there again"));
     }
     Ok(found)
 }
 
-fn found<T>(answer: Result<T, Status>) -> Result<bool, Status> {
+pub(crate) fn found<T>(answer: Result<T, Status>) -> Result<bool, Status> {
     match answer {
         Ok(_) => Ok(true),
         Err(status) if status.code() == Code::NotFound => Ok(false),
@@ -90,6 +98,8 @@ fn found<T>(answer: Result<T, Status>) -> Result<bool, Status> {
 
 /// Compares what the daemon says with what was acknowledged.
 pub(crate) async fn all(client: &Client, subject: &Subject, place: &Path, progress: Progress) -> Outcome {
+    store::check(client, subject, place, progress).await?;
+    pod::check(client, progress).await?;
     every_blob_is_whole(client).await?;
     every_snapshot_has_its_parent(client).await?;
     let image = image(client, subject).await;
@@ -120,12 +130,7 @@ pub(crate) async fn all(client: &Client, subject: &Subject, place: &Path, progre
         Step::CommitLayer,
         Step::RemoveLayer,
     )? {
-        let tree = tree_of(client, place, life::LAYER).await?;
-        for (name, content) in life::LAYER_FILES {
-            if tree.get(Path::new(name)).map(|(_, bytes)| bytes.as_slice()) != Some(content.as_bytes()) {
-                return Err(format!("file {name} of the layer is not whole"));
-            }
-        }
+        has_the_layers_files(client, place, life::LAYER).await?;
     }
     let container = ContainersClient::new(client.channel.clone())
         .get(client.scoped(GetContainerRequest { id: life::ID.into() }))
@@ -134,11 +139,12 @@ pub(crate) async fn all(client: &Client, subject: &Subject, place: &Path, progre
         "the container",
         found(container),
         progress,
-        Step::CreateContainer,
+        made_by(progress, Step::CreateContainer, Step::CreatePodContainer),
         Step::DeleteContainer,
     )?;
     let snapshot = found(stat(client, life::ID).await).map_err(failed("the container's snapshot"))?;
-    if container && !snapshot && !progress.acknowledged(Step::DeleteContainer) {
+    if container && !snapshot && progress.acknowledged(Step::Prepare) && !progress.begun(Step::RemoveSnapshot)
+    {
         return Err("the container is there, its snapshot is lost".into());
     }
     // Prepared without a flush: power loss may take it, kill -9 may not.
@@ -155,6 +161,22 @@ pub(crate) async fn all(client: &Client, subject: &Subject, place: &Path, progre
     Ok(())
 }
 
+/// Which of two steps this life has.
+fn made_by(progress: Progress, step: Step, other: Step) -> Step {
+    if progress.has(step) { step } else { other }
+}
+
+/// Whether the snapshot `name` has what the client wrote into its layer.
+pub(crate) async fn has_the_layers_files(client: &Client, place: &Path, name: &str) -> Outcome {
+    let tree = tree_of(client, place, name).await?;
+    for (file, content) in life::LAYER_FILES {
+        if tree.get(Path::new(file)).map(|(_, bytes)| bytes.as_slice()) != Some(content.as_bytes()) {
+            return Err(format!("file {file} of {name} is not whole"));
+        }
+    }
+    Ok(())
+}
+
 async fn task(client: &Client, progress: Progress) -> Outcome {
     let answer = TasksClient::new(client.channel.clone())
         .get(client.scoped(GetRequest {
@@ -166,14 +188,18 @@ async fn task(client: &Client, progress: Progress) -> Outcome {
         Ok(answer) => answer.get_ref().process.clone(),
         Err(_) => None,
     };
-    presence("the task", found(answer), progress, Step::Create, Step::Delete)?;
+    let made = made_by(progress, Step::Create, Step::CreateInPod);
+    presence("the task", found(answer), progress, made, Step::Delete)?;
     let Some(process) = process else { return Ok(()) };
     let status = process.status();
-    let expected: &[TaskStatus] = match progress.done {
-        done if done <= Step::Start as usize => &[TaskStatus::Created, TaskStatus::Running],
-        done if done < Step::Kill as usize => &[TaskStatus::Running],
-        done if done <= Step::Wait as usize => &[TaskStatus::Running, TaskStatus::Stopped],
-        _ => &[TaskStatus::Stopped],
+    let expected: &[TaskStatus] = if !progress.acknowledged(Step::Start) {
+        &[TaskStatus::Created, TaskStatus::Running]
+    } else if !progress.begun(Step::Kill) {
+        &[TaskStatus::Running]
+    } else if !progress.acknowledged(Step::Wait) {
+        &[TaskStatus::Running, TaskStatus::Stopped]
+    } else {
+        &[TaskStatus::Stopped]
     };
     if !expected.contains(&status) {
         return Err(format!("the task is {status:?} instead of {expected:?}"));
@@ -286,14 +312,14 @@ async fn every_snapshot_has_its_parent(client: &Client) -> Outcome {
     }
 }
 
-async fn stat(client: &Client, key: &str) -> Result<(), Status> {
-    SnapshotsClient::new(client.channel.clone())
+pub(crate) async fn stat(client: &Client, key: &str) -> Result<Info, Status> {
+    let answer = SnapshotsClient::new(client.channel.clone())
         .stat(client.scoped(StatSnapshotRequest {
             snapshotter: life::OVERLAY.into(),
             key: key.into(),
         }))
-        .await
-        .map(drop)
+        .await?;
+    Ok(answer.into_inner().info.unwrap_or_default())
 }
 
 /// The files of the committed snapshot `name`, as a container would see them.
@@ -368,32 +394,31 @@ fn compare(what: &str, found: &Tree, expected: &Tree) -> Outcome {
     }
 }
 
-/// Deletes what a dead operation's lease keeps for the next one, and collects; then nothing of the life may be left.
-pub(crate) async fn nothing_is_left(client: &Client) -> Outcome {
+/// Deletes the leases that dead operations left, and what only they keep.
+pub(crate) async fn delete_leases(client: &Client) -> Result<(), Status> {
     let mut leases = LeasesClient::new(client.channel.clone());
     let list = leases
         .list(client.scoped(ListRequest::default()))
-        .await
-        .map_err(failed("list leases"))?
+        .await?
         .into_inner();
     for lease in list.leases {
         let request = DeleteRequest {
             id: lease.id,
             sync: true,
         };
-        leases
-            .delete(client.scoped(request))
-            .await
-            .map_err(failed("delete a lease"))?;
+        match leases.delete(client.scoped(request)).await {
+            Err(status) if status.code() != Code::NotFound => return Err(status),
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+/// Deletes what a dead operation's lease keeps for the next one, and collects; then nothing of the life may be left.
+pub(crate) async fn nothing_is_left(client: &Client) -> Outcome {
+    delete_leases(client).await.map_err(failed("delete the leases"))?;
+    store::collect(client).await.map_err(failed("collect garbage"))?;
     let mut images = ImagesClient::new(client.channel.clone());
-    let request = DeleteImageRequest {
-        name: "none".into(),
-        sync: true,
-        target: None,
-    };
-    // Only to collect what there is.
-    drop(images.delete(client.scoped(request)).await);
     let list = images
         .list(client.scoped(ListImagesRequest::default()))
         .await

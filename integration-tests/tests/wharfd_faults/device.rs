@@ -15,6 +15,8 @@ use integration_tests::{Scratch, binaries, run};
 
 /// The size of the disk.
 const SIZE: u64 = 48 << 20;
+/// Where the 1024 bytes of ext4's superblock are.
+const SUPERBLOCK: u64 = 1024;
 /// The most that one request writes.
 const MAX_WRITE: usize = 128 << 10;
 
@@ -136,6 +138,17 @@ pub(crate) enum Volatile {
     Kept,
 }
 
+impl Volatile {
+    /// The same for the same moment.
+    pub(crate) fn by_chance(moment: usize) -> Self {
+        match next(&mut (moment as u64)) % 4 {
+            0 => Self::Lost,
+            1 => Self::Kept,
+            _ => Self::Some(moment as u64),
+        }
+    }
+}
+
 impl Record {
     /// How many steps were acknowledged before event number `cut`.
     pub(crate) fn done(&self, cut: usize) -> usize {
@@ -165,6 +178,7 @@ impl Record {
             Volatile::Some(seed) => seed,
             _ => 0,
         };
+        let mut kept = false;
         for (number, event) in self.events[..cut].iter().enumerate() {
             let Event::Write { offset, data } = event else {
                 continue;
@@ -181,7 +195,12 @@ impl Record {
                 continue;
             }
             for (sector, piece) in data.chunks(512).enumerate() {
-                if next(&mut chance).is_multiple_of(2) {
+                // The superblock is the filesystem's own affair, which it leaves to the disk to write as one.
+                let is_torn_off = offset + sector as u64 * 512 == SUPERBLOCK + 512;
+                if !is_torn_off {
+                    kept = next(&mut chance).is_multiple_of(2);
+                }
+                if kept {
                     write(sector * 512, piece);
                 }
             }

@@ -17,12 +17,13 @@ use crate::call::{Call, Effect, Role};
 use crate::check::{self, Progress};
 use crate::gate::Verdict;
 use crate::instance::{Client, Instance, block_on, is_gone};
-use crate::kill::{fresh, sample};
-use crate::life::{self, STEPS, Step};
+use crate::kill::fresh;
+use crate::life::{self, CONTAINER, Life, Step};
+use crate::points;
 use crate::subject::Subject;
 
 /// How many points a run takes for each kind of fault, unless all are asked for.
-const SAMPLE: usize = 20;
+const SAMPLE: usize = 10;
 
 /// A fault of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +66,12 @@ impl Fault {
 async fn live(
     instance: &mut Instance,
     subject: &Subject,
+    life: Life,
     told: impl Fn(&Status) -> bool,
     over: impl Fn(),
 ) -> Result<(), String> {
-    if !instance.serves() {
+    // What comes after it listens can fail, too.
+    if !instance.serves() || (instance.connect().await.is_err() && instance.has_ended()) {
         let log = instance.log();
         if log.contains("panicked") {
             return Err("the daemon panicked".into());
@@ -79,11 +82,15 @@ async fn live(
     }
     let place = subject.scratch.join("place");
     let mut client = instance.connect().await?;
-    for (done, step) in STEPS.into_iter().enumerate() {
+    for (done, step) in life.iter().copied().enumerate() {
         let first = life::perform(&client, subject, &instance.namespace, step, false).await;
         let Err(status) = first else { continue };
         over();
-        let progress = Progress { done, power: false };
+        let progress = Progress {
+            life,
+            done,
+            power: false,
+        };
         if !instance.lives() {
             if instance.log().contains("panicked") {
                 return Err(format!("{step:?}: the daemon panicked"));
@@ -104,6 +111,7 @@ async fn live(
         instance.start()?;
         client = instance.connect().await?;
         let progress = Progress {
+            life,
             done: done + 1,
             power: false,
         };
@@ -126,7 +134,7 @@ async fn live(
 fn strike(
     subject: &Subject,
     name: &str,
-    (fault, role): (Fault, Role),
+    (fault, role, life): (Fault, Role, Life),
     point: Option<usize>,
 ) -> Result<Vec<String>, String> {
     let mut instance = fresh(subject, name);
@@ -154,56 +162,68 @@ fn strike(
     let outcome = block_on(live(
         &mut instance,
         subject,
+        life,
         |status| fault.is_told(status),
         || over.store(true, Ordering::Relaxed),
     ));
     let calls = calls.lock().expect("the calls").clone();
     let log = instance.log();
     drop(instance);
-    life::clean(&format!("{}-{name}", subject.scratch.unique()));
     let struck = point.and_then(|point| calls.get(point).cloned());
     outcome.map_err(|error| format!("{fault:?} at {point:?} ({struck:?}): {error}\n{log}"))?;
     fs::remove_dir_all(subject.scratch.join(name)).expect("remove the instance");
     Ok(calls)
 }
 
-fn at_each_point(fault: Fault, role: Role) {
+fn at_each_point(what: &str, (fault, role, life): (Fault, Role, Life), at_most: usize) {
     let subject = Subject::new();
-    let calls = strike(&subject, "none", (fault, role), None).unwrap_or_else(|error| panic!("{error}"));
-    let points = sample(calls.len(), SAMPLE);
-    let mut faults = 0;
-    for point in &points {
-        if let Err(error) = strike(&subject, &format!("p{point}"), (fault, role), Some(*point)) {
-            eprintln!("{error}");
-            faults += 1;
-        }
-    }
-    eprintln!(
-        "{} of {} points of {fault:?} for {role:?}",
-        points.len(),
-        calls.len()
-    );
-    assert_eq!(faults, 0, "of {} points", points.len());
+    let plan = (fault, role, life);
+    let calls = strike(&subject, "none", plan, None).unwrap_or_else(|error| panic!("{error}"));
+    points::each(what, calls.len(), at_most, |point| {
+        strike(&subject, &format!("p{point}"), plan, Some(point)).map(drop)
+    });
 }
 
 #[test]
 fn the_disk_can_be_full_anywhere() {
-    at_each_point(Fault::Full, Role::Daemon);
+    let plan = (Fault::Full, Role::Daemon, CONTAINER);
+    at_each_point("ENOSPC for the daemon", plan, SAMPLE);
 }
 
 #[test]
 fn any_write_can_fail() {
-    at_each_point(Fault::Write, Role::Daemon);
+    let plan = (Fault::Write, Role::Daemon, CONTAINER);
+    at_each_point("EIO of a write", plan, SAMPLE);
 }
 
 #[test]
 fn any_flush_can_fail() {
-    at_each_point(Fault::Flush, Role::Daemon);
+    let plan = (Fault::Flush, Role::Daemon, CONTAINER);
+    at_each_point("EIO of a flush", plan, SAMPLE);
 }
 
 #[test]
 fn the_disk_can_be_full_for_what_the_daemon_started() {
-    at_each_point(Fault::Full, Role::Other);
+    let plan = (Fault::Full, Role::Other, CONTAINER);
+    at_each_point("ENOSPC for shims", plan, SAMPLE);
+}
+
+#[test]
+fn the_disk_can_be_full_in_any_call_on_the_stores() {
+    let plan = (Fault::Full, Role::Daemon, life::STORES);
+    at_each_point("ENOSPC for the daemon, stores", plan, SAMPLE / 2);
+}
+
+#[test]
+fn any_flush_can_fail_in_any_call_on_the_stores() {
+    let plan = (Fault::Flush, Role::Daemon, life::STORES);
+    at_each_point("EIO of a flush, stores", plan, SAMPLE / 2);
+}
+
+#[test]
+fn the_disk_can_be_full_around_a_sandbox() {
+    let plan = (Fault::Full, Role::Daemon, life::POD);
+    at_each_point("ENOSPC for the daemon, sandbox", plan, SAMPLE / 4);
 }
 
 /// Lives up to `last`, where the first flush that `chosen` picks fails; gives that flush's file.
@@ -228,7 +248,7 @@ async fn flush_fails(
     });
     assert!(instance.serves(), "{}", instance.log());
     let client = instance.connect().await.expect("a connection");
-    for step in STEPS.into_iter().take(last as usize) {
+    for step in CONTAINER.iter().copied().take_while(|step| *step != last) {
         life::perform(&client, subject, &instance.namespace, step, false)
             .await
             .expect("a step before the fault");
@@ -339,25 +359,18 @@ fn a_disk_that_runs_full_earlier_or_later() {
     let sizes: Vec<u64> = std::iter::successors(Some(8192u64), |size| Some(size + size / 5))
         .take_while(|size| *size < 9 << 20)
         .collect();
-    let mut faults = 0;
-    for point in sample(sizes.len(), 8) {
+    points::each("a disk that is full", sizes.len(), 6, |point| {
         let size = sizes[point];
-        let name = format!("s{size}");
-        let mut instance = on_a_small_disk(&subject, &small.0, &name);
+        let mut instance = on_a_small_disk(&subject, &small.0, &format!("s{size}"));
         fs::create_dir_all(&instance.root).expect("make the root");
         small.fill(size);
         instance.start_behind(|_| Verdict::Go);
         let told = |status: &Status| Fault::Full.is_told(status);
-        let outcome = block_on(live(&mut instance, &subject, told, || small.free()));
+        let outcome = block_on(live(&mut instance, &subject, CONTAINER, told, || small.free()));
         let log = instance.log();
         drop(instance);
-        life::clean(&format!("{}-{name}", subject.scratch.unique()));
-        if let Err(error) = outcome {
-            eprintln!("{size} bytes free: {error}\n{log}");
-            faults += 1;
-        }
         small.free();
         fs::remove_dir_all(small.0.join("root")).expect("remove the root");
-    }
-    assert_eq!(faults, 0, "of {} sizes", sizes.len());
+        outcome.map_err(|error| format!("{size} bytes free: {error}\n{log}"))
+    });
 }

@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -79,19 +79,20 @@ pub(crate) fn spawn(
         .append(true)
         .open(log)
         .expect("the log");
-    let child = command
+    // Its first call, which it is started by, needs an answer.
+    std::thread::spawn(move || serve(&receive(&ours), &mut decide));
+    command
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle of the log"))
         .stderr(log)
         .spawn()
-        .expect("start the daemon");
-    let listener = receive(&ours);
-    let pid = child.id() as i32;
-    std::thread::spawn(move || serve(&listener, pid, &mut decide));
-    child
+        .expect("start the daemon")
 }
 
-/// Loads: the number; a jump for each that is asked about; all others are allowed.
+/// The descriptor over which the listener goes to the test: what is sent there passes.
+const HAND_OVER: i32 = 900;
+
+/// Loads the number; a jump for each that is asked about; all others are allowed, and so is what hands the listener over.
 fn filter() -> Vec<libc::sock_filter> {
     let statement = |code: u32, k: u32| libc::sock_filter {
         code: code as u16,
@@ -99,17 +100,29 @@ fn filter() -> Vec<libc::sock_filter> {
         jf: 0,
         k,
     };
-    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
-    for (index, (number, _)) in NUMBERS.iter().enumerate() {
-        program.push(libc::sock_filter {
-            code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-            // Over those that follow, and the one that allows.
-            jt: (NUMBERS.len() - index) as u8,
-            jf: 0,
-            k: *number as u32,
-        });
+    let jump = |k: u32, jt: usize, jf: u8| libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: jt as u8,
+        jf,
+        k,
+    };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let allow = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
+    let asked: Vec<_> = NUMBERS
+        .iter()
+        .filter(|(number, _)| *number != libc::SYS_sendmsg)
+        .collect();
+    let mut program = vec![statement(load, 0)];
+    for (index, (number, _)) in asked.iter().enumerate() {
+        // Over those that follow, and the five before the last.
+        program.push(jump(*number as u32, asked.len() - index + 4, 0));
     }
-    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+    program.push(jump(libc::SYS_sendmsg as u32, 1, 0));
+    program.push(allow);
+    // The lower half of the first argument.
+    program.push(statement(load, 16));
+    program.push(jump(HAND_OVER as u32, 0, 1));
+    program.push(allow);
     program.push(statement(
         libc::BPF_RET | libc::BPF_K,
         libc::SECCOMP_RET_USER_NOTIF,
@@ -119,6 +132,12 @@ fn filter() -> Vec<libc::sock_filter> {
 
 /// In the child: loads the filter, and hands its listener to the test.
 fn install(program: &[libc::sock_filter], socket: &UnixStream) -> std::io::Result<()> {
+    // SAFETY: of two descriptors that are the child's own.
+    if unsafe { libc::dup3(socket.as_raw_fd(), HAND_OVER, libc::O_CLOEXEC) } < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: it was just made, and is the child's until it executes the daemon.
+    let socket = unsafe { BorrowedFd::borrow_raw(HAND_OVER) };
     let program = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
@@ -165,7 +184,8 @@ fn receive(socket: &UnixStream) -> OwnedFd {
         .expect("the listener")
 }
 
-fn serve(listener: &OwnedFd, daemon: i32, decide: &mut dyn FnMut(&Call) -> Verdict) {
+fn serve(listener: &OwnedFd, decide: &mut dyn FnMut(&Call) -> Verdict) {
+    let mut daemon = None;
     loop {
         let mut polled = [PollFd::new(listener, PollFlags::IN)];
         match poll(&mut polled, None) {
@@ -182,6 +202,11 @@ fn serve(listener: &OwnedFd, daemon: i32, decide: &mut dyn FnMut(&Call) -> Verdi
             // Whoever called is gone.
             continue;
         }
+        let Some(daemon) = daemon else {
+            daemon = Some(notice.pid as i32);
+            answer(listener, notice.id, Verdict::Go);
+            continue;
+        };
         let call = Call::new(notice.pid as i32, daemon, notice.number, notice.arguments);
         let verdict = decide(&call);
         if verdict == Verdict::Kill {
@@ -191,7 +216,8 @@ fn serve(listener: &OwnedFd, daemon: i32, decide: &mut dyn FnMut(&Call) -> Verdi
     }
 }
 
-fn kill(pid: i32) {
+/// Ends a process with SIGKILL.
+pub(crate) fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
     // One that has ended in between is what is wanted.
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);

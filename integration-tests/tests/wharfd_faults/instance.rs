@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use integration_tests::{binaries, eventually, run};
+use integration_tests::{Finished, binaries, eventually, leftovers, run};
 use serde_json::Value;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -13,6 +13,7 @@ use wharf_proto::containerd::services::version::v1::version_client::VersionClien
 
 use crate::call::Call;
 use crate::gate::{self, Verdict};
+use crate::life;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -23,6 +24,7 @@ pub(crate) struct Instance {
     pub(crate) home: PathBuf,
     /// Part of the names of cgroups: nobody else's namespace.
     pub(crate) namespace: String,
+    configuration: PathBuf,
     /// A file that is shown to the daemon as the name of the boot.
     boot: Option<PathBuf>,
     child: Option<Child>,
@@ -32,7 +34,12 @@ impl Instance {
     /// One that does not run yet. Logs and socket are in `home`.
     pub(crate) fn new(home: &Path, root: &Path, namespace: &str) -> Self {
         fs::create_dir_all(home).expect("make the instance's directory");
+        let configuration = home.join("wharfd.toml");
+        // The larger of the image's blobs is fetched in pieces.
+        let text = "[plugins.\"io.containerd.transfer.v1.local\"]\nconcurrent_layer_fetch_buffer = 65536\n";
+        fs::write(&configuration, text).expect("write the configuration");
         Self {
+            configuration,
             root: root.to_path_buf(),
             state: home.join("state"),
             home: home.to_path_buf(),
@@ -50,7 +57,7 @@ impl Instance {
         self
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match &self.boot {
             None => Command::new(binaries::ours("wharfd")),
             Some(boot) => {
@@ -62,6 +69,7 @@ impl Instance {
             }
         };
         command.args(arguments);
+        command.arg("--config").arg(&self.configuration);
         command.arg("--root").arg(&self.root);
         command.arg("--state").arg(&self.state);
         command
@@ -127,6 +135,11 @@ impl Instance {
             .is_some_and(|child| child.try_wait().expect("wait for the daemon").is_none())
     }
 
+    /// Waits until the daemon has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        eventually("the daemon ends", SOON, || (!self.lives()).then_some(true))
+    }
+
     /// Ends the daemon with SIGKILL, if it still runs.
     pub(crate) fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -138,17 +151,41 @@ impl Instance {
 
     /// A connection.
     pub(crate) async fn connect(&self) -> Result<Client, String> {
-        let channel = Endpoint::try_from(format!("unix://{}", self.socket().display()))
-            .map_err(|error| error.to_string())?
-            .connect()
-            .await
-            .map_err(|error| format!("{error:?}"))?;
-        let mut version = VersionClient::new(channel.clone());
-        version.version(()).await.map_err(|error| format!("{error:?}"))?;
-        Ok(Client {
-            channel,
-            namespace: self.namespace.clone(),
-        })
+        Client::new(self.socket(), self.namespace.clone()).await
+    }
+
+    /// `wharfd` with `arguments`, on this instance.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
+        run(&mut self.command(arguments))
+    }
+
+    /// The daemons of this instance, whoever started them.
+    fn daemons(&self) -> Vec<i32> {
+        leftovers::processes_with(&format!(" {} ", self.root.display()))
+            .into_iter()
+            .map(|(pid, _)| pid)
+            .filter(|pid| {
+                let program = fs::read_link(format!("/proc/{pid}/exe"));
+                program.is_ok_and(|program| program.ends_with("wharfd"))
+            })
+            .collect()
+    }
+
+    /// Whether there is no daemon any more.
+    pub(crate) fn is_deserted(&mut self) -> bool {
+        !self.lives() && self.daemons().is_empty()
+    }
+
+    /// Ends whatever daemon has this instance with SIGKILL, and waits until there is none.
+    pub(crate) fn kill_all(&mut self) {
+        self.kill9();
+        eventually("no daemon is left", SOON, || {
+            let left = self.daemons();
+            for pid in &left {
+                gate::kill(*pid);
+            }
+            left.is_empty().then_some(())
+        });
     }
 
     /// Whether `wharfd fsck --dry-run --verify` finds nothing wrong; else what it says. No daemon may run.
@@ -164,7 +201,11 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.kill9();
+        self.kill_all();
+        life::clean(&self.namespace);
+        for mount in leftovers::mounts_below(&self.home).iter().rev() {
+            run(Command::new("umount").arg("--lazy").arg(mount));
+        }
     }
 }
 
@@ -172,10 +213,31 @@ impl Drop for Instance {
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) channel: Channel,
-    namespace: String,
+    socket: PathBuf,
+    pub(crate) namespace: String,
 }
 
 impl Client {
+    async fn new(socket: PathBuf, namespace: String) -> Result<Self, String> {
+        let channel = Endpoint::try_from(format!("unix://{}", socket.display()))
+            .map_err(|error| error.to_string())?
+            .connect()
+            .await
+            .map_err(|error| format!("{error:?}"))?;
+        let mut version = VersionClient::new(channel.clone());
+        version.version(()).await.map_err(|error| format!("{error:?}"))?;
+        Ok(Self {
+            channel,
+            socket,
+            namespace,
+        })
+    }
+
+    /// Another connection, to whoever serves now.
+    pub(crate) async fn again(&self) -> Result<Self, String> {
+        Self::new(self.socket.clone(), self.namespace.clone()).await
+    }
+
     /// `message` as a request in the test's namespace.
     pub(crate) fn scoped<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);

@@ -1,6 +1,7 @@
 //! A whole life, call by call: what each promises when it is acknowledged, and what its second try may answer.
 
 use std::fs;
+use std::time::Duration;
 
 use integration_tests::leftovers;
 use prost_types::Any;
@@ -23,7 +24,7 @@ use wharf_proto::containerd::services::snapshots::v1::{
 };
 use wharf_proto::containerd::services::tasks::v1::tasks_client::TasksClient;
 use wharf_proto::containerd::services::tasks::v1::{
-    CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest,
+    CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetRequest, KillRequest,
     StartRequest, WaitRequest,
 };
 use wharf_proto::containerd::services::transfer::v1::TransferRequest;
@@ -32,10 +33,12 @@ use wharf_proto::containerd::types::transfer::{
     ImageStore, OciRegistry, RegistryResolver, UnpackConfiguration,
 };
 use wharf_proto::containerd::types::{Mount, Platform};
+use wharf_proto::containerd::v1::types::Status as TaskStatus;
 
 use crate::check;
 use crate::instance::Client;
 use crate::subject::Subject;
+use crate::{pod, store};
 
 pub(crate) const OVERLAY: &str = "overlayfs";
 /// The bytes of the blob that the client writes itself.
@@ -47,7 +50,7 @@ pub(crate) const ID: &str = "c";
 pub(crate) const EXEC: &str = "e";
 
 /// One call, or a few that belong together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Pull,
     WriteBlob,
@@ -69,9 +72,45 @@ pub(crate) enum Step {
     RemoveLayer,
     DeleteBlob,
     DeleteImage,
+    // Those of the stores.
+    CreateNamespace,
+    LabelNamespace,
+    CreateLease,
+    HalfBlob,
+    AbortBlob,
+    RestBlob,
+    Tag,
+    LabelImage,
+    LabelBlob,
+    HoldManifest,
+    Push,
+    LabelLayer,
+    Diff,
+    ApplyDiff,
+    DeleteTag,
+    RemoveApplied,
+    DeleteDiff,
+    DeleteLease,
+    DeleteNamespace,
+    ShortLease,
+    Expire,
+    // Those of a sandbox.
+    StorePod,
+    CreatePod,
+    StartPod,
+    CreatePodContainer,
+    CreateInPod,
+    StopPod,
+    WaitPod,
+    ShutdownPod,
+    DeletePod,
 }
 
-pub(crate) const STEPS: [Step; 20] = [
+/// Steps in their order.
+pub(crate) type Life = &'static [Step];
+
+/// An image, and a container of it.
+pub(crate) const CONTAINER: Life = &[
     Step::Pull,
     Step::WriteBlob,
     Step::PrepareLayer,
@@ -94,6 +133,55 @@ pub(crate) const STEPS: [Step; 20] = [
     Step::DeleteImage,
 ];
 
+/// What is done to the stores without a container.
+pub(crate) const STORES: Life = &[
+    Step::CreateNamespace,
+    Step::LabelNamespace,
+    Step::CreateLease,
+    Step::HalfBlob,
+    Step::AbortBlob,
+    Step::RestBlob,
+    Step::LabelBlob,
+    Step::Pull,
+    Step::Tag,
+    Step::LabelImage,
+    Step::HoldManifest,
+    Step::Push,
+    Step::PrepareLayer,
+    Step::CommitLayer,
+    Step::LabelLayer,
+    Step::Diff,
+    Step::ApplyDiff,
+    Step::DeleteTag,
+    Step::DeleteImage,
+    Step::RemoveApplied,
+    Step::RemoveLayer,
+    Step::DeleteDiff,
+    Step::DeleteLease,
+    Step::DeleteNamespace,
+];
+
+/// A lease that ends by itself.
+pub(crate) const EXPIRY: Life = &[Step::ShortLease, Step::Expire];
+
+/// A sandbox, and a container in it.
+pub(crate) const POD: Life = &[
+    Step::StorePod,
+    Step::CreatePod,
+    Step::StartPod,
+    Step::CreatePodContainer,
+    Step::CreateInPod,
+    Step::Start,
+    Step::Kill,
+    Step::Wait,
+    Step::Delete,
+    Step::DeleteContainer,
+    Step::StopPod,
+    Step::WaitPod,
+    Step::ShutdownPod,
+    Step::DeletePod,
+];
+
 /// The digest of [`BLOB`].
 pub(crate) fn blob_digest() -> String {
     digest(BLOB)
@@ -105,7 +193,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-fn root() -> std::collections::BTreeMap<String, String> {
+pub(crate) fn root() -> std::collections::BTreeMap<String, String> {
     [(
         "containerd.io/gc.root".to_owned(),
         "2000-01-01T00:00:00Z".to_owned(),
@@ -126,7 +214,7 @@ pub(crate) async fn perform(
     step: Step,
     again: bool,
 ) -> Result<(), Status> {
-    let outcome = once(client, subject, namespace, step).await;
+    let outcome = once(client, subject, namespace, step, again).await;
     let accepted: &[Code] = match step {
         _ if !again => &[],
         Step::WriteBlob
@@ -134,10 +222,23 @@ pub(crate) async fn perform(
         | Step::Prepare
         | Step::CreateContainer
         | Step::Create
-        | Step::Exec => &[Code::AlreadyExists],
+        | Step::Exec
+        | Step::CreateNamespace
+        | Step::CreateLease
+        | Step::ShortLease
+        | Step::HalfBlob
+        | Step::RestBlob
+        | Step::Tag
+        | Step::ApplyDiff
+        | Step::StorePod
+        | Step::CreatePod
+        | Step::CreatePodContainer
+        | Step::CreateInPod => &[Code::AlreadyExists],
+        // Its bytes may be there under another reference by now.
+        Step::AbortBlob => &[Code::AlreadyExists, Code::NotFound],
         // The active one is the committed one by now.
         Step::CommitLayer => &[Code::AlreadyExists, Code::NotFound],
-        Step::Start | Step::StartExec => &[Code::FailedPrecondition, Code::AlreadyExists],
+        Step::Start | Step::StartExec | Step::StartPod => &[Code::FailedPrecondition, Code::AlreadyExists],
         Step::Kill
         | Step::DeleteExec
         | Step::Delete
@@ -145,8 +246,27 @@ pub(crate) async fn perform(
         | Step::RemoveSnapshot
         | Step::RemoveLayer
         | Step::DeleteBlob
-        | Step::DeleteImage => &[Code::NotFound],
-        Step::Pull | Step::WaitExec | Step::Wait => &[],
+        | Step::DeleteImage
+        | Step::DeleteTag
+        | Step::RemoveApplied
+        | Step::DeleteDiff
+        | Step::DeleteLease
+        | Step::DeleteNamespace
+        | Step::ShutdownPod
+        | Step::DeletePod => &[Code::NotFound],
+        Step::Pull
+        | Step::WaitExec
+        | Step::Wait
+        | Step::LabelNamespace
+        | Step::LabelImage
+        | Step::LabelBlob
+        | Step::HoldManifest
+        | Step::Push
+        | Step::LabelLayer
+        | Step::Diff
+        | Step::Expire
+        | Step::StopPod
+        | Step::WaitPod => &[],
     };
     match outcome {
         // One that was prepared anew for it has no use.
@@ -167,7 +287,13 @@ pub(crate) async fn perform(
     }
 }
 
-async fn once(client: &Client, subject: &Subject, namespace: &str, step: Step) -> Result<(), Status> {
+async fn once(
+    client: &Client,
+    subject: &Subject,
+    namespace: &str,
+    step: Step,
+    again: bool,
+) -> Result<(), Status> {
     match step {
         Step::Pull => pull(client, subject).await,
         Step::WriteBlob => write_blob(client).await,
@@ -195,6 +321,7 @@ async fn once(client: &Client, subject: &Subject, namespace: &str, step: Step) -
             ended_with(answer.into_inner().exit_status, 7)
         }
         Step::Kill => {
+            await_trap(client).await?;
             let request = KillRequest {
                 container_id: ID.into(),
                 signal: 15,
@@ -230,10 +357,20 @@ async fn once(client: &Client, subject: &Subject, namespace: &str, step: Step) -
             }))
             .await
             .map(drop),
+        Step::StorePod
+        | Step::CreatePod
+        | Step::StartPod
+        | Step::CreatePodContainer
+        | Step::CreateInPod
+        | Step::StopPod
+        | Step::WaitPod
+        | Step::ShutdownPod
+        | Step::DeletePod => pod::once(client, subject, namespace, step).await,
+        other => store::once(client, subject, namespace, other, again).await,
     }
 }
 
-fn tasks(client: &Client) -> TasksClient<tonic::transport::Channel> {
+pub(crate) fn tasks(client: &Client) -> TasksClient<tonic::transport::Channel> {
     TasksClient::new(client.channel.clone())
 }
 
@@ -307,7 +444,7 @@ async fn write_blob(client: &Client) -> Result<(), Status> {
     }
 }
 
-async fn prepare(client: &Client, key: &str, parent: &str) -> Result<Vec<Mount>, Status> {
+pub(crate) async fn prepare(client: &Client, key: &str, parent: &str) -> Result<Vec<Mount>, Status> {
     let request = PrepareSnapshotRequest {
         snapshotter: OVERLAY.into(),
         key: key.into(),
@@ -321,7 +458,7 @@ async fn prepare(client: &Client, key: &str, parent: &str) -> Result<Vec<Mount>,
     }
 }
 
-async fn mounts(client: &Client, key: &str) -> Result<Vec<Mount>, Status> {
+pub(crate) async fn mounts(client: &Client, key: &str) -> Result<Vec<Mount>, Status> {
     let request = MountsRequest {
         snapshotter: OVERLAY.into(),
         key: key.into(),
@@ -354,7 +491,7 @@ async fn commit_layer(client: &Client) -> Result<(), Status> {
     snapshots(client).commit(client.scoped(request)).await.map(drop)
 }
 
-async fn remove(client: &Client, key: &str) -> Result<(), Status> {
+pub(crate) async fn remove(client: &Client, key: &str) -> Result<(), Status> {
     let request = RemoveSnapshotRequest {
         snapshotter: OVERLAY.into(),
         key: key.into(),
@@ -436,8 +573,45 @@ fn ended_with(found: u32, expected: u32) -> Result<(), Status> {
     }
 }
 
-/// Makes an end of the task, if there is one, whatever state it is in.
-pub(crate) async fn end_task(client: &Client) -> Result<(), Status> {
+/// Waits until the container's process, if it runs, can be told to end: before, signals do nothing to the first process.
+async fn await_trap(client: &Client) -> Result<(), Status> {
+    let get = GetRequest {
+        container_id: ID.into(),
+        exec_id: String::new(),
+    };
+    let process = match tasks(client).get(client.scoped(get)).await {
+        Ok(answer) => answer.into_inner().process.unwrap_or_default(),
+        Err(status) if status.code() == Code::NotFound => return Ok(()),
+        Err(status) => return Err(status),
+    };
+    if process.status() == TaskStatus::Running {
+        traps(process.pid).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Waits until `pid` handles SIGTERM, or is gone.
+pub(crate) async fn traps(pid: u32) -> Result<(), Status> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) {
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        if caught.is_some_and(|mask| mask & (1 << 14) != 0) {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > deadline {
+            return Err(Status::data_loss(format!(
+                "{pid} does not come to handle SIGTERM"
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Makes an end of the task, if there is one, whatever state it is in; gives its exit status.
+pub(crate) async fn end_task(client: &Client) -> Result<Option<u32>, Status> {
     let mut tasks = tasks(client);
     let kill = KillRequest {
         container_id: ID.into(),
@@ -460,8 +634,9 @@ pub(crate) async fn end_task(client: &Client) -> Result<(), Status> {
         container_id: ID.into(),
     };
     match tasks.delete(client.scoped(delete)).await {
-        Err(status) if status.code() != Code::NotFound => Err(status),
-        _ => Ok(()),
+        Ok(answer) => Ok(Some(answer.into_inner().exit_status)),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(status),
     }
 }
 

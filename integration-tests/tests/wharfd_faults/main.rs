@@ -5,15 +5,20 @@
 //! there with what was acknowledged, `wharfd fsck` tells of leftovers, and the life goes on with a second try of the very
 //! call that the fault struck.
 //!
-//! How many points a run takes is bounded for the gate, evenly spread; `WHARF_POINTS` says how many each test takes, or `all`.
+//! How many points a run takes is bounded for the gate, evenly spread; `WHARF_POINTS` takes more of them ([`points`]).
 
 mod call;
 mod check;
 mod device;
 mod disk;
+mod fsck;
 mod gate;
 mod instance;
 mod kill;
 mod life;
+mod pod;
+mod points;
 mod power;
+mod store;
 mod subject;
+mod upgrade;

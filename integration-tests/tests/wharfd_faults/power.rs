@@ -7,26 +7,27 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use integration_tests::{leftovers, run};
+use integration_tests::run;
 
 use crate::call::{Call, Effect};
 use crate::check::{self, Progress};
 use crate::device::{Device, Event, Record, Volatile};
 use crate::gate::Verdict;
 use crate::instance::{Instance, block_on};
-use crate::kill::sample;
-use crate::life::{self, STEPS};
+use crate::life::{self, CONTAINER, Life, STORES};
+use crate::points;
 use crate::subject::Subject;
 
 /// How many moments a run takes, unless all are asked for.
-const SAMPLE: usize = 30;
+const SAMPLE: usize = 14;
 /// How many failing writes.
-const FAILING: usize = 6;
+const FAILING: usize = 4;
 
 /// Records a life on a disk whose write number `bad` fails, with the daemon behind the gate.
 fn record(
     subject: &Subject,
     name: &str,
+    life: Life,
     bad: Option<usize>,
     decide: impl FnMut(&Call) -> Verdict + Send + 'static,
 ) -> (Record, usize) {
@@ -41,7 +42,7 @@ fn record(
             return Err("the daemon does not come up".into());
         }
         let client = instance.connect().await?;
-        for (done, step) in STEPS.into_iter().enumerate() {
+        for (done, step) in life.iter().copied().enumerate() {
             if let Err(first) = life::perform(&client, subject, &namespace, step, false).await {
                 life::perform(&client, subject, &namespace, step, true)
                     .await
@@ -57,10 +58,6 @@ fn record(
     let writes = device.writes() - before;
     let record = device.record();
     drop(instance);
-    life::clean(&namespace);
-    for mount in leftovers::mounts_below(&home).iter().rev() {
-        run(Command::new("umount").arg("--lazy").arg(mount)).ok();
-    }
     (record, writes)
 }
 
@@ -92,7 +89,7 @@ impl Drop for Found {
 /// What a daemon finds after a cut; `again`: it does a whole life.
 fn find(
     subject: &Subject,
-    record: &Record,
+    (record, life): (&Record, Life),
     cut: usize,
     volatile: Volatile,
     again: bool,
@@ -112,7 +109,12 @@ fn find(
         instance.start()?;
         let client = instance.connect().await?;
         let place = subject.scratch.join("place");
-        check::all(&client, subject, &place, Progress { done, power: true }).await?;
+        let progress = Progress {
+            life,
+            done,
+            power: true,
+        };
+        check::all(&client, subject, &place, progress).await?;
         instance.kill9();
         check::machine(&instance, false)?;
         if !again {
@@ -120,8 +122,8 @@ fn find(
         }
         instance.start()?;
         let client = instance.connect().await?;
-        for step in STEPS {
-            life::perform(&client, subject, &namespace, step, true)
+        for step in life {
+            life::perform(&client, subject, &namespace, *step, true)
                 .await
                 .map_err(|status| format!("the second try: {step:?}: {status:?}"))?;
         }
@@ -131,7 +133,6 @@ fn find(
     });
     let log = instance.log();
     drop(instance);
-    life::clean(&namespace);
     outcome.map_err(|error: String| {
         format!("power lost at {cut} ({volatile:?}), {done} steps acknowledged: {error}\n{log}")
     })?;
@@ -141,28 +142,22 @@ fn find(
     Ok(())
 }
 
-fn volatile(point: usize) -> Volatile {
-    match point % 4 {
-        0 => Volatile::Lost,
-        1 => Volatile::Kept,
-        _ => Volatile::Some(point as u64),
-    }
+fn at_any_moment(what: &str, life: Life, at_most: usize) {
+    let subject = Subject::new();
+    let (record, _) = record(&subject, "power", life, None, |_| Verdict::Go);
+    points::each(what, record.events.len(), at_most, |cut| {
+        find(&subject, (&record, life), cut, Volatile::by_chance(cut), true)
+    });
 }
 
 #[test]
 fn the_power_can_go_at_any_moment() {
-    let subject = Subject::new();
-    let (record, _) = record(&subject, "power", None, |_| Verdict::Go);
-    let points = sample(record.events.len(), SAMPLE);
-    let mut faults = 0;
-    for (number, cut) in points.iter().enumerate() {
-        if let Err(error) = find(&subject, &record, *cut, volatile(number), true) {
-            eprintln!("{error}");
-            faults += 1;
-        }
-    }
-    eprintln!("{} of {} moments", points.len(), record.events.len());
-    assert_eq!(faults, 0, "of {} moments", points.len());
+    at_any_moment("power loss", CONTAINER, SAMPLE);
+}
+
+#[test]
+fn the_power_can_go_in_any_call_on_the_stores() {
+    at_any_moment("power loss, stores", STORES, SAMPLE / 2);
 }
 
 /// The first loss that is found when the power goes after each acknowledgement.
@@ -173,7 +168,7 @@ fn first_loss(subject: &Subject, record: &Record) -> Option<String> {
         .enumerate()
         .filter(|(_, event)| matches!(event, Event::Mark(_)));
     marks
-        .map(|(number, _)| find(subject, record, number + 1, Volatile::Lost, false))
+        .map(|(number, _)| find(subject, (record, CONTAINER), number + 1, Volatile::Lost, false))
         .find_map(Result::err)
 }
 
@@ -181,25 +176,18 @@ fn first_loss(subject: &Subject, record: &Record) -> Option<String> {
 #[test]
 fn the_power_goes_after_a_write_failed() {
     let subject = Subject::new();
-    let (_, writes) = record(&subject, "power", None, |_| Verdict::Go);
-    let points = sample(writes, FAILING);
-    let mut faults = 0;
-    for bad in &points {
+    let (_, writes) = record(&subject, "power", CONTAINER, None, |_| Verdict::Go);
+    points::each("power loss after a failed write", writes, FAILING, |bad| {
         fs::remove_dir_all(subject.scratch.join("power")).expect("remove the disk");
-        let (record, _) = self::record(&subject, "power", Some(*bad), |_| Verdict::Go);
-        if let Some(loss) = first_loss(&subject, &record) {
-            eprintln!("write {bad} failed: {loss}");
-            faults += 1;
-        }
-    }
-    eprintln!("{} of {writes} writes", points.len());
-    assert_eq!(faults, 0, "of {} writes", points.len());
+        let (record, _) = self::record(&subject, "power", CONTAINER, Some(bad), |_| Verdict::Go);
+        first_loss(&subject, &record).map_or(Ok(()), Err)
+    });
 }
 
 /// Takes out the flushes that `taken` picks, and expects that this is found.
 fn is_found(taken: fn(&Call) -> bool) {
     let subject = Subject::new();
-    let (record, _) = record(&subject, "power", None, move |call| {
+    let (record, _) = record(&subject, "power", CONTAINER, None, move |call| {
         if call.effect == Effect::Flush && taken(call) {
             Verdict::Skip
         } else {

@@ -17,8 +17,12 @@ pub(crate) type Tree = BTreeMap<PathBuf, (u32, Vec<u8>)>;
 /// The scratch directory, the registry, and what is in it.
 pub(crate) struct Subject {
     pub(crate) scratch: Scratch,
-    _registry: Registry,
+    pub(crate) registry: Registry,
     pub(crate) reference: String,
+    /// The digest of the image's manifest.
+    pub(crate) manifest: String,
+    /// The files of the image's lower layer.
+    pub(crate) directory: PathBuf,
     /// The root filesystem of the image.
     pub(crate) tree: Tree,
     /// `config.json` as `wharf-runtime spec` prints it.
@@ -52,7 +56,7 @@ impl Subject {
         let mut layout = Layout::new(&scratch.join("image"));
         layout.layer_of(&below, Compression::Gzip);
         layout.layer_of(&above, Compression::Gzip);
-        layout.tag("latest", &json!({"Cmd": ["/bin/sh"]}));
+        let manifest = layout.tag("latest", &json!({"Cmd": ["/bin/sh"]}));
         let registry = Registry::start(&scratch);
         let reference = registry.push(layout.path(), "latest", "tests/faults:1");
         let bundle = scratch.directory("bundle");
@@ -63,8 +67,10 @@ impl Subject {
         let spec = fs::read(bundle.join("config.json")).expect("read config.json");
         Self {
             scratch,
-            _registry: registry,
+            registry,
             reference,
+            manifest,
+            directory: below,
             tree,
             spec: serde_json::from_slice(&spec).expect("config.json is JSON"),
         }

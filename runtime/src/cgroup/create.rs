@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -29,13 +30,19 @@ impl CgroupPlan {
     }
 
     /// As [`Self::create`], of the v2 directory alone, in which a process can be born: none where there is no v2 hierarchy.
-    /// The others are made by [`Self::complete`].
+    /// The others are made by [`Self::complete`]. Nothing when the directory was there before: only the others tell whether it is
+    /// somebody else's, whose processes are not to be ended with the one that is born in it.
     ///
     /// # Errors
     ///
     /// As [`Self::create`].
-    pub(crate) fn create_v2(&self) -> Result<Cgroup, Error> {
-        self.create_those(Directory::is_v2).map(Cgroup::from_directories)
+    pub(crate) fn create_v2(&self) -> Result<Option<Cgroup>, Error> {
+        let v2 = self.directories.iter().find(|directory| directory.is_v2());
+        if v2.is_some_and(|directory| directory.path.exists()) {
+            return Ok(None);
+        }
+        let directories = self.create_those(Directory::is_v2)?;
+        Ok(Some(Cgroup::from_directories(directories)))
     }
 
     /// Makes the v1 directories of the group that [`Self::create_v2`] has begun.
@@ -248,14 +255,23 @@ fn open_or_make(directory: &Directory, made: &mut Vec<PathBuf>) -> Result<(Owned
     Ok((fd, is_new))
 }
 
+/// How long a process of a container whose creator was killed may take to find that out and end.
+const ENDING: Duration = Duration::from_millis(500);
+
 /// A group with processes of somebody else would be limited, and killed, with the container.
 fn refuse_occupied(fd: &OwnedFd, path: &Path) -> Result<(), Error> {
-    match file::processes(fd.as_fd(), path)?.lines().count() {
-        0 => Ok(()),
-        count => Err(Error::NotEmpty {
-            path: path.to_owned(),
-            count,
-        }),
+    let deadline = Instant::now() + ENDING;
+    loop {
+        match file::processes(fd.as_fd(), path)?.lines().count() {
+            0 => return Ok(()),
+            count if Instant::now() >= deadline => {
+                return Err(Error::NotEmpty {
+                    path: path.to_owned(),
+                    count,
+                });
+            }
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
     }
 }
 

@@ -274,6 +274,7 @@ impl Restoration<'_> {
         Ok(Built {
             record,
             console: self.master.take(),
+            starting: None,
             warnings,
         })
     }

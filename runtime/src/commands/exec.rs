@@ -119,6 +119,7 @@ fn execute(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Resul
     if let Some(console) = process.take_console() {
         foreground.attach(console)?;
     }
+    wharf_runtime::host_binary::release();
     Ok(ExitCode::from(
         foreground.wait(process.pid(), process.pidfd().as_fd())? as u8,
     ))

@@ -37,6 +37,7 @@ pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> an
 fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (mut options, spec) =
         create::options(environment, &arguments.flags, &arguments.id, arguments.detach)?;
+    options.start_follows = true;
     if arguments.detach {
         if options.console_socket.is_some() {
             options.stdio = Stdio::Terminal;
@@ -44,7 +45,7 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
         let container = environment.runtime.create_as(options, &spec)?;
         environment.log.warnings(&container.take_warnings());
         let notifications = notifications(environment, &container)?;
-        let process = container.init_pid().zip(container.pidfd());
+        let process = container.pidfd().map(|pidfd| (container.recorded_pid(), pidfd));
         start(environment, &container, false)?;
         if let (Some(notifications), Some((pid, pidfd))) = (notifications, process) {
             notifications.relay(pid, pidfd)?;
@@ -57,7 +58,8 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
     options.stdio = foreground.stdio(matches!(options.stdio, Stdio::Terminal), root)?;
     let mut container = environment.runtime.create_as(options, &spec)?;
     environment.log.warnings(&container.take_warnings());
-    let (Some(pid), Some(pidfd)) = (container.init_pid(), container.pidfd()) else {
+    // It may have ended by now.
+    let (pid, Some(pidfd)) = (container.recorded_pid(), container.pidfd()) else {
         anyhow::bail!("the container ended before it was started");
     };
     let pidfd = pidfd.try_clone_to_owned().context("duplicate a pidfd")?;
@@ -76,6 +78,7 @@ fn run(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<E
             .context("start a thread")?;
     }
     start(environment, &container, arguments.keep)?;
+    wharf_runtime::host_binary::release();
     let waited = foreground.wait(pid, pidfd.as_fd());
     if !arguments.keep {
         container.delete(true)?;

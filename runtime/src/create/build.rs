@@ -14,16 +14,20 @@ use crate::hook;
 use crate::init::{self, Failure, HookFailure, Message, Work};
 use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
-use crate::plan::{Opened, Plan};
-use crate::process::{Conversation, Early, Groups, Heard, Request, Streams, gate, spawn, start_time};
+use crate::plan::{self, Opened, Plan};
+use crate::process::{
+    Conversation, Early, Groups, Heard, Request, Streams, above, gate, pair, spawn, start_time,
+};
 use crate::record::{Config, Record};
+use crate::seccomp::Program;
+use crate::seccomp::cache::Cache;
 use crate::source::Sources;
 use crate::spec::Spec;
 use crate::sys::process::raise_hard_limit;
 use crate::sys::socket::MAX_PASSED;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
-use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, user_namespace};
+use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, seccomp, user_namespace};
 
 /// What building one container needs to know.
 pub(super) struct Construction<'a> {
@@ -35,6 +39,10 @@ pub(super) struct Construction<'a> {
     pub(super) pidfd: Option<PidfdSocket>,
     pub(super) pid_file: Option<&'a Path>,
     pub(super) preserve_fds: u32,
+    /// Open the start gate before the process comes to it.
+    pub(super) opens_gate: bool,
+    /// Where a filter is kept that is compiled meanwhile.
+    pub(super) filters: &'a Cache,
     pub(super) resctrl: Option<Resctrl>,
 }
 
@@ -42,6 +50,8 @@ pub(super) struct Construction<'a> {
 pub(crate) struct Built {
     pub(crate) record: Record,
     pub(crate) console: Option<OwnedFd>,
+    /// The connection through the start gate, if that is open.
+    pub(crate) starting: Option<OwnedFd>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -62,14 +72,21 @@ impl Construction<'_> {
         let wait_for_parent = plan.mappings.is_some() || !plan.net_devices.is_empty() || by_unit;
         let usher = plan.namespaces.need_usher();
         let may_be_awaited = !wait_for_parent && !usher && !kernel::is_old();
-        let meanwhile = match may_be_awaited && (1..=MAX_PASSED).contains(&cgroup_plan.v1_count()) {
+        let mut meanwhile = match may_be_awaited && (1..=MAX_PASSED).contains(&cgroup_plan.v1_count()) {
             true => plan.namespaces.create & libc::CLONE_NEWNET as u64,
             false => 0,
         };
         if !by_unit {
-            undo.cgroup = Some(match meanwhile {
-                0 => cgroup_plan.create()?,
+            let begun = match meanwhile {
+                0 => None,
                 _ => cgroup_plan.create_v2()?,
+            };
+            undo.cgroup = Some(match begun {
+                Some(begun) => begun,
+                None => {
+                    meanwhile = 0;
+                    cgroup_plan.create()?
+                }
             });
         }
         let gate = gate::make(directory.fd())?;
@@ -80,6 +97,13 @@ impl Construction<'_> {
         let mut entrances = match &undo.cgroup {
             Some(cgroup) if meanwhile == 0 => cgroup.entrances()?,
             _ => Vec::new(),
+        };
+        let filter = match plan.process.seccomp.as_ref().is_some_and(Program::is_awaited) {
+            true => {
+                let (ours, theirs) = pair()?;
+                Some((ours, above(theirs)?))
+            }
+            false => None,
         };
         let is_root = rustix::process::geteuid().is_root();
         let raise = match plan.namespaces.has(libc::CLONE_NEWUSER) {
@@ -108,6 +132,7 @@ impl Construction<'_> {
             streams: self.streams,
             preserve_fds: self.preserve_fds,
             gate: Some(gate.as_fd()),
+            filter: filter.as_ref().map(|(_, theirs)| theirs.as_fd()),
             wait_for_parent,
             join,
             old_kernel: kernel::is_old(),
@@ -121,6 +146,7 @@ impl Construction<'_> {
             work: Work::Container(&mut plan),
         })?;
         drop(gate);
+        let filter = filter.map(|(ours, _)| ours);
         let child = &*undo.child.insert(child);
         let conversation = Conversation::new(&socket, &child.pidfd);
         let recorded = (|| {
@@ -173,7 +199,14 @@ impl Construction<'_> {
                 undo.intel_rdt.clone(),
             )?;
             directory.write(&record)?;
-            Ok(record)
+            if let Some(socket) = &filter {
+                self.compile_filter(socket)?;
+            }
+            let starting = match self.opens_gate {
+                true => gate::open(directory.fd())?,
+                false => None,
+            };
+            Ok((record, starting))
         })();
         // A process that ended while it was written about has said why.
         let failure = |error| match conversation.last_words() {
@@ -181,7 +214,7 @@ impl Construction<'_> {
             Some(Heard::Hook(failure, output)) => self.hook_failed(failure, output),
             _ => error,
         };
-        let record = recorded.map_err(failure)?;
+        let (record, starting) = recorded.map_err(failure)?;
         let has_staging = staging.is_some();
         let sources = Sources::new(child, staging);
         let console = self.attend(&conversation, sources, &plan, &record, &entrances)?;
@@ -199,8 +232,21 @@ impl Construction<'_> {
         Ok(Built {
             record,
             console,
+            starting,
             warnings,
         })
+    }
+
+    /// Compiles the filter, which the child half waits for when everything else stands.
+    fn compile_filter(&self, socket: &OwnedFd) -> Result<(), Error> {
+        let linux = self.spec.oci().linux.as_ref();
+        let Some(profile) = linux.and_then(|linux| linux.seccomp.as_ref()) else {
+            return Err(Error::Invalid("the filter's profile is gone".into()));
+        };
+        let program = seccomp::compile(profile).map_err(plan::Error::from)?;
+        program.send(socket)?;
+        self.spec.filter().keep(Some(&program), self.filters);
+        Ok(())
     }
 
     /// Follows the child half until it waits at the gate; answers the terminal's master, if it stays here.

@@ -49,6 +49,9 @@ pub struct CreateOptions {
     pub pidfd_socket: Option<PathBuf>,
     /// Variables (`NAME=value`) for the first process besides those of the configuration.
     pub environment: Vec<String>,
+    /// [`Container::start`] follows at once. Where nothing is left to do in between (no pid file, no terminal, no socket to
+    /// hand anything to), the process then does not wait at the start gate: it finds it open, and is followed by `start`.
+    pub start_follows: bool,
     /// Mount a directory with a socket for `sd_notify(3)` at `/run/notify`; [`crate::Notifications`] listens there.
     pub notify: bool,
 }
@@ -70,6 +73,7 @@ impl CreateOptions {
             console_socket: None,
             pidfd_socket: None,
             environment: Vec::new(),
+            start_follows: false,
             notify: false,
         }
     }
@@ -119,6 +123,12 @@ impl Runtime {
         let console = console_socket(options.console_socket.as_deref(), &plan)?;
         let pidfd = options.pidfd_socket.as_deref();
         let pidfd = pidfd.map(PidfdSocket::connect).transpose()?;
+        let opens_gate = options.start_follows
+            && options.pid_file.is_none()
+            && console.is_none()
+            && pidfd.is_none()
+            && plan.process.terminal.is_none()
+            && !options.notify;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let warnings = check_joined(spec, &mut plan, &namespaces)?;
         let directory = Directory::claim(self.root(), &options.id)?;
@@ -141,6 +151,8 @@ impl Runtime {
             pidfd,
             pid_file: options.pid_file.as_deref(),
             preserve_fds: options.preserve_fds,
+            opens_gate,
+            filters: &self.filters,
             resctrl,
         };
         notified

@@ -48,6 +48,7 @@ impl Undo {
             cgroup,
             pidfd: self.child.take().map(|child| child.pidfd),
             console: built.console,
+            starting: Mutex::new(built.starting),
             filters: Cache::default(),
             warnings: Mutex::new(warnings),
         })

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::step::{At, Failure, Message, STAGING, Stage, Step};
 use super::{Wires, hook, isolate, program, terminal};
 use crate::lookup::{self, Kind};
-use crate::plan::{Plan, RootfsPlan};
+use crate::plan::{Late, Operation, Plan, RootfsPlan};
 use crate::rootfs::{self, Maker, Parents, Site, Way};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Extent};
@@ -147,13 +147,21 @@ fn reopen_null(rootfs: &RootfsPlan) -> Result<(), Errno> {
 fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd>, Failure> {
     let (root, parent) = (site.root, site.parent);
     let rootfs = &mut plan.rootfs;
+    let mut directory = None;
     for (index, operation) in rootfs.operations.iter().enumerate() {
-        let late = rootfs::perform(site, index, operation).at_nth(Step::Operation, index)?;
-        if let Some(mount) = late {
-            // The plan has room for all of them.
-            debug_assert!(rootfs.late.len() < rootfs.late.capacity());
-            rootfs.late.push(mount);
+        let kept = rootfs::perform(site, index, operation, directory).at_nth(Step::Operation, index)?;
+        let (Some(kept), Operation::Mount(mount)) = (kept, operation) else {
+            continue;
+        };
+        if mount.has_entries {
+            directory = Some(kept);
         }
+        // The plan has room for all of them.
+        debug_assert!(rootfs.late.len() < rootfs.late.capacity());
+        rootfs.late.push(Late {
+            mount: kept,
+            read_only: mount.late_read_only,
+        });
     }
     let rootfs = &plan.rootfs;
     populate_dev(site, rootfs)?;
@@ -184,9 +192,12 @@ fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd
     }
     rootfs::read_only(site, &rootfs.read_only_paths)?;
     rootfs::mask(site, &rootfs.masked, &rootfs.empty)?;
-    for mount in &rootfs.late {
-        rootfs::set_attributes(*mount, &Attributes::READ_ONLY, Extent::Mount).at(Step::ReadOnlyMount)?;
-        mount.close();
+    for late in &rootfs.late {
+        if late.read_only {
+            rootfs::set_attributes(late.mount, &Attributes::READ_ONLY, Extent::Mount)
+                .at(Step::ReadOnlyMount)?;
+        }
+        late.mount.close();
     }
     if rootfs.read_only {
         rootfs::set_attributes(root, &Attributes::READ_ONLY, Extent::Mount).at(Step::ReadOnlyRoot)?;

@@ -45,6 +45,8 @@ pub(crate) struct Wires {
     pub(crate) meanwhile: Option<u64>,
     /// The listening socket of the start gate; none for a process that starts at once.
     pub(crate) gate: Option<Fd>,
+    /// Where the filter comes from, if that is still compiled.
+    pub(crate) filter: Option<Fd>,
     /// Becomes 0, 1 and 2; nothing to keep what is there.
     pub(crate) streams: Option<[Fd; 3]>,
     /// Ranges of descriptors to close, both ends included.

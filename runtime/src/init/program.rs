@@ -49,6 +49,10 @@ pub(super) fn execute(
     }
     fs::umask(plan.umask);
     let first = find(plan).at(Step::Find)?;
+    if let (Some(filter), Some(from)) = (&mut plan.seccomp, wires.filter) {
+        filter.receive(from).at(Step::Seccomp)?;
+        from.close();
+    }
     // Who listens is told while the container is created: without a listener there is no container.
     // Behind such a filter each call may be the listener's to answer: the fewer the better.
     let listens = listens(plan);

@@ -30,7 +30,11 @@ pub(super) fn compile(
         instead: None,
     };
     // Read-only only when everything in it is there.
-    operations.push(one.place(destination, tmpfs, options.clone(), "tmpfs")?);
+    let mut directory = one.place(destination, tmpfs, options.clone(), "tmpfs")?;
+    if let Operation::Mount(mount) = &mut directory {
+        mount.has_entries = true;
+    }
+    operations.push(directory);
     for (name, (path, controllers)) in hierarchies(facts.cgroup_paths) {
         let (source, kind) = match facts.new_cgroup_namespace {
             // The namespace shows the container its own group as the root of the hierarchy.
@@ -50,7 +54,11 @@ pub(super) fn compile(
         };
         let mut options = options.clone();
         options.propagation.clear();
-        operations.push(one.place(&destination.join(&name), source, options, kind)?);
+        let mut entry = one.place(&destination.join(&name), source, options, kind)?;
+        if let Operation::Mount(mount) = &mut entry {
+            mount.entry = Some(c_string(field, &name)?);
+        }
+        operations.push(entry);
     }
     for (controller, path) in facts.cgroup_paths {
         if let Some(name) = hierarchy_name(path)

@@ -46,6 +46,7 @@ pub use net_device::NetDevice;
 pub use options::Locked;
 pub(crate) use options::words as mount_option_words;
 pub use process::{Label, ProcessPlan};
+pub(crate) use rootfs::Late;
 pub use rootfs::RootfsPlan;
 pub use text::Target;
 

@@ -62,6 +62,11 @@ pub struct Mount {
     pub copy_up: bool,
     /// Made read-only when the container stands: until then something may have to be made in it.
     pub late_read_only: bool,
+    /// Mounts that follow are entries of this file system ([`Self::entry`]).
+    pub has_entries: bool,
+    /// The target's name, when it is a directory to be made in the file system of the last mount that has entries. That is new
+    /// and nobody else's, so the target is reached through it and not by its path.
+    pub entry: Option<CString>,
     /// A SELinux label for a file system that takes none when it is mounted.
     pub label: Option<CString>,
 }
@@ -365,6 +370,8 @@ impl One<'_> {
             inherits_mode: kind == "tmpfs" && !options.names("mode"),
             copy_up: options.copy_up,
             late_read_only,
+            has_entries: false,
+            entry: None,
             label,
             propagation: options.propagation,
         })))

@@ -47,10 +47,18 @@ pub struct RootfsPlan {
     pub read_only_paths: Vec<CString>,
     /// The working directory, made when it is missing; nothing for `/`.
     pub cwd: Option<Target>,
-    /// Room for the mounts that are made read-only at the end.
-    pub(crate) late: Vec<Fd>,
+    /// Room for the mounts that are kept open until then.
+    pub(crate) late: Vec<Late>,
     /// What was left out, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// A mount that is kept open while the root file system is built.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Late {
+    pub(crate) mount: Fd,
+    /// It is made read-only at the end.
+    pub(crate) read_only: bool,
 }
 
 pub(super) fn compile(
@@ -105,7 +113,7 @@ pub(super) fn compile(
     for operation in &operations {
         if let Operation::Mount(mount) = operation {
             legacy |= matches!(mount.source, Source::New { legacy: true, .. });
-            late += usize::from(mount.late_read_only);
+            late += usize::from(mount.late_read_only || mount.has_entries);
         }
     }
     let cwd = spec.process.as_ref().map(|process| beneath_root(&process.cwd));

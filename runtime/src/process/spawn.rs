@@ -60,6 +60,8 @@ pub(crate) struct Request<'a> {
     pub(crate) preserve_fds: u32,
     /// The start gate.
     pub(crate) gate: Option<BorrowedFd<'a>>,
+    /// Where its filter comes from, if that is still compiled.
+    pub(crate) filter: Option<BorrowedFd<'a>>,
     /// It waits for the parent, who has something to do first.
     pub(crate) wait_for_parent: bool,
     /// Joined by the child half.
@@ -104,6 +106,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     let mut keep: Vec<u32> = [Fd::of(&theirs)]
         .into_iter()
         .chain(request.gate.as_ref().map(Fd::of))
+        .chain(request.filter.as_ref().map(Fd::of))
         // The usher's, closed by the process that it makes.
         .chain(usher.as_ref().map(|(_, theirs)| Fd::of(theirs)))
         .chain(late.iter().map(|namespace| Fd::of(&namespace.fd)))
@@ -126,6 +129,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         meanwhile,
         proc: proc.as_ref().map(Fd::of),
         gate: request.gate.as_ref().map(Fd::of),
+        filter: request.filter.as_ref().map(Fd::of),
         streams: request.streams.wires(),
         close: gaps(first_undeclared, &keep),
         first_undeclared,
@@ -184,7 +188,8 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     }
 }
 
-fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+/// Two ends of a connection that keeps packets apart.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -209,7 +214,8 @@ fn follow(usher: Child, socket: &OwnedFd) -> Result<Child, Error> {
     }
 }
 
-fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
+/// The descriptor under a number that no standard stream has.
+pub(crate) fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
     above_streams(fd).map_err(|errno| Error::io("duplicate a descriptor", errno))
 }
 

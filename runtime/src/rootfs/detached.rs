@@ -216,6 +216,19 @@ pub(crate) fn attach(tree: Fd, target: Fd) -> Result<(), Errno> {
     }
 }
 
+/// Attaches a mount on an entry of an open directory, which nobody else can change.
+pub(crate) fn attach_entry(tree: Fd, directory: Fd, name: &CStr) -> Result<(), Errno> {
+    match mount::attach_at(tree, directory, name) {
+        Err(errno) if errno.number() == libc::ENOSYS => {
+            let target = fs::openat(directory, name, libc::O_PATH | libc::O_NOFOLLOW)?;
+            let attached = attach(tree, target);
+            target.close();
+            attached
+        }
+        answer => answer,
+    }
+}
+
 /// Gives the root of a mount a SELinux label.
 pub(crate) fn set_label(tree: Fd, label: &CStr) -> Result<(), Errno> {
     fs::set_attribute(ProcPath::of(tree)?.text()?, c"security.selinux", label)

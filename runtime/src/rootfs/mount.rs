@@ -50,11 +50,25 @@ pub(crate) fn attach_root(maker: Maker, path: &CStr) -> Result<Fd, Errno> {
     Ok(root)
 }
 
-/// Performs the `index`th operation. Answers the mount, open, when it is to be made read-only at the end.
-pub(crate) fn perform(site: Site, index: usize, operation: &Operation) -> Result<Option<Fd>, Errno> {
+/// Performs the `index`th operation; `directory` is the last mount that has entries. Answers the mount, open, when it is one that
+/// has entries, or that is to be made read-only at the end.
+pub(crate) fn perform(
+    site: Site,
+    index: usize,
+    operation: &Operation,
+    directory: Option<Fd>,
+) -> Result<Option<Fd>, Errno> {
     let root = site.root;
     match operation {
-        Operation::Mount(mount) => return attach(site, index, mount),
+        Operation::Mount(mount) => {
+            return match (&mount.entry, directory) {
+                (None, _) => attach(site, index, mount),
+                (Some(name), Some(directory)) => {
+                    attach_entry(site, index, mount, directory, name).map(|()| None)
+                }
+                (Some(_), None) => Err(Errno::new(libc::EINVAL)),
+            };
+        }
         Operation::Link { at, to } => {
             let parent = open_parent(root, at, Resolve::InRoot)?;
             let result = fs::symlinkat(to, parent, name(&at.path));
@@ -106,11 +120,24 @@ fn attach(site: Site, index: usize, mount: &Mount) -> Result<Option<Fd>, Errno> 
     for (propagation, tree_too) in &mount.propagation {
         detached::set_attributes(tree, &Attributes::new(0, 0, *propagation), extent(*tree_too))?;
     }
-    if mount.late_read_only {
+    if mount.late_read_only || mount.has_entries {
         return Ok(Some(tree));
     }
     tree.close();
     Ok(None)
+}
+
+/// Attaches a directory as a new entry of a file system that this process made, and nobody else has been in.
+fn attach_entry(site: Site, index: usize, mount: &Mount, directory: Fd, name: &CStr) -> Result<(), Errno> {
+    let tree = match &mount.source {
+        Source::New { .. } => make(site.maker, mount, None)?,
+        Source::Bind { path, tree, id_map } => open_bind(site, index, path, *tree, id_map.is_some())?,
+    };
+    set_flags(mount, tree)?;
+    fs::mkdirat(directory, name, 0o755)?;
+    detached::attach_entry(tree, directory, name)?;
+    tree.close();
+    Ok(())
 }
 
 /// The target, and the mode that a tmpfs takes over from a directory that was there.

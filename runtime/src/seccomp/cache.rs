@@ -148,10 +148,8 @@ fn encode(program: &Program, profile: &[u8]) -> Vec<u8> {
     body.extend(program.flags.to_le_bytes());
     body.extend((key.len() as u32).to_le_bytes());
     body.extend(key);
-    for Instruction { code, jt, jf, k } in &program.instructions {
-        body.extend(code.to_le_bytes());
-        body.extend([*jt, *jf]);
-        body.extend(k.to_le_bytes());
+    for instruction in &program.instructions {
+        body.extend(encode_instruction(instruction));
     }
     [MAGIC.as_slice(), &hash(&body).to_le_bytes(), &body].concat()
 }
@@ -171,12 +169,17 @@ fn decode(file: &[u8], profile: &[u8]) -> Option<Program> {
     let (code, rest) = code.as_chunks::<8>();
     let fits = !code.is_empty() && code.len() <= MAX_INSTRUCTIONS && rest.is_empty();
     (kept == profile && fits).then(|| Program {
-        instructions: code.iter().map(instruction).collect(),
+        instructions: code.iter().map(decode_instruction).collect(),
         flags: u32::from_le_bytes(*flags),
     })
 }
 
-fn instruction(&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]) -> Instruction {
+pub(super) fn encode_instruction(&Instruction { code, jt, jf, k }: &Instruction) -> [u8; 8] {
+    let ([c0, c1], [k0, k1, k2, k3]) = (code.to_le_bytes(), k.to_le_bytes());
+    [c0, c1, jt, jf, k0, k1, k2, k3]
+}
+
+pub(super) fn decode_instruction(&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]) -> Instruction {
     Instruction {
         code: u16::from_le_bytes([c0, c1]),
         jt,

@@ -19,6 +19,7 @@ mod arch;
 mod assemble;
 pub(crate) mod cache;
 mod error;
+mod handed;
 mod notify;
 mod precedence;
 mod rules;
@@ -28,6 +29,7 @@ mod syscalls;
 mod tests;
 
 pub use error::Error;
+pub(crate) use handed::may_come_later;
 pub use notify::Agent;
 
 use crate::spec::oci::{LinuxSeccomp, LinuxSeccompFlag};

@@ -131,17 +131,23 @@ pub(crate) fn clone_tree(directory: Fd, path: &CStr, extent: Extent) -> Result<F
 
 /// Attaches a detached mount on an open file or directory.
 pub(crate) fn attach(mount: Fd, target: Fd) -> Result<(), Errno> {
+    attach_at(mount, target, EMPTY)
+}
+
+/// Attaches a detached mount on an entry of an open directory, or on what is open itself if the name is empty. The name is not
+/// followed if it is a link.
+pub(crate) fn attach_at(mount: Fd, directory: Fd, name: &CStr) -> Result<(), Errno> {
     const F_EMPTY_PATH: usize = 0x04;
     const T_EMPTY_PATH: usize = 0x40;
-    // SAFETY: the empty strings are static.
+    // SAFETY: the empty string is static, and `name` outlives the call.
     unsafe {
         raw(
             libc::SYS_move_mount,
             [
                 mount.arg(),
                 EMPTY.as_ptr() as usize,
-                target.arg(),
-                EMPTY.as_ptr() as usize,
+                directory.arg(),
+                name.as_ptr() as usize,
                 F_EMPTY_PATH | T_EMPTY_PATH,
             ],
         )

@@ -79,23 +79,11 @@ impl Binary {
 
     /// What the program has logged as its last error since `offset`.
     fn last_error(log: &Path, offset: u64) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Line {
-            #[serde(default)]
-            level: String,
-            #[serde(default)]
-            msg: String,
-        }
         let mut file = File::open(log).ok()?;
         file.seek(SeekFrom::Start(offset)).ok()?;
         let mut text = Vec::new();
         file.take(LONGEST_ANSWER).read_to_end(&mut text).ok()?;
-        serde_json::Deserializer::from_slice(&text)
-            .into_iter::<Line>()
-            .map_while(Result::ok)
-            .filter(|line| line.level == "error" || line.level == "fatal")
-            .last()
-            .map(|line| line.msg.trim().to_owned())
+        last_error_in(&text)
     }
 
     /// Runs `command`; `finish` reads the result once the program has succeeded.
@@ -362,6 +350,23 @@ impl Driver for Binary {
     fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
     }
+}
+
+/// The last error among the lines of a program's log; what is no line ends them.
+pub fn last_error_in(text: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(default)]
+        level: String,
+        #[serde(default)]
+        msg: String,
+    }
+    serde_json::Deserializer::from_slice(text)
+        .into_iter::<Line>()
+        .map_while(Result::ok)
+        .filter(|line| line.level == "error" || line.level == "fatal")
+        .last()
+        .map(|line| line.msg.trim().to_owned())
 }
 
 /// The control groups of process `pid`.

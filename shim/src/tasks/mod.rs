@@ -23,7 +23,7 @@ mod create;
 mod delete;
 mod exit;
 mod operation;
-mod options;
+pub mod options;
 mod process;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -20,7 +20,7 @@ use crate::stdio::{self, Owner};
 impl Shim {
     /// Publishes an event.
     pub fn publish<E: Message + Name>(&mut self, topic: &str, event: &E) {
-        self.publisher.publish(&mut self.reactor, &self.log, topic, event);
+        self.publisher.publish(&self.log, topic, event);
     }
 
     /// Runs `operation` for the container `id`, at once or when those before it are settled.

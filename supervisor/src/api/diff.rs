@@ -128,19 +128,20 @@ fn write(
     reference: &str,
     compression: Compression,
 ) -> Result<(Digest, u64)> {
-    let mut writer = daemon.content.writer(scope, reference, 0, None)?;
-    writer.truncate(0)?;
     let mut blob = Blob {
-        writer,
+        daemon,
+        scope,
+        reference,
+        writer: None,
         failure: None,
     };
     let outcome = stream(daemon, request, compression, &mut blob);
-    let Blob { writer, failure } = blob;
     // The content store's own error tells more than that writing failed.
-    if let Some(failure) = failure {
+    if let Some(failure) = blob.failure.take() {
         return Err(failure);
     }
     let uncompressed = outcome?;
+    let writer = blob.into_writer()?;
     let mut labels = request.labels.clone();
     if compression != Compression::Plain {
         labels.insert(UNCOMPRESSED.to_owned(), uncompressed.to_string());
@@ -164,7 +165,7 @@ fn stream(
     daemon: &Daemon,
     request: &DiffRequest,
     compression: Compression,
-    blob: &mut Blob,
+    blob: &mut Blob<'_>,
 ) -> Result<Digest> {
     let latest = request.source_date_epoch.map(|time| time.seconds);
     let failed = |error| Error::io("write a layer", error);
@@ -183,15 +184,41 @@ fn stream(
     Ok(hashed.hasher.finish())
 }
 
-/// The content store as a writer.
-struct Blob {
-    writer: content::Writer,
+/// The content store as a writer. The ingest is begun with the first bytes: what cannot be mounted leaves none.
+struct Blob<'a> {
+    daemon: &'a Daemon,
+    scope: &'a Scope,
+    reference: &'a str,
+    writer: Option<content::Writer>,
     failure: Option<Error>,
 }
 
-impl Write for Blob {
+impl Blob<'_> {
+    fn into_writer(mut self) -> Result<content::Writer> {
+        match self.writer.take() {
+            Some(writer) => Ok(writer),
+            None => self.begin(),
+        }
+    }
+
+    fn begin(&self) -> Result<content::Writer> {
+        let mut writer = self.daemon.content.writer(self.scope, self.reference, 0, None)?;
+        writer.truncate(0)?;
+        Ok(writer)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.begin()?,
+        };
+        self.writer.insert(writer).append(bytes)
+    }
+}
+
+impl Write for Blob<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.writer.append(bytes) {
+        match self.append(bytes) {
             Ok(()) => Ok(bytes.len()),
             Err(error) => {
                 let text = error.to_string();

@@ -13,6 +13,7 @@ use wharf_proto::containerd::services::snapshots::v1::{
 use super::{Stream, paths, required, stream};
 use crate::{
     daemon::Daemon,
+    error::Error,
     filter::{self, Fields, Filters},
     namespace::Scope,
     snapshot::{Info, Kind},
@@ -52,6 +53,14 @@ fn encode(info: Info) -> wire::Info {
     }
 }
 
+/// What every request must name.
+fn named(snapshotter: &str) -> Result<(), Error> {
+    match snapshotter {
+        "" => Err(Error::invalid("snapshotter argument missing")),
+        _ => Ok(()),
+    }
+}
+
 #[tonic::async_trait]
 impl snapshots_server::Snapshots for Snapshots {
     async fn prepare(
@@ -60,6 +69,7 @@ impl snapshots_server::Snapshots for Snapshots {
     ) -> Result<Response<PrepareSnapshotResponse>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         let mounts = self
             .0
             .blocking(move |daemon| {
@@ -77,6 +87,7 @@ impl snapshots_server::Snapshots for Snapshots {
     ) -> Result<Response<ViewSnapshotResponse>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         let mounts = self
             .0
             .blocking(move |daemon| {
@@ -91,6 +102,7 @@ impl snapshots_server::Snapshots for Snapshots {
     async fn mounts(&self, request: Request<MountsRequest>) -> Result<Response<MountsResponse>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         let mounts = self
             .0
             .blocking(move |daemon| daemon.snapshots.mounts(&scope, &r.snapshotter, &r.key))
@@ -101,6 +113,7 @@ impl snapshots_server::Snapshots for Snapshots {
     async fn commit(&self, request: Request<CommitSnapshotRequest>) -> Result<Response<()>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         self.0
             .blocking(move |daemon| {
                 daemon
@@ -114,6 +127,7 @@ impl snapshots_server::Snapshots for Snapshots {
     async fn remove(&self, request: Request<RemoveSnapshotRequest>) -> Result<Response<()>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         self.0
             .blocking(move |daemon| daemon.snapshots.remove(&scope, &r.snapshotter, &r.key))
             .await?;
@@ -127,6 +141,7 @@ impl snapshots_server::Snapshots for Snapshots {
     ) -> Result<Response<StatSnapshotResponse>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         let info = self
             .0
             .blocking(move |daemon| daemon.snapshots.stat(&scope, &r.snapshotter, &r.key))
@@ -142,7 +157,11 @@ impl snapshots_server::Snapshots for Snapshots {
     ) -> Result<Response<UpdateSnapshotResponse>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         let new = required(r.info, "info")?;
+        if new.name.is_empty() {
+            return Err(Error::invalid("snapshot key must not be empty").into());
+        }
         let paths = paths(r.update_mask);
         let info = self
             .0
@@ -167,6 +186,7 @@ impl snapshots_server::Snapshots for Snapshots {
     ) -> Result<Response<Self::ListStream>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         let filters = Filters::parse(&r.filters)?;
         let mut infos = self
             .0
@@ -183,6 +203,7 @@ impl snapshots_server::Snapshots for Snapshots {
     async fn usage(&self, request: Request<UsageRequest>) -> Result<Response<UsageResponse>, Status> {
         let scope = Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         let usage = self
             .0
             .blocking(move |daemon| daemon.snapshots.usage(&scope, &r.snapshotter, &r.key))
@@ -197,6 +218,7 @@ impl snapshots_server::Snapshots for Snapshots {
     async fn cleanup(&self, request: Request<CleanupRequest>) -> Result<Response<()>, Status> {
         Scope::of(&request)?;
         let r = request.into_inner();
+        named(&r.snapshotter)?;
         self.0
             .blocking(move |daemon| daemon.snapshots.cleanup(&r.snapshotter))
             .await?;

@@ -35,21 +35,34 @@ pub fn serve(
         done: false,
     };
     Box::pin(stream::try_unfold(
-        (session, requests),
-        move |(session, mut requests)| {
+        (session, requests, None),
+        move |(session, mut requests, ahead)| {
             let daemon = Arc::clone(&daemon);
             async move {
                 if session.done {
                     return Ok(None);
                 }
-                let Some(request) = requests.message().await? else {
+                let request = match ahead {
+                    Some(request) => request,
+                    None => requests.message().await,
+                };
+                let Some(request) = request? else {
                     return Ok(None);
                 };
-                let (response, session) = daemon
-                    .blocking(move |daemon| session.answer(daemon, request))
-                    .await
-                    .map_err(Status::from)?;
-                Ok(Some((response, (session, requests))))
+                // The next request is received while this one is carried out, but not waited for: a client may send it when it
+                // has the answer.
+                let answer = daemon.blocking(move |daemon| session.answer(daemon, request));
+                tokio::pin!(answer);
+                let mut ahead = None;
+                let answer = loop {
+                    tokio::select! {
+                        biased;
+                        answer = &mut answer => break answer,
+                        next = requests.message(), if ahead.is_none() => ahead = Some(next),
+                    }
+                };
+                let (response, session) = answer.map_err(Status::from)?;
+                Ok(Some((response, (session, requests, ahead))))
             }
         },
     ))
@@ -70,7 +83,11 @@ impl Session {
         daemon: &Daemon,
         request: WriteContentRequest,
     ) -> Result<(WriteContentResponse, Self)> {
+        // All that can be wrong with the request alone is told before an ingest is begun for it.
         let total = unsigned(request.total, "total")?;
+        unsigned(request.offset, "offset")?;
+        let action = WriteAction::try_from(request.action)
+            .map_err(|_| Error::invalid(format!("unknown write action {}", request.action)))?;
         let expected = match request.expected.as_str() {
             "" => None,
             text => Some(text.parse::<Digest>()?),
@@ -98,8 +115,6 @@ impl Session {
             }
             self.expected = Some(expected);
         }
-        let action = WriteAction::try_from(request.action)
-            .map_err(|_| Error::invalid(format!("unknown write action {}", request.action)))?;
         let mut response = WriteContentResponse {
             action: action.into(),
             ..WriteContentResponse::default()

@@ -56,6 +56,7 @@ impl Store {
             directory,
             file,
             hasher,
+            begun: status.offset,
             status,
             _lock: lock,
         })

@@ -24,8 +24,11 @@ use crate::{
     lease,
     metadata::{CONTENT, CONTENT_USERS, Commit, INGESTS, Key, Read as _},
     namespace::{self, Scope},
-    time,
+    sys, time,
 };
+
+/// How much is written before the disk is told to begin with it: the flush at the end then waits for little.
+const AHEAD: u64 = 8 << 20;
 
 /// An ingest, locked for one writer; dropped, it stays for another to resume.
 pub struct Writer {
@@ -35,6 +38,8 @@ pub struct Writer {
     pub(super) file: File,
     pub(super) hasher: Hasher,
     pub(super) status: Status,
+    /// Up to where the disk was told to begin.
+    pub(super) begun: u64,
     pub(super) _lock: Lock,
 }
 
@@ -64,6 +69,10 @@ impl Writer {
         }
         self.hasher.update(bytes);
         self.status.offset += bytes.len() as u64;
+        if self.status.offset - self.begun >= AHEAD {
+            sys::begin_write_back(&self.file, self.begun, self.status.offset - self.begun);
+            self.begun = self.status.offset;
+        }
         self.status.updated_at = time::now();
         Ok(())
     }
@@ -90,6 +99,7 @@ impl Writer {
         self.file.set_len(offset).map_err(failed)?;
         self.hasher = hash(&self.file, Algorithm::Sha256).map_err(failed)?;
         self.status.offset = offset;
+        self.begun = self.begun.min(offset);
         self.status.updated_at = time::now();
         Ok(())
     }

@@ -66,8 +66,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            entries: 16 << 10,
-            bytes: 16 << 20,
+            entries: 8 << 10,
+            bytes: 4 << 20,
         }
     }
 }

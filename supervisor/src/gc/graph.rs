@@ -18,7 +18,8 @@ use crate::{
     identifier::Labels,
     lease,
     metadata::{
-        CONTAINERS, CONTENT, IMAGES, INGESTS, Key, LEASE_RESOURCES, LEASES, MOUNTS, Phase, Read, SNAPSHOTS,
+        CONTAINERS, CONTENT, IMAGES, INGESTS, Ingest, Key, LEASE_RESOURCES, LEASES, MOUNTS, Phase, Read,
+        SNAPSHOTS,
     },
 };
 
@@ -28,6 +29,12 @@ const REFERENCE: &str = "containerd.io/gc.ref.";
 const BACK_REFERENCE: &str = "containerd.io/gc.bref.";
 /// How long an ingest without a lease is kept.
 const INGEST_HOURS: i64 = 24;
+
+/// When an ingest is not kept any more, unless a lease holds it; `None` when it has no beginning.
+pub fn end(row: &Ingest) -> Option<jiff::Timestamp> {
+    let started = row.started_at.as_ref()?.seconds;
+    jiff::Timestamp::from_second(started.saturating_add(INGEST_HOURS * 3600)).ok()
+}
 
 /// Something that can be garbage, or is told to keep what can.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -273,8 +280,7 @@ impl Graph {
             if !row.expected.is_empty() {
                 self.edge(&node, Node::content(namespace, &row.expected));
             }
-            let started = row.started_at.unwrap_or_default().seconds;
-            if now.as_second() - started < INGEST_HOURS * 3600 {
+            if end(&row).is_some_and(|end| now < end) {
                 self.roots.push(node);
             }
         }

@@ -4,6 +4,8 @@
 //! whatever has the label `containerd.io/gc.root`. Edges: see [`graph`]. A resource that is made under a lease is held from
 //! the same transaction on, so it cannot be swept before somebody refers to it.
 //!
+//! A collection follows deletions, and what ends by itself ([`is_due`]).
+//!
 //! Marking and sweeping are one transaction, so nothing can come between them; files go after the commit, and what a crash
 //! leaves of them is removed on open. Refuses nothing and keeps in doubt: an edge that cannot be read stops the collection.
 
@@ -22,6 +24,7 @@ use crate::{
     daemon::Daemon,
     digest::Digest,
     error::Result,
+    identifier::Labels,
     lease,
     metadata::{
         CONTENT, CONTENT_USERS, Commit, IMAGES, INGESTS, Key, LEASE_RESOURCES, LEASES, MOUNTS, Read as _,
@@ -103,6 +106,30 @@ pub fn collect(daemon: &Daemon) -> Result<Removed> {
     daemon.mounts.sweep()?;
     daemon.content.sweep()?;
     Ok(removed)
+}
+
+/// Whether time alone has made garbage after `since`: of a lease, an image or an ingest that ended by itself. Blocks.
+///
+/// # Errors
+///
+/// `Unknown` from the metadata.
+pub fn is_due(daemon: &Daemon, since: jiff::Timestamp) -> Result<bool> {
+    let passed = since..=jiff::Timestamp::now();
+    let ended = |labels: &Labels| {
+        let end = labels.get(lease::EXPIRE).map(|text| lease::parse_expire(text));
+        end.is_some_and(|end| end.is_ok_and(|end| passed.contains(&end)))
+    };
+    let everything = Key::prefix(&[])?;
+    daemon.metadata.read(|txn| {
+        let leases = txn.scan(LEASES, &everything)?;
+        let images = txn.scan(IMAGES, &everything)?;
+        let ingests = txn.scan(INGESTS, &everything)?;
+        Ok(leases.iter().any(|(_, row)| ended(&row.labels))
+            || images.iter().any(|(_, row)| ended(&row.labels))
+            || ingests
+                .iter()
+                .any(|(_, row)| graph::end(row).is_none_or(|end| passed.contains(&end))))
+    })
 }
 
 /// Deletes the leases whose time is over.

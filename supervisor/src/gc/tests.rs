@@ -206,3 +206,28 @@ fn an_expired_image_goes_and_ingests_stay() {
     assert_eq!(f.blobs(), ["new"]);
     assert_eq!(f.daemon.content.status(&a(), "r").unwrap().offset, 1);
 }
+
+#[test]
+fn what_ends_by_itself_is_due_then() {
+    let f = fixture();
+    let ever = jiff::Timestamp::UNIX_EPOCH;
+    let due = || super::is_due(&f.daemon, ever).unwrap();
+    let lease = |id: &str, end: &str| {
+        let labels = labels([(lease::EXPIRE, end)]);
+        lease::create(&f.daemon.metadata, &a(), id, labels).unwrap();
+    };
+    let target = f.blob("target", Labels::new());
+    lease("new", "2999-01-01T00:00:00Z");
+    f.image("new", &target, labels([(lease::EXPIRE, "2999-01-01T00:00:00Z")]));
+    assert!(!due());
+    lease("old", "2020-01-01T00:00:00Z");
+    assert!(due());
+    super::collect(&f.daemon).unwrap();
+    assert!(!due());
+    f.image("old", &target, labels([(lease::EXPIRE, "2020-01-01T00:00:00Z")]));
+    assert!(due());
+    // One that somebody else keeps is looked at once.
+    assert!(!super::is_due(&f.daemon, "2021-01-01T00:00:00Z".parse().unwrap()).unwrap());
+    super::collect(&f.daemon).unwrap();
+    assert!(!due());
+}

@@ -21,6 +21,8 @@ mod compression;
 mod copy_up;
 pub(crate) mod diff;
 mod entry;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 mod lookahead;
 mod metadata;
 mod mounts;

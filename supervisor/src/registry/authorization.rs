@@ -208,12 +208,15 @@ async fn token(
         }
         status => return Err(refused(&format!("status {status}"))),
     }
-    let answer: TokenAnswer =
-        serde_json::from_slice(&body).map_err(|_malformed| refused("the answer is not a token"))?;
+    token_of(&body).ok_or_else(|| refused("the answer is not a token"))
+}
+
+/// The token in the answer of a token service.
+pub(super) fn token_of(body: &[u8]) -> Option<String> {
+    let answer: TokenAnswer = serde_json::from_slice(body).ok()?;
     [answer.token, answer.access_token]
         .into_iter()
         .find(|token| !token.is_empty())
-        .ok_or_else(|| refused("the answer is not a token"))
 }
 
 fn basic(username: &str, password: &str) -> String {

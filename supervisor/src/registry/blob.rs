@@ -389,7 +389,7 @@ impl Fetch {
 }
 
 /// The first byte, the last byte and the size of the whole, if it is told, of `bytes 0-9/10`.
-fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(super) fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let total = match total.trim() {

@@ -146,7 +146,7 @@ impl Client {
     }
 }
 
-fn tags_of(page: &[u8]) -> Result<Vec<String>> {
+pub(super) fn tags_of(page: &[u8]) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Page {
         /// `null` when there are none.
@@ -163,7 +163,7 @@ fn tags_of(page: &[u8]) -> Result<Vec<String>> {
     }
 }
 
-fn referrers_of(page: &[u8]) -> Result<Vec<Referrer>> {
+pub(super) fn referrers_of(page: &[u8]) -> Result<Vec<Referrer>> {
     #[derive(Deserialize)]
     struct Index {
         manifests: Vec<Referrer>,

@@ -216,7 +216,7 @@ pub(super) fn place(uri: &Uri) -> (Option<&str>, String, u16) {
 }
 
 /// The messages of a registry's error document, shortened.
-fn message(body: &[u8]) -> Option<String> {
+pub(super) fn message(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Document {
         errors: Vec<Entry>,

@@ -80,7 +80,7 @@ impl Foreign {
 }
 
 /// Checks a URL; `local` says that addresses of this machine are fine.
-fn accepted(url: &str, local: bool) -> Result<Uri, String> {
+pub(super) fn accepted(url: &str, local: bool) -> Result<Uri, String> {
     let shown: String = url.chars().take(200).collect();
     let uri: Uri = url
         .parse()

@@ -195,7 +195,12 @@ fn refused(path: &Path, reason: &str) -> Error {
     Error::invalid(format!("{}: {reason}", path.display()))
 }
 
-fn parse(text: &str, directory: &Path, reference: &Reference, plain: bool) -> Result<Vec<Host>, String> {
+pub(super) fn parse(
+    text: &str,
+    directory: &Path,
+    reference: &Reference,
+    plain: bool,
+) -> Result<Vec<Host>, String> {
     let failed = |error: toml::de::Error| error.message().to_owned();
     let file: File = toml::from_str(text).map_err(failed)?;
     let server: Entry = toml::from_str(text).map_err(failed)?;
@@ -228,6 +233,10 @@ fn host(url: &str, entry: Entry, directory: &Path) -> Result<Host, String> {
     };
     let uri: Uri = absolute.parse().map_err(|_malformed| "malformed URL")?;
     let authority = uri.authority().ok_or("no host in the URL")?.as_str();
+    // `https:/host` without its second slash would be a host `https` with a port that is left out.
+    if uri.host().is_none_or(str::is_empty) || authority.ends_with(':') {
+        return Err("no host in the URL".into());
+    }
     let scheme = uri.scheme_str().unwrap_or_default();
     if !matches!(scheme, "http" | "https") || authority.contains('@') || uri.query().is_some() {
         return Err("not an http or https URL of a host and a path".into());
@@ -326,7 +335,8 @@ fn duration(text: &str) -> Result<Duration, String> {
             "h" => 3600.0,
             _ => return Err(malformed()),
         };
-        total += Duration::try_from_secs_f64(number * unit).map_err(|_overflow| malformed())?;
+        let part = Duration::try_from_secs_f64(number * unit).map_err(|_overflow| malformed())?;
+        total = total.checked_add(part).ok_or_else(malformed)?;
         rest = &rest[end..];
     }
     match text.is_empty() {
@@ -444,8 +454,11 @@ mod tests {
             "server = \"ftp://a\"",
             "server = \"https://user@a\"",
             "[host.\"https://a?x\"]",
+            "[host.\"https://:/a\"]",
+            "[host.\"https:/a\"]",
             "[host.\"https://a\"]\ncapabilities = [\"all\"]",
             "[host.\"https://a\"]\ndial_timeout = \"5\"",
+            "[host.\"https://a\"]\ndial_timeout = \"5000000000000000h5000000000000000h\"",
             "[host.\"https://a\"]\nca = 5",
             "[host.\"https://a\".header]\n\"x y\" = \"1\"",
         ] {

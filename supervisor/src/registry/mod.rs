@@ -28,6 +28,8 @@ mod docker_config;
 mod endpoint;
 mod flow;
 mod foreign;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 mod hosts;
 mod http;
 mod paging;

@@ -88,7 +88,7 @@ pub(super) async fn list<T>(
 }
 
 /// Where the page after `from` is.
-fn next(from: &Uri, headers: &HeaderMap) -> Result<Option<Uri>, String> {
+pub(super) fn next(from: &Uri, headers: &HeaderMap) -> Result<Option<Uri>, String> {
     let links = headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
     let Some(target) = links.flat_map(targets).next() else {
         return Ok(None);

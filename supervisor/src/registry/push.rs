@@ -147,7 +147,7 @@ impl Client {
             return Ok(None);
         }
         let next = place(session, &answer).unwrap_or_else(|_none| session.clone());
-        Ok(received(&answer).map(|offset| (offset, next)))
+        Ok(received(answer.response.headers()).map(|offset| (offset, next)))
     }
 
     /// Sends what is left in pieces, and ends the upload.
@@ -181,7 +181,7 @@ impl Client {
                 Err(error) if error.kind() == Kind::Unavailable => return Ok(Sent::Failed(error)),
                 Err(error) => return Err(error),
             };
-            *offset = received(&answer)
+            *offset = received(answer.response.headers())
                 .filter(|received| *received > *offset && *received <= *offset + length)
                 .unwrap_or(*offset + length);
             *session = place(session, &answer)?;
@@ -304,13 +304,13 @@ fn place(asked: &Uri, answer: &Answer) -> Result<Uri> {
 }
 
 /// How many bytes of an upload the registry says it has: `Range: 0-N`.
-fn received(answer: &Answer) -> Option<u64> {
-    let range = answer.response.headers().get(RANGE)?.to_str().ok()?;
+pub(super) fn received(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(RANGE)?.to_str().ok()?;
     let last: u64 = range
         .trim_start_matches("bytes=")
         .strip_prefix("0-")?
         .parse()
         .ok()?;
     // An empty upload is said in the same words as one of a single byte.
-    Some(if last == 0 { 0 } else { last + 1 })
+    if last == 0 { Some(0) } else { last.checked_add(1) }
 }

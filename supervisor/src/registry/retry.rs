@@ -10,7 +10,7 @@ use hyper::{HeaderMap, StatusCode, header::RETRY_AFTER};
 /// Tries in a row that may fail before the failure is reported.
 pub(super) const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Whether a later try may go better.
 pub(super) fn is_transient(status: StatusCode) -> bool {

@@ -29,8 +29,11 @@ impl Place<'_> {
     }
 
     pub(super) fn row(&self, txn: &impl Read, key: &str) -> Result<Snapshot> {
-        txn.get(SNAPSHOTS, &self.key(key)?)?
-            .ok_or_else(|| Error::not_found(format!("snapshot {key} does not exist")))
+        let unknown = || Error::not_found(format!("snapshot {key} does not exist"));
+        if key.is_empty() {
+            return Err(unknown());
+        }
+        txn.get(SNAPSHOTS, &self.key(key)?)?.ok_or_else(unknown)
     }
 
     /// The numbers of `key` and its ancestors.

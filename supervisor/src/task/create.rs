@@ -129,10 +129,8 @@ impl Reservation {
             () = hung_up.cancelled() => Err(Error::new(Kind::Canceled, "failed to create shim task")),
         };
         let created = match created {
-            Ok(pid) => {
-                let bundle = bundle.clone();
-                blocking(move || bundle.set_created(pid).map(|()| pid)).await
-            }
+            // A few bytes into memory, for which no other thread is woken: the client waits.
+            Ok(pid) => bundle.set_created(pid).map(|()| pid),
             failed => failed,
         };
         let pid = match created {

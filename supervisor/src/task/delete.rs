@@ -70,12 +70,24 @@ impl Tasks {
         exit.map_err(|error| shim::error(error).context("failed to delete task"))
     }
 
-    /// Removes a bundle whose task is no more. What cannot be removed now is removed when the id is used again, or when
-    /// the daemon starts.
+    /// Removes a bundle whose task is no more. It is out of sight when this returns; its few files go while the client hears
+    /// of it. What cannot be removed now is removed when the id is used again, or when the daemon starts.
     pub(super) async fn remove_bundle(&self, bundle: &Bundle) {
         let removal = bundle.clone();
-        if let Err(error) = blocking(move || removal.remove()).await {
+        let not_removed = |bundle: &Bundle, error: &Error| {
             tracing::error!(bundle = %bundle.path().display(), %error, "bundle not removed");
+        };
+        match blocking(move || removal.hide()).await {
+            Ok(Some(hidden)) => {
+                let bundle = bundle.clone();
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = hidden.remove() {
+                        not_removed(&bundle, &error);
+                    }
+                });
+            }
+            Ok(None) => {}
+            Err(error) => not_removed(bundle, &error),
         }
     }
 

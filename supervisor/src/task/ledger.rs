@@ -3,13 +3,14 @@
 //! A shim publishes the exits of its processes, and tries again when the daemon does not answer; the daemon publishes
 //! those that no shim can tell any more. The ledger is what both ask first.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// How many exits are remembered. A shim gives up repeating itself after seconds.
-const REMEMBERED: usize = 16 << 10;
+/// How many exits are remembered. A shim repeats itself when it has heard no answer, and gives up after a minute.
+const REMEMBERED: usize = 8 << 10;
 
 /// One end of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,27 +32,50 @@ pub struct Ledger {
     entered: Notify,
 }
 
+/// A name as 128 bits of keyed hash: sixteen bytes instead of some strings, and no two names have ever the same.
+type Mark = u128;
+
 #[derive(Debug, Default)]
 struct Entries {
-    /// The ends of each task's processes, by namespace and task, so that an id that is reused costs one look-up.
-    tasks: HashMap<(String, String), HashSet<(String, u32)>>,
-    /// All of them by age. Those of forgotten tasks stay until they are the oldest.
-    order: VecDeque<Exit>,
+    keys: [RandomState; 2],
+    /// The ends of each task's processes, so that an id that is reused costs one look-up.
+    tasks: HashMap<Mark, Vec<Mark>>,
+    /// All of them by age, with their tasks. Those of forgotten tasks stay until they are the oldest.
+    order: VecDeque<(Mark, Mark)>,
 }
 
 impl Entries {
+    fn mark(&self, name: impl Hash) -> Mark {
+        let [high, low] = &self.keys;
+        Mark::from(high.hash_one(&name)) << 64 | Mark::from(low.hash_one(&name))
+    }
+
+    fn task(&self, namespace: &str, container: &str) -> Mark {
+        self.mark((namespace, container))
+    }
+
+    /// The marks of the task and of the end.
+    fn marks(&self, exit: &Exit) -> (Mark, Mark) {
+        (
+            self.task(&exit.namespace, &exit.container),
+            self.mark((&exit.process, exit.pid)),
+        )
+    }
+
     fn contains(&self, exit: &Exit) -> bool {
-        let ends = self.tasks.get(&exit.task());
-        ends.is_some_and(|ends| ends.contains(&exit.end()))
+        let (task, end) = self.marks(exit);
+        self.tasks.get(&task).is_some_and(|ends| ends.contains(&end))
     }
 
     fn evict(&mut self) {
-        let Some(oldest) = self.order.pop_front() else {
+        let Some((task, end)) = self.order.pop_front() else {
             return;
         };
-        let task = oldest.task();
         if let Some(ends) = self.tasks.get_mut(&task) {
-            ends.remove(&oldest.end());
+            // The oldest is among the first.
+            if let Some(place) = ends.iter().position(|other| *other == end) {
+                ends.remove(place);
+            }
             if ends.is_empty() {
                 self.tasks.remove(&task);
             }
@@ -59,24 +83,17 @@ impl Entries {
     }
 }
 
-impl Exit {
-    fn task(&self) -> (String, String) {
-        (self.namespace.clone(), self.container.clone())
-    }
-
-    fn end(&self) -> (String, u32) {
-        (self.process.clone(), self.pid)
-    }
-}
-
 impl Ledger {
     /// Enters `exit`; `false` when it is there already, and must not be published again.
-    pub fn enter(&self, exit: Exit) -> bool {
+    pub fn enter(&self, exit: &Exit) -> bool {
         let mut entries = self.entries();
-        if !entries.tasks.entry(exit.task()).or_default().insert(exit.end()) {
+        let (task, end) = entries.marks(exit);
+        let ends = entries.tasks.entry(task).or_default();
+        if ends.contains(&end) {
             return false;
         }
-        entries.order.push_back(exit);
+        ends.push(end);
+        entries.order.push_back((task, end));
         if entries.order.len() > REMEMBERED {
             entries.evict();
         }
@@ -101,8 +118,9 @@ impl Ledger {
 
     /// Forgets the exits of a task whose id is about to be used again, since pids come round.
     pub fn forget(&self, namespace: &str, container: &str) {
-        let task = (namespace.to_owned(), container.to_owned());
-        self.entries().tasks.remove(&task);
+        let mut entries = self.entries();
+        let task = entries.task(namespace, container);
+        entries.tasks.remove(&task);
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -128,23 +146,23 @@ mod tests {
     #[test]
     fn an_exit_is_told_once_until_its_id_is_reused() {
         let ledger = Ledger::default();
-        assert!(ledger.enter(exit("a", 1)));
-        assert!(!ledger.enter(exit("a", 1)));
-        assert!(ledger.enter(exit("a", 2)));
-        assert!(ledger.enter(exit("b", 1)));
+        assert!(ledger.enter(&exit("a", 1)));
+        assert!(!ledger.enter(&exit("a", 1)));
+        assert!(ledger.enter(&exit("a", 2)));
+        assert!(ledger.enter(&exit("b", 1)));
         ledger.forget("ns", "a");
-        assert!(ledger.enter(exit("a", 1)));
-        assert!(!ledger.enter(exit("b", 1)));
+        assert!(ledger.enter(&exit("a", 1)));
+        assert!(!ledger.enter(&exit("b", 1)));
     }
 
     #[test]
     fn memory_is_bounded() {
         let ledger = Ledger::default();
         for pid in 0..REMEMBERED as u32 + 10 {
-            assert!(ledger.enter(exit("a", pid)));
+            assert!(ledger.enter(&exit("a", pid)));
         }
         assert_eq!(
-            ledger.entries().tasks.values().map(HashSet::len).sum::<usize>(),
+            ledger.entries().tasks.values().map(Vec::len).sum::<usize>(),
             REMEMBERED
         );
         assert_eq!(ledger.entries().order.len(), REMEMBERED);
@@ -158,7 +176,7 @@ mod tests {
         tokio::pin!(waiting);
         let early = tokio::time::timeout(Duration::from_millis(5), waiting.as_mut()).await;
         assert!(early.is_err());
-        ledger.enter(exit("a", 1));
+        ledger.enter(&exit("a", 1));
         tokio::time::timeout(Duration::from_secs(1), waiting)
             .await
             .unwrap();

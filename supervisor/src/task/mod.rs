@@ -179,7 +179,7 @@ impl Tasks {
             _ => None,
         };
         if let Some(exit) = exit {
-            if !self.ledger.enter(end(&envelope.namespace, &exit)) {
+            if !self.ledger.enter(&end(&envelope.namespace, &exit)) {
                 return Ok(());
             }
             self.remember_published(&envelope.namespace, &exit);
@@ -189,7 +189,7 @@ impl Tasks {
 
     /// Publishes the end of a process unless that was done before.
     fn publish_exit(&self, namespace: &str, exit: TaskExit, when: When) {
-        if !self.ledger.enter(end(namespace, &exit)) {
+        if !self.ledger.enter(&end(namespace, &exit)) {
             return;
         }
         self.remember_published(namespace, &exit);

@@ -189,7 +189,7 @@ impl Tasks {
         });
         let init = init.map(|pid| (id.to_owned(), pid));
         for (process, pid) in execs.into_iter().chain(init) {
-            self.ledger.enter(ledger::Exit {
+            self.ledger.enter(&ledger::Exit {
                 namespace: namespace.to_owned(),
                 container: id.to_owned(),
                 process,

@@ -26,9 +26,10 @@ use crate::{
     registry::Reference,
 };
 
+/// An image of an archive that Docker wrote.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Saved {
+pub(super) struct Saved {
     config: String,
     repo_tags: Option<Vec<String>>,
     #[serde(default)]

@@ -16,9 +16,9 @@ use crate::{
 /// The largest config, in bytes.
 pub(super) const MAX_CONFIG: u64 = 16 << 20;
 /// The most layers of an image: overlayfs stacks no more than 500, and Docker allows 127.
-const MAX_LAYERS: usize = 500;
+pub(super) const MAX_LAYERS: usize = 500;
 /// The most entries of an index.
-const MAX_ENTRIES: usize = 1000;
+pub(super) const MAX_ENTRIES: usize = 1000;
 
 /// A parsed index or manifest.
 #[derive(Debug, PartialEq, Eq)]

@@ -188,7 +188,7 @@ fn each(
 }
 
 /// The digest that the name of a layout's blob promises.
-fn named_digest(name: &str) -> Result<Option<Digest>> {
+pub(super) fn named_digest(name: &str) -> Result<Option<Digest>> {
     match name.strip_prefix("blobs/").and_then(|rest| rest.split_once('/')) {
         Some((algorithm, hex)) if !hex.contains('/') => format!("{algorithm}:{hex}").parse().map(Some),
         _ => Ok(None),

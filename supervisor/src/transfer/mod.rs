@@ -22,6 +22,8 @@ mod docker_archive;
 mod document;
 mod export;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 mod graph;
 mod import;
 mod lock;

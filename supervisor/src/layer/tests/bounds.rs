@@ -2,10 +2,7 @@
 
 use std::fs::{self, File};
 
-use super::{
-    archive::Tar,
-    host::{Host, refused},
-};
+use super::{archive::Tar, host::Host, refused};
 use crate::layer::{Limits, apply, apply::Target};
 
 #[test]

@@ -5,10 +5,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
 };
 
-use super::{
-    archive::Tar,
-    host::{Host, refused},
-};
+use super::{archive::Tar, host::Host, refused};
 use crate::{
     error::Result,
     layer::{

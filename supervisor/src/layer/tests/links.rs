@@ -4,10 +4,7 @@ use std::{fs, os::unix::fs::symlink};
 
 use tar::EntryType;
 
-use super::{
-    archive::Tar,
-    host::{Host, refused},
-};
+use super::{archive::Tar, host::Host, refused};
 
 /// CVE-2025-62518, CVE-2026-41567 and many before: a link, then a write through it.
 #[test]

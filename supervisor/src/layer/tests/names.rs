@@ -1,9 +1,6 @@
 //! Names that lead out of the target, or seem to.
 
-use super::{
-    archive::Tar,
-    host::{Host, refused},
-};
+use super::{archive::Tar, host::Host, refused};
 
 #[test]
 fn names_that_lead_out_are_refused() {

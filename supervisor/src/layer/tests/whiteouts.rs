@@ -2,10 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use super::{
-    archive::Tar,
-    host::{Host, refused},
-};
+use super::{archive::Tar, host::Host, refused};
 
 /// CVE-2026-42306: whiteouts that remove what is not below them.
 #[test]

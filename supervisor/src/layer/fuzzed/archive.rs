@@ -4,12 +4,12 @@ use tar::{EntryType, Header};
 
 /// Builds archives, also those that no honest writer makes.
 #[derive(Default)]
-pub(super) struct Tar {
+pub(in crate::layer) struct Tar {
     bytes: Vec<u8>,
 }
 
 impl Tar {
-    pub(super) fn member(
+    pub(in crate::layer) fn member(
         mut self,
         name: &str,
         kind: EntryType,
@@ -34,26 +34,26 @@ impl Tar {
         self
     }
 
-    pub(super) fn file(self, name: &str, data: &[u8]) -> Self {
+    pub(in crate::layer) fn file(self, name: &str, data: &[u8]) -> Self {
         self.member(name, EntryType::Regular, "", data, |_| {})
     }
 
-    pub(super) fn dir(self, name: &str) -> Self {
+    pub(in crate::layer) fn dir(self, name: &str) -> Self {
         self.member(name, EntryType::Directory, "", b"", |header| {
             header.set_mode(0o755);
         })
     }
 
-    pub(super) fn symlink(self, name: &str, target: &str) -> Self {
+    pub(in crate::layer) fn symlink(self, name: &str, target: &str) -> Self {
         self.member(name, EntryType::Symlink, target, b"", |_| {})
     }
 
-    pub(super) fn hard_link(self, name: &str, target: &str) -> Self {
+    pub(in crate::layer) fn hard_link(self, name: &str, target: &str) -> Self {
         self.member(name, EntryType::Link, target, b"", |_| {})
     }
 
     /// A PAX header for the member that follows.
-    pub(super) fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(in crate::layer) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut data = Vec::new();
         for (key, value) in records {
             let body = key.len() + value.len() + 3;
@@ -68,7 +68,7 @@ impl Tar {
         self.member("pax", EntryType::XHeader, "", &data, |_| {})
     }
 
-    pub(super) fn end(mut self) -> Vec<u8> {
+    pub(in crate::layer) fn end(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(&[0; 1024]);
         self.bytes
     }
