@@ -1,4 +1,5 @@
-//! A whole life, call by call: what each promises when it is acknowledged, and what its second try may answer.
+//! A whole life, call by call: what each promises when it is acknowledged, and what its second try may answer. It is long because it is one list: a
+//! step of each life, in the order in which a client takes them.
 
 use std::fs;
 use std::time::Duration;
