@@ -17,9 +17,10 @@
 //! start gate, clone. The child half enters its v1 control groups (it is born in the v2 one); where there are some it makes its
 //! network namespace while the parent makes them, and is then handed their entrances. Otherwise it waits only where the parent
 //! must act on it from outside: for id maps, a systemd unit, network devices, hooks before the change of root, sources of mounts
-//! that it may not open itself, and whoever listens to its filter. Then it builds the container around itself and waits in `accept` at
-//! the gate. [`Container::start`], in whatever process, connects; the connection ends with `execve`, or carries what
-//! failed. [`Container::exec`] is the same child half, which joins instead of building.
+//! that it may not open itself, whoever listens to its filter, and a filter that is compiled meanwhile. Then it builds the container
+//! around itself and waits in `accept` at the gate. [`Container::start`], in whatever process, connects; the connection ends with
+//! `execve`, or carries what failed. Where [`CreateOptions::start_follows`] the gate may be open before the child half comes to it.
+//! [`Container::exec`] is the same child half, which joins instead of building.
 //!
 //! `checkpoint` and `restore` ([`checkpoint`]) leave the work to the host's criu, and compare what it made with the configuration
 //! before it runs.
