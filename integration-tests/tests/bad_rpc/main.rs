@@ -205,6 +205,7 @@ services! {
     containers: methods::records::containers();
     images: methods::records::images();
     leases: methods::records::leases();
+    mounts: methods::mounts::mounts();
     namespaces: methods::records::namespaces();
     snapshots: methods::snapshots::snapshots();
     diff: methods::snapshots::diff();

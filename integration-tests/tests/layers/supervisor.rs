@@ -198,7 +198,10 @@ impl Supervisor {
 
     pub(crate) async fn snapshots(&self) -> Vec<Info> {
         let mut answers = SnapshotsClient::new(self.channel.clone())
-            .list(scoped(ListSnapshotsRequest::default()))
+            .list(scoped(ListSnapshotsRequest {
+                snapshotter: "overlayfs".into(),
+                ..ListSnapshotsRequest::default()
+            }))
             .await
             .unwrap()
             .into_inner();

@@ -67,6 +67,7 @@ pub(crate) async fn committed(supervisor: &Supervisor) -> Vec<Mount> {
     let name = unique("committed");
     let mut client = SnapshotsClient::new(supervisor.channel.clone());
     let request = PrepareSnapshotRequest {
+        snapshotter: "overlayfs".into(),
         key: key.clone(),
         ..PrepareSnapshotRequest::default()
     };
@@ -77,6 +78,7 @@ pub(crate) async fn committed(supervisor: &Supervisor) -> Vec<Mount> {
     }
     supervisor.apply(&tar.end(), mounts).await.unwrap();
     let request = CommitSnapshotRequest {
+        snapshotter: "overlayfs".into(),
         key,
         name: name.clone(),
         ..Default::default()

@@ -286,7 +286,10 @@ async fn every_blob_is_whole(client: &Client) -> Outcome {
 
 async fn snapshots(client: &Client) -> Result<Vec<Info>, Status> {
     let mut answers = SnapshotsClient::new(client.channel.clone())
-        .list(client.scoped(ListSnapshotsRequest::default()))
+        .list(client.scoped(ListSnapshotsRequest {
+            snapshotter: "overlayfs".into(),
+            ..ListSnapshotsRequest::default()
+        }))
         .await?
         .into_inner();
     let mut all = Vec::new();

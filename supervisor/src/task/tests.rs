@@ -286,7 +286,7 @@ async fn a_task_lives_from_create_to_delete_and_leaves_nothing() {
     assert_eq!(waiting.await.unwrap().unwrap().status, 3);
     tasks.delete("ns", "c").await.unwrap();
     assert!(tasks.get("ns", "c").unwrap_err().is_not_found());
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
     assert_eq!(machine.deletes(), 0, "a living shim deletes its task itself");
     assert!(
         machine
@@ -309,7 +309,7 @@ async fn a_refused_creation_is_undone_and_its_id_is_free() {
         error.to_string(),
         "failed to create shim task: Create refused: invalid argument"
     );
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
     assert_eq!(machine.shim.calls(), ["Create", "Delete", "Shutdown"]);
     machine.shim.answers.lock().unwrap().clear();
     tasks.create("ns", create()).await.unwrap();
@@ -326,7 +326,7 @@ async fn a_shim_that_does_not_start_says_why_and_leaves_nothing() {
         error,
         "failed to start shim: start failed: no such luck: exit status: 7"
     );
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
     // An address where nobody listens is found out as well.
     fs::write(&shim, "#!/bin/sh\necho unix:///nonexistent/socket\n").unwrap();
     let error = tasks.create("ns", create()).await.unwrap_err().to_string();
@@ -334,7 +334,7 @@ async fn a_shim_that_does_not_start_says_why_and_leaves_nothing() {
         error.starts_with("failed to start shim: connect: connect to /nonexistent/socket"),
         "{error}"
     );
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
 }
 
 #[tokio::test]
@@ -366,7 +366,7 @@ async fn the_exit_of_a_dead_shims_task_is_told_once() {
     assert!(tasks.get("ns", "c").is_err() || tasks.delete("ns", "c").await.is_ok());
     eventually("the task is gone", || tasks.get("ns", "c").is_err()).await;
     assert_eq!(machine.deletes(), 1);
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
     tasks.forward(exit_event(9)).unwrap();
     assert_eq!(told(&events).await, (vec![(9, 8)], 1));
 }
@@ -442,12 +442,12 @@ async fn what_a_crash_left_half_made_is_removed_and_not_told_of() {
     // Before the shim was started.
     bundle.create(b"{}").unwrap();
     let (_, events) = machine.daemon().await;
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
     // The shim was started and is gone, the task was not created.
     bundle.create(b"{}").unwrap();
     bundle.set_shim(machine.config.shim.as_ref().unwrap()).unwrap();
     let (_, more) = machine.daemon().await;
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
     assert_eq!(machine.deletes(), 1);
     // The shim lives and knows no task; and a removal was interrupted.
     machine.shim.serve();
@@ -461,7 +461,7 @@ async fn what_a_crash_left_half_made_is_removed_and_not_told_of() {
     .unwrap();
     fs::create_dir_all(bundle.path().with_file_name(".gone/rootfs")).unwrap();
     let (tasks, last) = machine.daemon().await;
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
     assert!(tasks.list("ns").is_empty());
     assert!(machine.shim.calls().contains(&"Shutdown".to_owned()));
     for events in [events, more, last] {
@@ -483,7 +483,7 @@ async fn the_end_of_a_task_whose_shim_died_meanwhile_is_told() {
     let (exits, deletes) = told(&events).await;
     // The script's `delete` has nothing to say: nobody knows how the task ended.
     assert_eq!((exits.len(), exits[0].0, deletes), (1, 255, 1));
-    assert!(machine.nothing_is_left());
+    eventually("the bundle is gone", || machine.nothing_is_left()).await;
 }
 
 #[tokio::test]

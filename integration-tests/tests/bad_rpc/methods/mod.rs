@@ -1,6 +1,7 @@
 //! The methods and their cases, one function for each service.
 
 pub(crate) mod content;
+pub(crate) mod mounts;
 pub(crate) mod other;
 pub(crate) mod records;
 pub(crate) mod sandboxes;
@@ -14,6 +15,7 @@ use crate::case::Method;
 pub(crate) fn all() -> Vec<Method> {
     [
         content::content(),
+        mounts::mounts(),
         records::containers(),
         records::images(),
         records::leases(),
