@@ -18,6 +18,8 @@ struct Podman {
 impl Engine for Podman {
     fn command(&self) -> Command {
         let mut command = Command::new(binaries::peer("podman"));
+        // Where conmon runs, it notes that a container ran out of memory.
+        command.current_dir(&self.home);
         command.arg("--root").arg(self.home.join("root"));
         command.arg("--runroot").arg(self.home.join("run"));
         command.arg("--tmpdir").arg(self.home.join("tmp"));
