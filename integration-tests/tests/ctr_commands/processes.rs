@@ -13,7 +13,7 @@ pub(crate) const SCRIPTS: &[&str] = &[
      ctr tasks attach t2 >attached 2>apart & until ctr tasks ls | grep -q t2; do sleep 0.05; done; touch out/go; wait $!; echo $?; cat attached apart; \
      ctr tasks ls; ctr containers rm t2",
     "ctr tasks attach none",
-    "ctr events >events 2>/dev/null & until grep -q /containers/create events; do ctr containers create docker.io/library/t:1 c1; ctr containers rm c1; done; \
+    ": >events; ctr events >>events 2>/dev/null & until grep -q /containers/create events; do ctr containers create docker.io/library/t:1 c1; ctr containers rm c1; done; \
      ctr run --rm docker.io/library/t:1 e1 sh -c 'exit 3'; ctr namespaces create $CONTAINERD_NAMESPACE-n; ctr namespaces rm $CONTAINERD_NAMESPACE-n >/dev/null; \
      ctr images tag docker.io/library/t:1 u:1; ctr images label u:1 a=b; ctr images rm u:1; \
      until grep -q /images/delete events && grep -q /tasks/delete events; do sleep 0.05; done; kill $!; \
