@@ -123,6 +123,20 @@ fn cgroups_below(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Ends the shims that serve something below `home`.
+///
+/// For tests that failed half-way: a shim waits for a daemon for ever.
+pub fn end_shims_of(home: &Path) {
+    for (pid, line) in processes_with(&home.display().to_string()) {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid)
+            && line.contains("containerd-shim")
+        {
+            // One that has ended meanwhile is what is wanted.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 /// The pids of live processes with `text` in their command line, this process excepted.
 pub fn processes_with(text: &str) -> Vec<(i32, String)> {
     let own = std::process::id() as i32;

@@ -88,6 +88,9 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         leftovers::remove_cgroups_named(self.unique());
+        if std::thread::panicking() {
+            leftovers::end_shims_of(self.path());
+        }
         // Podman's clean-up may mount its storage once more while this runs: a second look is needed.
         for mount in (0..2).flat_map(|_| leftovers::mounts_below(self.path()).into_iter().rev()) {
             if let Err(error) = rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH) {

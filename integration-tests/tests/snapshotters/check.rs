@@ -65,7 +65,7 @@ fn what_belongs_to_nobody_is_found_and_removed() {
         refused.code == 8 && refused.stderr.contains("in use by process"),
         "{refused}"
     );
-    let name = |which: &str| format!("{which}-{}", std::process::id());
+    let name = |which: &str| format!("{which}-{}", scratch.unique());
     for which in ["lives", "dies"] {
         let arguments = [
             "run",
@@ -196,7 +196,7 @@ fn what_is_missing_or_damaged_is_forgotten_and_can_be_made_again() {
         .args(["images", "import", "--base-name", "t"])
         .arg(scratch.join("image.tar")))
     .ok();
-    let name = format!("again-{}", std::process::id());
+    let name = format!("again-{}", scratch.unique());
     let said = run(wharfd
         .ctr()
         .args(["run", "--rm", "t:1", &name, "/bin/sh", "-c", "echo whole"]))
