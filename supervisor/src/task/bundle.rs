@@ -267,19 +267,6 @@ impl Bundle {
     ///
     /// `Unknown`: something is still mounted or in use. The bundle is then all there and can be removed later.
     pub fn remove(&self) -> Result<()> {
-        match self.hide()? {
-            Some(hidden) => hidden.remove(),
-            None => Ok(()),
-        }
-    }
-
-    /// The first half of [`Bundle::remove`]: unmounts what is left below the bundle and takes it out of sight; `None` when
-    /// there is none. From then on its id may be used again.
-    ///
-    /// # Errors
-    ///
-    /// As [`Bundle::remove`].
-    pub fn hide(&self) -> Result<Option<Hidden>> {
         let rootfs = self.path.join("rootfs");
         match fs::remove_dir(&rootfs) {
             Ok(()) => {}
@@ -298,8 +285,8 @@ impl Bundle {
         // One rename takes the bundle out of sight; a crash in the removal leaves only what the next start sweeps.
         remove_tree(&hidden)?;
         match fs::rename(&self.path, &hidden) {
-            Ok(()) => Ok(Some(Hidden(hidden))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(()) => remove_tree(&hidden),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.failed("rename", "", error)),
         }
     }
@@ -377,22 +364,6 @@ impl Bundle {
             name => self.path.join(name),
         };
         Error::io(format!("{operation} {}", path.display()), error)
-    }
-}
-
-/// What was a bundle, under its hidden name.
-#[derive(Debug)]
-#[must_use = "it takes space until it is removed"]
-pub struct Hidden(PathBuf);
-
-impl Hidden {
-    /// Removes it.
-    ///
-    /// # Errors
-    ///
-    /// `Unknown` from the file system. What is left is removed when the id's next bundle is, or when the daemon starts.
-    pub fn remove(self) -> Result<()> {
-        remove_tree(&self.0)
     }
 }
 

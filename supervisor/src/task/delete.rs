@@ -61,7 +61,7 @@ impl Tasks {
             return Err(Task::not_found(&task.id));
         }
         // Neither needs the other; a daemon that dies here finds what is left of both when it comes back.
-        tokio::join!(task.dismiss(&shim), self.hide_bundle(&task.bundle));
+        tokio::join!(task.dismiss(&shim), self.remove_bundle(&task.bundle));
         let exit = answer.map(Exit::from);
         if let Ok(exit) = &exit {
             task.settle(exit.clone());
@@ -75,25 +75,7 @@ impl Tasks {
     pub(super) async fn remove_bundle(&self, bundle: &Bundle) {
         let removal = bundle.clone();
         if let Err(error) = blocking(move || removal.remove()).await {
-            not_removed(bundle, &error);
-        }
-    }
-
-    /// As [`Self::remove_bundle`], for a client that waits: the bundle is out of sight when this returns, and its few files go
-    /// while the client hears of it.
-    async fn hide_bundle(&self, bundle: &Bundle) {
-        let removal = bundle.clone();
-        match blocking(move || removal.hide()).await {
-            Ok(Some(hidden)) => {
-                let bundle = bundle.clone();
-                tokio::task::spawn_blocking(move || {
-                    if let Err(error) = hidden.remove() {
-                        not_removed(&bundle, &error);
-                    }
-                });
-            }
-            Ok(None) => {}
-            Err(error) => not_removed(bundle, &error),
+            tracing::error!(bundle = %bundle.path().display(), %error, "bundle not removed");
         }
     }
 
@@ -190,8 +172,4 @@ impl From<api::DeleteResponse> for Exit {
 /// Whether a time means one: Go writes the year 1 for none.
 pub(super) fn is_set(time: &Timestamp) -> bool {
     time.seconds > 0
-}
-
-fn not_removed(bundle: &Bundle, error: &Error) {
-    tracing::error!(bundle = %bundle.path().display(), %error, "bundle not removed");
 }
