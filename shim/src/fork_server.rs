@@ -4,6 +4,9 @@
 //! thread costs a fork, and shares that process's memory until it writes to it. The daemon executes this once, with one
 //! end of a pair of SOCK_SEQPACKET sockets as descriptor 0.
 //!
+//! One is forked ahead of its message, with its memory already its own: the spare, which takes the next message itself. When it
+//! has, or dies, the next spare is forked; until then it dies with the server.
+//!
 //! One message asks for one shim: the flags of `start` and `-bundle`, each ended by a zero byte, and two descriptors: the
 //! first client's connection, and a pipe. On the pipe the forked process says in one line where it serves, and closes
 //! it:

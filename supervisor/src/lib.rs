@@ -16,7 +16,9 @@
 //!   └─► event/    the ordered log that every change is published to
 //! ```
 //!
-//! `restart` is a client within: it starts and stops the tasks of containers whose labels ask for it. Around it is the process: `listen` (sockets, who may connect, TLS), `upgrade` (a new daemon takes over from the one that
+//! `restart` is a client within: it starts and stops the tasks of containers whose labels ask for it.
+//!
+//! Around it is the process: `listen` (sockets, who may connect, TLS), `upgrade` (a new daemon takes over from the one that
 //! runs), `metrics`, `logging`, `notify` (systemd), and `process`, which puts them together.
 //!
 //! Architecture invariants:

@@ -1,5 +1,6 @@
-//! A whole life, call by call: what each promises when it is acknowledged, and what its second try may answer. It is long because it is one list: a
-//! step of each life, in the order in which a client takes them.
+//! A whole life, call by call: what each promises when it is acknowledged, and what its second try may answer.
+//!
+//! It is long because it is one list: a step of each life, in the order in which a client takes them.
 
 use std::fs;
 use std::time::Duration;

@@ -58,7 +58,10 @@
 //! docker_config = "/root/.docker/config.json"
 //! ```
 //!
-//! Of containerd's `[debug]` there is nothing: `log_level` and `log_format` are above, and no profile is served. All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
+//! Of containerd's `[debug]` there is nothing: `log_level` and `log_format` are above, and no profile is
+//! served.
+//!
+//! All keys are optional; a key that is not known is an error, so that a misspelt one is not silently without effect.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
