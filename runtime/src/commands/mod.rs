@@ -17,6 +17,7 @@ mod list;
 pub(crate) mod log;
 mod pause;
 mod phrase;
+mod plain;
 mod process;
 mod ps;
 mod restore;
