@@ -2,7 +2,8 @@
 //!
 //! A request enters through one of the services in `api`, which reads the namespace and lease of the call
 //! (`namespace::Scope`), checks the arguments and calls exactly one store; the stores are synchronous and run on the
-//! blocking pool. `daemon::Daemon` is the one value that all services share.
+//! blocking pool, but for the little that creating and deleting a task reads and writes in memory. `daemon::Daemon` is the
+//! one value that all services share.
 //!
 //! ```text
 //! api/*  ──►  namespace::Scope + identifier, filter
