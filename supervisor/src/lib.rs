@@ -19,7 +19,7 @@
 //!
 //! `restart` is a client within: it starts and stops the tasks of containers whose labels ask for it.
 //!
-//! Around it is the process: `listen` (sockets, who may connect, TLS), `upgrade` (a new daemon takes over from the one that
+//! Around it is the process: `listen` (sockets, who may connect, TLS), `socket`, `upgrade` (a new daemon takes over from the one that
 //! runs), `metrics`, `logging`, `notify` (systemd), and `process`, which puts them together.
 //!
 //! Architecture invariants:
@@ -64,6 +64,7 @@ mod restart;
 mod sandbox;
 mod server;
 mod snapshot;
+mod socket;
 mod sys;
 mod task;
 mod time;

@@ -104,7 +104,7 @@ fn needs_start(options: Option<&Any>) -> bool {
 /// A shim forked for `invocation`, or the one of its group. The shim writes down in the bundle where it serves.
 async fn fork(tasks: &Tasks, invocation: Invocation<'_>) -> Result<Shim> {
     match tasks.fork_server.fork(invocation).await? {
-        Forked::New(address, connection) => Ok(Shim::over(address, connection)),
+        Forked::New(address, connection) => Shim::over(address, connection),
         Forked::Group(address) => {
             let bootstrap = Bootstrap {
                 version: 3,
