@@ -5,9 +5,9 @@
 //! ```
 //!
 //! Every transaction is appended (into the page cache) before it is committed in memory; a flush of the metadata file
-//! makes the records up to its sequence number worthless, and the file is emptied when all are. On open the records
-//! that follow the file's last durable sequence number without a gap are applied again. Power loss may take the tail or
-//! bring old records back: both are told by checksum and sequence number.
+//! makes the records up to its sequence number worthless, and when all are the next one is written at the beginning again. On
+//! open the records that follow the file's last durable sequence number without a gap are applied again. Behind the last one
+//! there may be older ones, or half of one, and power loss may take the tail: that is told by checksum and sequence number.
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,6 +22,9 @@ use sha2::Digest as _;
 use crate::error::{Error, Result};
 
 const HEAD: usize = 4 + 8;
+
+/// A longer file is emptied when none of its records is worth anything. Others are written over: that takes the file system less.
+const LONG: u64 = 1 << 20;
 
 /// One transaction.
 #[derive(Clone, PartialEq, Message)]
@@ -149,16 +152,30 @@ impl Journal {
         (self.length, self.last)
     }
 
-    /// Empties the journal if all its records are durable in the metadata file.
+    /// Begins anew if all records are durable in the metadata file.
     ///
     /// # Errors
     ///
     /// `Unknown` from the disk.
     pub fn trim(&mut self, durable: u64) -> Result<()> {
         if self.last <= durable && self.length > 0 {
-            self.take_back(0, self.last)?;
+            if self.length > LONG {
+                return self.empty();
+            }
+            self.length = 0;
             self.keep();
         }
+        Ok(())
+    }
+
+    /// Empties the journal, whose records are all durable in the metadata file.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk.
+    pub fn empty(&mut self) -> Result<()> {
+        self.take_back(0, self.last)?;
+        self.keep();
         Ok(())
     }
 
@@ -248,8 +265,31 @@ mod tests {
         journal.append(&record(1)).unwrap();
         journal.append(&record(2)).unwrap();
         journal.trim(1).unwrap();
-        assert_eq!(Journal::open(&path).unwrap().1.len(), 2);
-        journal.trim(2).unwrap();
+        journal.append(&record(3)).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, [record(1), record(2), record(3)]);
+        journal.trim(3).unwrap();
+        journal.append(&record(4)).unwrap();
+        // What follows is older: who applies records in their order passes it by.
+        assert_eq!(Journal::open(&path).unwrap().1, [record(4), record(2), record(3)]);
+        // Of another length, it leaves half a record.
+        let mut long = record(5);
+        long.changes.extend(record(5).changes);
+        journal.trim(4).unwrap();
+        journal.append(&long).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, [long]);
+        journal.empty().unwrap();
         assert!(Journal::open(&path).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn a_long_journal_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let mut large = record(1);
+        large.changes[0].row = Some(vec![7; LONG as usize]);
+        journal.append(&large).unwrap();
+        journal.trim(1).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     }
 }

@@ -51,13 +51,17 @@ impl Shim {
     }
 
     /// The shim at `address` that has the other end of `connection`, and serves version 3.
-    pub fn over(address: String, connection: UnixStream) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// `Unknown`: the connection cannot be watched.
+    pub fn over(address: String, connection: UnixStream) -> Result<Self> {
+        Ok(Self {
             address,
-            client: Client::over(connection),
+            client: Client::over(connection).map_err(|error| Error::io("watch a connection", error))?,
             version: AtomicU32::new(3),
             version_is_known: AtomicBool::new(true),
-        }
+        })
     }
 
     /// Where it listens: `unix:///path`.
