@@ -40,7 +40,8 @@ pub(crate) async fn pull(
     let from = format!("OCI Registry ({})", client.reference());
     leased(daemon, scope, cancelled, |scope| async move {
         progress.say(format!("Resolving from {from}"), "", None);
-        let target = Descriptor::from(client.resolve().await?);
+        let resolved = client.resolve().await;
+        let target = Descriptor::from(resolved.map_err(|error| error.context("failed to resolve image"))?);
         let names = destination.target_names(&target);
         if names.is_empty() {
             return Err(Error::invalid("the destination has no image name"));
@@ -56,10 +57,9 @@ pub(crate) async fn pull(
             progress,
         };
         complete(&fetcher, &target, &destination).await?;
-        let images = store(&fetcher, &destination, vec![(target, names)]).await?;
-        fetcher
-            .progress
-            .say(format!("Completed pull from {from}"), "", None);
+        let progress = fetcher.progress.clone();
+        let images = store(&fetcher, &destination, vec![(target, names)], &progress).await?;
+        progress.say(format!("Completed pull from {from}"), "", None);
         Ok(images)
     })
     .await
@@ -91,7 +91,8 @@ pub(crate) async fn import(
             daemon: Arc::clone(daemon),
             scope,
             source: Source::Local,
-            progress,
+            // Clients hear of what is saved: all blobs are here.
+            progress: Progress::default(),
         };
         complete(&fetcher, &index, &destination).await?;
         let mut named = vec![(index.clone(), destination.target_names(&index))];
@@ -101,13 +102,13 @@ pub(crate) async fn import(
                 named.push((entry, names));
             }
         }
-        let images = store(&fetcher, &destination, named).await?;
+        let images = store(&fetcher, &destination, named, &progress).await?;
         if images.is_empty() {
             return Err(Error::not_found(
                 "the archive names no image and the destination gives none: image name",
             ));
         }
-        fetcher.progress.say("Completed import", "", None);
+        progress.say("Completed import", "", None);
         Ok(images)
     })
     .await
@@ -225,9 +226,10 @@ async fn store(
     fetcher: &Fetcher,
     destination: &Destination,
     named: Vec<(Descriptor, Vec<String>)>,
+    progress: &Progress,
 ) -> Result<Vec<Image>> {
     let (scope, destination) = (fetcher.scope.clone(), destination.clone());
-    let progress = fetcher.progress.clone();
+    let progress = progress.clone();
     fetcher
         .daemon
         .blocking(move |daemon| {
