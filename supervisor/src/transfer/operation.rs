@@ -56,7 +56,7 @@ pub(crate) async fn pull(
             source,
             progress,
         };
-        complete(&fetcher, &target, &destination).await?;
+        complete(&fetcher, (&names[0], &target), &destination).await?;
         let progress = fetcher.progress.clone();
         let images = store(&fetcher, &destination, vec![(target, names)], &progress).await?;
         progress.say(format!("Completed pull from {from}"), "", None);
@@ -94,7 +94,7 @@ pub(crate) async fn import(
             // Clients hear of what is saved: all blobs are here.
             progress: Progress::default(),
         };
-        complete(&fetcher, &index, &destination).await?;
+        complete(&fetcher, ("", &index), &destination).await?;
         let mut named = vec![(index.clone(), destination.target_names(&index))];
         if let Document::Index(entries) = fetcher.document(&index, "", Ok).await? {
             for entry in entries {
@@ -182,10 +182,14 @@ pub(crate) async fn tag(
 }
 
 /// Gets everything of `target` that `destination` wants into the store, and unpacks it.
-async fn complete(fetcher: &Fetcher, target: &Descriptor, destination: &Destination) -> Result<()> {
+async fn complete(
+    fetcher: &Fetcher,
+    (name, target): (&str, &Descriptor),
+    destination: &Destination,
+) -> Result<()> {
     let images = graph::images(
         fetcher,
-        target,
+        (name, target),
         &destination.platforms,
         destination.manifest_limit,
         destination.all_metadata,
