@@ -166,6 +166,11 @@ impl Connections {
         }
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
     /// Whether every answer has been handed to the kernel.
     pub fn is_flushed(&self) -> bool {
         self.connections

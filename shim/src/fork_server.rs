@@ -5,7 +5,8 @@
 //! end of a pair of SOCK_SEQPACKET sockets as descriptor 0.
 //!
 //! One is forked ahead of its message, with its memory already its own: the spare, which takes the next message itself. When it
-//! has, or dies, the next spare is forked; until then it dies with the server.
+//! has, or dies, the next spare is forked: at once if there is another message, and otherwise after a moment in which the
+//! processor is left to the new shim. Until its message it dies with the server.
 //!
 //! One message asks for one shim: the flags of `start` and `-bundle`, each ended by a zero byte, and two descriptors: the
 //! first client's connection, and a pipe. On the pipe the forked process says in one line where it serves, and closes
@@ -31,7 +32,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 
 use rustix::cmsg_space;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -46,6 +47,12 @@ use crate::sys;
 
 /// The longest message: paths and names of a command line.
 const LONGEST: usize = 16 << 10;
+
+/// How long after a spare was taken the next one is forked, if nobody asks for it: as long as a new shim has much to do.
+const BREAK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
 
 /// Keeps a shim forked for the next message until the daemon is gone.
 ///
@@ -90,24 +97,30 @@ pub fn fork_server() -> Result<(), String> {
     }
 }
 
-/// Blocks until there is no spare any more; `false` when the daemon has gone.
+/// Blocks until there is no spare any more and another is wanted; `false` when the daemon has gone.
 fn is_wanted(control: &OwnedFd, vacancy: &OwnedFd) -> rustix::io::Result<bool> {
-    loop {
-        // Hang-ups are told without being asked for.
-        let mut watched = [
-            PollFd::new(control, PollFlags::empty()),
-            PollFd::new(vacancy, PollFlags::IN),
-        ];
-        match poll(&mut watched, None) {
-            Err(Errno::INTR) => continue,
-            polled => polled?,
-        };
-        let [control, vacancy] = watched.map(|watched| watched.revents());
-        if !control.is_empty() {
+    // Hang-ups are told without being asked for.
+    let mut watched = [
+        PollFd::new(control, PollFlags::empty()),
+        PollFd::new(vacancy, PollFlags::IN),
+    ];
+    while watched[1].revents().is_empty() {
+        if !watched[0].revents().is_empty() {
             return Ok(false);
         }
-        if !vacancy.is_empty() {
-            return Ok(true);
+        wait(&mut watched, None)?;
+    }
+    let mut message = [PollFd::new(control, PollFlags::IN)];
+    wait(&mut message, Some(&BREAK))?;
+    Ok(!message[0].revents().contains(PollFlags::HUP))
+}
+
+/// Blocks until something can be said of one of the descriptors, or the time is over.
+fn wait(watched: &mut [PollFd<'_>], limit: Option<&Timespec>) -> rustix::io::Result<()> {
+    loop {
+        match poll(watched, limit) {
+            Err(Errno::INTR) => {}
+            polled => return polled.map(drop),
         }
     }
 }

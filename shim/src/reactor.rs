@@ -47,6 +47,8 @@ pub enum Alarm {
     Sandbox,
     /// Connections are taken again.
     Accept,
+    /// Root file systems that were detached are let go.
+    Roots,
     /// The shim ends even if events are unpublished.
     Exit,
 }

@@ -7,6 +7,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -333,6 +334,26 @@ pub fn unmount_all(rootfs: &Path) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether the file system that `mounts` make may end after their container: an overlay ends with the disk below it
+/// written, all of it, and needs nothing that somebody could want to have back at once. Without an index, its directories can be in
+/// another overlay before it has ended.
+pub fn may_end_late(mounts: &[Mount]) -> bool {
+    let [one] = mounts else { return false };
+    one.r#type == "overlay" && one.target.is_empty() && one.options.iter().any(|option| option == "index=off")
+}
+
+/// Takes `rootfs` out of sight; the file system that is mounted there ends with the descriptor.
+///
+/// # Errors
+///
+/// Nothing is mounted there, or it stays.
+pub fn detach(rootfs: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = open(rootfs, flags, Mode::empty())?;
+    unmount(rootfs, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?;
+    Ok(root)
 }
 
 fn unsupported(message: String) -> Refusal {

@@ -83,14 +83,16 @@ pub struct Shim {
     pub last_key: u32,
     /// Processes that ended while a program was at work whose process they may be.
     pub early: BTreeMap<i32, WaitStatus>,
+    /// Root file systems of deleted containers, which end with this.
+    pub roots: Vec<OwnedFd>,
     /// Whether it was shut down.
     pub stopping: bool,
     signals: Signals,
     listener: UnixListener,
     socket: PathBuf,
     socket_is_left: bool,
-    /// The connection that came with the shim's birth.
-    founder: Option<u32>,
+    /// Whether a connection came with the shim's birth.
+    is_forked: bool,
 }
 
 /// Serves until the end.
@@ -210,11 +212,11 @@ impl Shim {
             .and_then(|()| reactor.add(signals.as_fd(), Token::Signals, Interest::Read))
             .map_err(system("watch the socket"))?;
         let mut connections = Connections::default();
-        let mut founder = None;
+        let is_forked = client.is_some();
         if let Some(client) = client {
             ioctl_fionbio(&client, true).map_err(system("make the connection non-blocking"))?;
             let added = connections.add(&reactor, client);
-            founder = Some(added.map_err(system("watch the first client"))?);
+            added.map_err(system("watch the first client"))?;
         }
         let here = std::env::current_dir().map_err(system("find the bundle"))?;
         Ok(Shim {
@@ -232,12 +234,13 @@ impl Shim {
             processes: BTreeMap::new(),
             last_key: 0,
             early: BTreeMap::new(),
+            roots: Vec::new(),
             stopping: false,
             signals,
             listener,
             socket,
             socket_is_left: false,
-            founder,
+            is_forked,
         })
     }
 
@@ -267,6 +270,11 @@ impl Shim {
             if let Some(pause) = self.streams.reader_pause() {
                 self.reactor.set_alarm(Alarm::Readers, pause);
             }
+            if self.is_forked && self.is_unneeded() && self.connections.is_empty() {
+                // Nobody else knows of it.
+                self.leave_socket();
+                self.stop();
+            }
             if self.stopping && self.may_end() {
                 return Ok(());
             }
@@ -286,11 +294,6 @@ impl Shim {
                 }
                 if !open {
                     self.forget_client(id);
-                    // Who had this shim forked is gone before it had a container or sandbox made, and nobody else knows of the shim.
-                    if self.founder == Some(id) && self.last_key == 0 && self.sandbox.is_none() {
-                        self.leave_socket();
-                        self.stop();
-                    }
                 }
             }
             Token::Publisher => self.publisher.ready(&mut self.reactor, &self.log),
@@ -326,6 +329,7 @@ impl Shim {
                     self.reactor.set_alarm(Alarm::Accept, Duration::from_secs(1));
                 }
             }
+            Alarm::Roots => self.roots.clear(),
             Alarm::Exit => {}
         }
     }
@@ -346,6 +350,16 @@ impl Shim {
                 Err(error) => return Err(system("reap children")(error)),
             }
         }
+    }
+
+    /// Whether there is nothing here that anybody could ask for.
+    pub fn is_unneeded(&self) -> bool {
+        self.containers.is_empty() && self.sandbox.is_none()
+    }
+
+    /// Whether this shim was forked for a daemon. Then it ends when it has neither containers nor connections.
+    pub fn is_forked(&self) -> bool {
+        self.is_forked
     }
 
     /// The shim was shut down: it ends when nothing is left to tell, or after a while.

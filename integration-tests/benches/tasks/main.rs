@@ -68,8 +68,8 @@ fn main() -> Result<()> {
     if let Some(directory) = std::env::var_os("WHARF_PROGRAMS") {
         binaries::use_directory(directory.into());
     }
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread: a client's own hand-overs between processors are none of a daemon's.
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(compare(&arguments))

@@ -229,15 +229,25 @@ fn open_or_make(directory: &Directory, made: &mut Vec<PathBuf>) -> Result<(Owned
             file: directory.path.clone(),
             problem: format!("is not below {}", directory.mount.display()),
         })?;
+    let mode = Mode::from_raw_mode(0o755);
     let mut current = directory.mount.clone();
-    let mut is_new = false;
-    for part in below.components() {
+    // The parents are there as a rule, and most have nothing to hand down. Any other outcome is told by the walk below.
+    let mut is_new = matches!(directory.kind, Kind::V1 | Kind::Tracking)
+        && rustix::fs::mkdir(&directory.path, mode).is_ok();
+    let missing = match is_new {
+        true => {
+            made.push(directory.path.clone());
+            Path::new("")
+        }
+        false => below,
+    };
+    for part in missing.components() {
         if directory.kind == Kind::V2 {
             hand_down_controllers(&current);
         }
         let parent = current.clone();
         current.push(part);
-        is_new = match rustix::fs::mkdir(&current, Mode::from_raw_mode(0o755)) {
+        is_new = match rustix::fs::mkdir(&current, mode) {
             Ok(()) => {
                 made.push(current.clone());
                 true

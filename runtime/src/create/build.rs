@@ -11,7 +11,7 @@ use super::undo::Undo;
 use crate::caller::limits_to_raise;
 use crate::cgroup::{Cgroup, CgroupPlan, Entrance};
 use crate::hook;
-use crate::init::{self, Failure, HookFailure, Message, Work};
+use crate::init::{self, Failure, HookFailure, Meanwhile, Message, Work};
 use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Opened, Plan};
@@ -73,18 +73,18 @@ impl Construction<'_> {
         let usher = plan.namespaces.need_usher();
         let may_be_awaited = !wait_for_parent && !usher && !kernel::is_old();
         let mut meanwhile = match may_be_awaited && (1..=MAX_PASSED).contains(&cgroup_plan.v1_count()) {
-            true => plan.namespaces.create & libc::CLONE_NEWNET as u64,
-            false => 0,
+            true => meanwhile(&plan),
+            false => None,
         };
         if !by_unit {
             let begun = match meanwhile {
-                0 => None,
-                _ => cgroup_plan.create_v2()?,
+                None => None,
+                Some(_) => cgroup_plan.create_v2()?,
             };
             undo.cgroup = Some(match begun {
                 Some(begun) => begun,
                 None => {
-                    meanwhile = 0;
+                    meanwhile = None;
                     cgroup_plan.create()?
                 }
             });
@@ -95,7 +95,7 @@ impl Construction<'_> {
             false => None,
         };
         let mut entrances = match &undo.cgroup {
-            Some(cgroup) if meanwhile == 0 => cgroup.entrances()?,
+            Some(cgroup) if meanwhile.is_none() => cgroup.entrances()?,
             _ => Vec::new(),
         };
         let filter = match plan.process.seccomp.as_ref().is_some_and(Program::is_awaited) {
@@ -126,8 +126,8 @@ impl Construction<'_> {
             early,
             cgroup: undo.cgroup.as_ref().map(Cgroup::v2_dir_fd).transpose()?.flatten(),
             groups: match meanwhile {
-                0 => Groups::Made(&entrances),
-                _ => Groups::Awaited { meanwhile },
+                None => Groups::Made(&entrances),
+                Some(meanwhile) => Groups::Awaited(meanwhile),
             },
             streams: self.streams,
             preserve_fds: self.preserve_fds,
@@ -158,7 +158,7 @@ impl Construction<'_> {
             let Some(cgroup) = &mut undo.cgroup else {
                 return Err(Error::Invalid("the control group is gone".into()));
             };
-            if meanwhile != 0 {
+            if meanwhile.is_some() {
                 cgroup_plan.complete(cgroup)?;
                 entrances = cgroup.entrances()?;
                 conversation.admit(&entrances)?;
@@ -310,6 +310,20 @@ impl Construction<'_> {
         hook::run("prestart", &hooks.prestart, &state)?;
         hook::run("createRuntime", &hooks.create_runtime, &state)
     }
+}
+
+/// What the child half can do while its v1 groups are made.
+fn meanwhile(plan: &Plan) -> Option<Meanwhile> {
+    let (namespaces, rootfs) = (&plan.namespaces, &plan.rootfs);
+    let found = Meanwhile {
+        namespaces: namespaces.create & libc::CLONE_NEWNET as u64,
+        // A cgroup namespace is made in the groups, and what is mounted in the host's namespace is seen there at once.
+        mounts: rootfs.groupless > 0
+            && !rootfs.staging
+            && namespaces.create & libc::CLONE_NEWNS as u64 != 0
+            && namespaces.unshare & libc::CLONE_NEWCGROUP as u64 == 0,
+    };
+    (found.mounts || found.namespaces != 0).then_some(found)
 }
 
 /// What is recorded of a container whose first process is `pid`.

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use super::step::{At, Failure, Message, STAGING, Stage, Step};
 use super::{Wires, hook, isolate, program, terminal};
 use crate::lookup::{self, Kind};
-use crate::plan::{Late, Operation, Plan, RootfsPlan};
+use crate::plan::{Late, Operation, Plan, ProcessPlan, RootfsPlan};
 use crate::rootfs::{self, Maker, Parents, Site, Way};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Extent};
@@ -28,14 +28,17 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
             }
             isolate::set_affinity(&plan.process)?;
         }
-        Some(namespaces) => {
+        Some(meanwhile) => {
             isolate::leave_caller(wires)?;
-            process::unshare(namespaces).at(Step::Unshare)?;
+            if meanwhile.namespaces != 0 {
+                process::unshare(meanwhile.namespaces).at(Step::Unshare)?;
+            }
             if plan.namespaces.loopback {
                 socket::loopback_up().at(Step::Loopback)?;
             }
-            isolate::await_cgroups(wires.parent)?;
-            isolate::set_affinity(&plan.process)?;
+            if !meanwhile.mounts {
+                enter_awaited_cgroups(&plan.process, wires)?;
+            }
         }
     }
     isolate::wait_for_parent(wires)?;
@@ -59,7 +62,7 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     if let Some(name) = &plan.domainname {
         process::set_domainname(name).at(Step::Domainname)?;
     }
-    let terminal = make_root(plan, wires.proc, *reporter)?;
+    let terminal = make_root(plan, wires, *reporter)?;
     if terminal.is_none() {
         reopen_null(&plan.rootfs).at(Step::NullStreams)?;
     }
@@ -69,8 +72,14 @@ pub(super) fn perform(plan: &mut Plan, wires: &Wires, reporter: &mut Fd) -> Resu
     program::execute(&mut plan.process, Some(&plan.hooks), terminal, wires, reporter)
 }
 
+/// Waits for the v1 control groups that the parent makes meanwhile, and enters them.
+fn enter_awaited_cgroups(process: &ProcessPlan, wires: &Wires) -> Result<(), Failure> {
+    isolate::await_cgroups(wires.parent)?;
+    isolate::set_affinity(process)
+}
+
 /// Mounts, devices, and the change of root; answers the terminal, which is of the container's own devpts.
-fn make_root(plan: &mut Plan, proc: Option<Fd>, parent: Fd) -> Result<Option<Fd>, Failure> {
+fn make_root(plan: &mut Plan, wires: &Wires, parent: Fd) -> Result<Option<Fd>, Failure> {
     let rootfs = &plan.rootfs;
     if let Some(propagation) = rootfs.propagation {
         mount::set_propagation(c"/", propagation).at(Step::Propagation)?;
@@ -88,7 +97,7 @@ fn make_root(plan: &mut Plan, proc: Option<Fd>, parent: Fd) -> Result<Option<Fd>
     let maker = Maker::new(staging).at(Step::Staging)?;
     if rootfs.way != Way::Chroot {
         let root = rootfs::attach_root(maker, &rootfs.path).at(Step::Root)?;
-        return build_root(plan, proc, Site::new(root, maker, parent).at(Step::Root)?);
+        return build_root(plan, wires, Site::new(root, maker, parent).at(Step::Root)?);
     }
     // In the host's mount namespace nothing may spread, and nothing may stay when it fails.
     let root = match rootfs::attach_root(maker, &rootfs.path).at(Step::Root) {
@@ -102,7 +111,7 @@ fn make_root(plan: &mut Plan, proc: Option<Fd>, parent: Fd) -> Result<Option<Fd>
     let built = rootfs::set_attributes(root, &private, Extent::Tree)
         .and_then(|()| Site::new(root, maker, parent))
         .at(Step::Root)
-        .and_then(|site| build_root(plan, proc, site));
+        .and_then(|site| build_root(plan, wires, site));
     if built.is_err() {
         // The first failure is the one to tell.
         let undone = mount::detach(&plan.rootfs.path);
@@ -144,11 +153,16 @@ fn reopen_null(rootfs: &RootfsPlan) -> Result<(), Errno> {
     Ok(())
 }
 
-fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd>, Failure> {
+fn build_root(plan: &mut Plan, wires: &Wires, site: Site) -> Result<Option<Fd>, Failure> {
     let (root, parent) = (site.root, site.parent);
     let rootfs = &mut plan.rootfs;
     let mut directory = None;
+    let mut awaits_cgroups = wires.mounts_before_groups();
     for (index, operation) in rootfs.operations.iter().enumerate() {
+        if awaits_cgroups && index == rootfs.groupless {
+            enter_awaited_cgroups(&plan.process, wires)?;
+            awaits_cgroups = false;
+        }
         let kept = rootfs::perform(site, index, operation, directory).at_nth(Step::Operation, index)?;
         let (Some(kept), Operation::Mount(mount)) = (kept, operation) else {
             continue;
@@ -162,6 +176,9 @@ fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd
             mount: kept,
             read_only: mount.late_read_only,
         });
+    }
+    if awaits_cgroups {
+        enter_awaited_cgroups(&plan.process, wires)?;
     }
     let rootfs = &plan.rootfs;
     populate_dev(site, rootfs)?;
@@ -186,7 +203,7 @@ fn build_root(plan: &mut Plan, proc: Option<Fd>, site: Site) -> Result<Option<Fd
             hooks: &plan.hooks.create_container,
             state: &plan.hooks.creating,
             environment: &plan.process.environment,
-            proc,
+            proc: wires.proc,
         };
         hook::run_all(&stages, parent, || fs::fchdir(root))?;
     }

@@ -6,7 +6,8 @@
 //!   locks, prints or panics; every call is one of `sys`.
 //! - Decides nothing that could have been decided in the plan.
 //! - It is in its control groups before it does anything that costs: what it allocates and makes is the container's. But for
-//!   a network namespace, which is the caller's cost as if it had been made by the clone.
+//!   what it does while the parent makes them: namespaces, which are the caller's cost as if they had been made by the clone,
+//!   and mounts of new and empty file systems ([`Meanwhile`]).
 //! - Every step that fails ends the process, and is told to whoever waits: the parent, or after the gate the starter.
 //! - From its first calls until `execve` the process is not dumpable: nobody in the container can trace it, or reach this
 //!   program's file through its `/proc` entry (CVE-2019-5736, CVE-2016-9962). Only that of a user without privileges shows
@@ -40,9 +41,8 @@ pub(crate) struct Wires {
     pub(crate) parent: Fd,
     /// The `tasks` files of the v1 control groups to enter.
     pub(crate) entrances: Vec<Fd>,
-    /// Namespaces (`CLONE_NEW*`) to make while the parent makes the v1 control groups, which then sends what is otherwise among
-    /// the entrances.
-    pub(crate) meanwhile: Option<u64>,
+    /// What to do while the parent makes the v1 control groups, which then sends what is otherwise among the entrances.
+    pub(crate) meanwhile: Option<Meanwhile>,
     /// The listening socket of the start gate; none for a process that starts at once.
     pub(crate) gate: Option<Fd>,
     /// Where the filter comes from, if that is still compiled.
@@ -74,7 +74,22 @@ pub(crate) struct Wires {
     pub(crate) usher: Option<(Fd, u64)>,
 }
 
+/// What is done while the v1 control groups are made: each of them takes the kernel as long as a few mounts, and a network
+/// namespace as long as all of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Meanwhile {
+    /// `CLONE_NEW*`.
+    pub(crate) namespaces: u64,
+    /// Also the first of the mounts ([`crate::plan::RootfsPlan::groupless`]).
+    pub(crate) mounts: bool,
+}
+
 impl Wires {
+    /// Whether the control groups are awaited when the first of the mounts are made.
+    fn mounts_before_groups(&self) -> bool {
+        self.meanwhile.is_some_and(|meanwhile| meanwhile.mounts)
+    }
+
     /// Whether a namespace of that type is joined by its own descriptor.
     fn joins(&self, kind: libc::c_int) -> bool {
         self.join.iter().any(|namespace| namespace.kind == kind as u64)

@@ -31,6 +31,9 @@ pub struct RootfsPlan {
     pub staging: bool,
     /// In order.
     pub operations: Vec<Operation>,
+    /// How many of them, from the first on, have nothing to do with control groups and cost next to nothing: file systems
+    /// that are new and empty.
+    pub(crate) groupless: usize,
     /// Nodes; none when `/dev` is the host's.
     pub devices: Vec<Device>,
     /// Links of `/dev`.
@@ -133,6 +136,7 @@ pub(super) fn compile(
             .map(|path| c_path("/proc/self/mountinfo", path))
             .collect::<Result<_, _>>()?,
         staging: facts.staging || legacy,
+        groupless: operations.iter().take_while(|operation| is_groupless(operation)).count(),
         operations,
         devices: if own_dev {
             device::compile(&linux.devices)?
@@ -158,6 +162,20 @@ pub(super) fn compile(
         late: Vec::with_capacity(late),
         warnings,
     })
+}
+
+/// Whether a process can do that before it is in its control groups. What comes from the host may be a group, and what is
+/// copied from the image may be large.
+fn is_groupless(operation: &Operation) -> bool {
+    let Operation::Mount(mount) = operation else {
+        return false;
+    };
+    match &mount.source {
+        Source::New { kind, .. } => {
+            !mount.copy_up && mount.entry.is_none() && !kind.to_bytes().starts_with(b"cgroup")
+        }
+        Source::Bind { .. } => false,
+    }
 }
 
 /// Paths in the container, each once.

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::{Conversation, Heard, Streams, is_alive, reap, wait_exit};
 use crate::Error;
 use crate::cgroup::Entrance;
-use crate::init::{self, Wires, Work};
+use crate::init::{self, Meanwhile, Wires, Work};
 use crate::kernel;
 use crate::plan::{Join, Opened, namespace_name};
 use crate::sys::fd::above_streams;
@@ -37,9 +37,8 @@ pub(crate) struct Early {
 pub(crate) enum Groups<'a> {
     /// They are there.
     Made(&'a [Entrance]),
-    /// They are made while the child half makes these namespaces (`CLONE_NEW*`), which then waits to be let in
-    /// ([`Conversation::admit`]). To make a network namespace takes the kernel as long as to make all the groups.
-    Awaited { meanwhile: u64 },
+    /// They are made while the child half does this, which then waits to be let in ([`Conversation::admit`]).
+    Awaited(Meanwhile),
 }
 
 /// A child half to be.
@@ -117,7 +116,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     keep.sort_unstable();
     let (entrances, meanwhile) = match request.groups {
         Groups::Made(entrances) => (entrances, None),
-        Groups::Awaited { meanwhile } => (&[][..], Some(meanwhile)),
+        Groups::Awaited(meanwhile) => (&[][..], Some(meanwhile)),
     };
     let wires = Wires {
         parent: Fd::of(&theirs),
@@ -146,7 +145,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     // What is new is the process's, not its usher's.
     let create = match usher {
         Some(_) => 0,
-        None => request.create & !meanwhile.unwrap_or_default(),
+        None => request.create & !meanwhile.map_or(0, |meanwhile| meanwhile.namespaces),
     };
     let (cgroup, work) = (request.cgroup.as_ref().map(Fd::of), request.work);
     let make = || {

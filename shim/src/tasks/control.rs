@@ -83,7 +83,7 @@ impl Shim {
     /// Ends the shim, unless it still has containers or a sandbox. Its socket is gone when this is answered: the id may be used again at
     /// once.
     pub fn shutdown(&mut self) -> Vec<u8> {
-        if self.containers.is_empty() && self.sandbox.is_none() {
+        if self.is_unneeded() {
             self.leave_socket();
             self.stop();
         }

@@ -169,6 +169,7 @@ impl Shim {
             is_created: false,
             is_paused: false,
             shares_pids,
+            root_may_end_late: rootfs::may_end_late(&request.rootfs),
             current: None,
             queue: VecDeque::new(),
             delete_at_exit: None,

@@ -25,6 +25,10 @@ const READING: Duration = Duration::from_secs(10);
 /// The same when the FIFO has taken all of it.
 const LAST_READING: Duration = Duration::from_secs(5);
 
+/// How long after its container a root file system ends, if it may: then the daemon's answer is with its client, and this process
+/// at its own end as a rule.
+const LATE: Duration = Duration::from_millis(20);
+
 /// How long a logging program may take to end.
 const LOGGING: Duration = Duration::from_secs(5);
 
@@ -166,13 +170,20 @@ impl Shim {
         let Some(container) = self.containers.get(id) else {
             return;
         };
-        let rootfs = container.bundle.join("rootfs");
+        let (rootfs, may_end_late) = (container.bundle.join("rootfs"), container.root_may_end_late);
         let outcome = match outcome {
             // The runtime has forgotten it already; what is ours is still to be removed.
             Err(refusal) if refusal.code == Code::NotFound => Ok(()),
             outcome => outcome,
         };
         let outcome = outcome.and_then(|()| {
+            if may_end_late && let Ok(root) = rootfs::detach(&rootfs) {
+                if self.roots.is_empty() {
+                    self.reactor.set_alarm(Alarm::Roots, LATE);
+                }
+                self.roots.push(root);
+            }
+            // Whatever else is there, and what could not be detached.
             rootfs::unmount_all(&rootfs)
                 .map_err(|error| Refusal::system(format!("unmount {}", rootfs.display()), error))
         });
@@ -204,6 +215,10 @@ impl Shim {
             id: String::new(),
         };
         self.publish("/tasks/delete", &event);
+        if self.is_forked() && self.is_unneeded() {
+            // With this answer the id is free: its next shim is to find nobody there.
+            self.leave_socket();
+        }
         self.answer(reply, Ok(response.encode_to_vec()));
     }
 

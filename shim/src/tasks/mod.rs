@@ -65,6 +65,8 @@ pub struct Container {
     pub is_paused: bool,
     /// Whether its processes outlive the first one, because they share a pid namespace with others.
     pub shares_pids: bool,
+    /// Whether its root file system may end after it ([`crate::rootfs::may_end_late`]).
+    pub root_may_end_late: bool,
     /// The program that is at work, and for what.
     pub current: Option<(Job, Operation)>,
     /// What waits for it.
