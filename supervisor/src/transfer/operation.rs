@@ -271,11 +271,11 @@ async fn leased<T, F: Future<Output = Result<T>>>(
         .blocking(move |daemon| Held::new(daemon, &own, Labels::new()))
         .await?;
     let outcome = until_cancelled(held.scope.clone()).await;
-    let released = daemon.blocking(move |daemon| held.release(daemon)).await;
-    match (outcome, released) {
-        (Ok(value), Ok(())) => Ok(value),
-        (Ok(_), Err(error)) => Err(error),
-        (Err(error), Ok(())) => Err(error),
-        (Err(error), Err(second)) => Err(error.context(second)),
-    }
+    let release = move |daemon: &Daemon| {
+        held.release(daemon);
+        Ok(())
+    };
+    let released = daemon.blocking(release).await;
+    let value = outcome?;
+    released.map(|()| value)
 }
