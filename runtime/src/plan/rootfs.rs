@@ -136,7 +136,10 @@ pub(super) fn compile(
             .map(|path| c_path("/proc/self/mountinfo", path))
             .collect::<Result<_, _>>()?,
         staging: facts.staging || legacy,
-        groupless: operations.iter().take_while(|operation| is_groupless(operation)).count(),
+        groupless: operations
+            .iter()
+            .take_while(|operation| is_groupless(operation))
+            .count(),
         operations,
         devices: if own_dev {
             device::compile(&linux.devices)?
