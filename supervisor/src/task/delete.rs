@@ -1,6 +1,7 @@
 //! Deleting a task, and what remains to be done when its shim is dead.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use prost_types::Timestamp;
@@ -62,7 +63,17 @@ impl Tasks {
         }
         // Neither needs the other, and the shim is asked first; a daemon that dies here finds what is left of both when it
         // comes back.
-        tokio::join!(task.dismiss(&shim), self.remove_bundle(&task.bundle));
+        let need_not_wait = shim.leaves_by_itself();
+        let mut dismissal = Box::pin(task.dismiss(shim));
+        let mut removal = pin!(self.remove_bundle(&task.bundle));
+        tokio::select! {
+            biased;
+            () = &mut dismissal => removal.await,
+            () = &mut removal => match need_not_wait {
+                true => drop(tokio::spawn(dismissal)),
+                false => dismissal.await,
+            },
+        }
         let exit = answer.map(Exit::from);
         if let Ok(exit) = &exit {
             task.settle(exit.clone());
