@@ -165,11 +165,15 @@ impl Pair {
     ///
     /// # Panics
     ///
-    /// They are not.
+    /// Some are not; it tells of all of them.
     pub fn agree(&mut self, scripts: &[&str]) {
+        let mut differences = Vec::new();
         for script in scripts {
             let (theirs, ours) = (self.theirs.answer(script), self.ours.answer(script));
-            assert_eq!(ours, theirs, "ours, theirs: {script}");
+            if ours != theirs {
+                differences.push(format!("{script}\n--- ours\n{ours}\n--- theirs\n{theirs}\n"));
+            }
         }
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
     }
 }

@@ -66,11 +66,22 @@ impl Refusal {
         Refusal::new(Code::Unknown, format!("{operation}: {cause}"))
     }
 
-    /// The answer on the wire.
+    /// The answer on the wire. Clients since containerd 2 show the text as it comes, so that it has to end in the words of
+    /// its class, as that of containerd's shim does.
     pub fn into_status(self) -> Status {
+        let words = match self.code {
+            Code::NotFound => ": not found",
+            Code::AlreadyExists => ": already exists",
+            Code::FailedPrecondition => ": failed precondition",
+            _ => "",
+        };
+        let mut message = self.message;
+        if !message.ends_with(words) {
+            message.push_str(words);
+        }
         Status {
             code: self.code as i32,
-            message: self.message,
+            message,
             details: Vec::new(),
         }
     }
@@ -87,5 +98,34 @@ impl From<wharf_runtime::Error> for Refusal {
             ErrorKind::WrongStatus | ErrorKind::System => Code::Unknown,
         };
         Refusal::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_end_in_the_words_of_their_class_once() {
+        for (code, message, expected) in [
+            (
+                Code::NotFound,
+                "process already finished",
+                "process already finished: not found",
+            ),
+            (
+                Code::NotFound,
+                "no such container: not found",
+                "no such container: not found",
+            ),
+            (Code::AlreadyExists, "id x", "id x: already exists"),
+            (
+                Code::Unknown,
+                "cannot start a running process",
+                "cannot start a running process",
+            ),
+        ] {
+            assert_eq!(Refusal::new(code, message).into_status().message, expected);
+        }
     }
 }

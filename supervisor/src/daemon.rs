@@ -2,7 +2,13 @@
 //!
 //! Stores block; services reach them through [`Daemon::blocking`].
 
-use std::{fs, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use crate::{
     Config, config, content,
@@ -55,6 +61,8 @@ pub struct Daemon {
     pub messages: Messages,
     /// Told when something may have become garbage.
     pub garbage: tokio::sync::Notify,
+    /// Leases, by namespace and id, whose operation ended when they could not be deleted.
+    ended: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Daemon {
@@ -107,7 +115,13 @@ impl Daemon {
                 send: config.grpc.max_send,
             },
             garbage: tokio::sync::Notify::new(),
+            ended: Mutex::default(),
         })
+    }
+
+    /// The leases that the next collection deletes whatever their labels say.
+    pub fn ended_leases(&self) -> MutexGuard<'_, BTreeSet<(String, String)>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `work` on the blocking pool and waits for it. A caller that goes away does not interrupt the work.

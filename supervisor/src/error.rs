@@ -89,7 +89,7 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind` about `what`; the kind's own words are appended when it is displayed.
+    /// An error of `kind` about `what`; the kind's own words are appended when it is displayed, unless `what` ends with them.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self {
             kind,
@@ -162,6 +162,13 @@ impl Error {
         self.kind
     }
 
+    /// Whether the text ends with the kind's `words` as it is (`task x not found`, `blob x exists`): containerd appends none
+    /// then, clients before its version 2 do it themselves, and later ones show what they are sent.
+    fn has_said(&self, words: &str) -> bool {
+        let exists = self.kind == Kind::AlreadyExists && self.what.ends_with(" exists");
+        self.source.is_none() && (exists || self.what.ends_with(&format!(" {words}")))
+    }
+
     /// Whether the error says that the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.kind == Kind::NotFound
@@ -202,8 +209,8 @@ impl fmt::Display for Error {
             write!(f, ": {source}")?;
         }
         match self.kind.words() {
-            Some(words) => write!(f, ": {words}"),
-            None => Ok(()),
+            Some(words) if !self.has_said(words) => write!(f, ": {words}"),
+            _ => Ok(()),
         }
     }
 }
@@ -241,6 +248,14 @@ mod tests {
         let status = tonic::Status::from(Error::already_exists("image \"x\""));
         assert_eq!(status.code(), tonic::Code::AlreadyExists);
         assert_eq!(status.message(), "image \"x\": already exists");
+        assert_eq!(
+            Error::not_found("task x not found").to_string(),
+            "task x not found"
+        );
+        assert_eq!(
+            Error::already_exists("blob x exists").to_string(),
+            "blob x exists"
+        );
         let long = tonic::Status::from(Error::not_found("é".repeat(1 << 20)));
         assert!(long.message().len() <= MAX_TEXT + '…'.len_utf8());
         assert!(long.message().ends_with("é: not found"));

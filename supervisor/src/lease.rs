@@ -252,16 +252,18 @@ impl Held {
         })
     }
 
-    /// Deletes the lease; what only it kept is garbage now. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// `Unknown` from the metadata.
-    pub fn release(self, daemon: &Daemon) -> Result<()> {
-        let id = self.scope.lease.as_deref().unwrap_or_default();
-        match delete(&daemon.metadata, &self.scope, id) {
-            Err(error) if error.is_not_found() => Ok(()),
-            other => other,
+    /// Deletes the lease; what only it kept is garbage now. On a disk that is full, say, the next collections try it again.
+    /// Blocks.
+    pub fn release(self, daemon: &Daemon) {
+        let mut scope = self.scope;
+        let id = scope.lease.take().unwrap_or_default();
+        match delete(&daemon.metadata, &scope, &id) {
+            Err(error) if !error.is_not_found() => {
+                tracing::warn!(lease = id, %error, "delete the lease of an operation that ended");
+                daemon.ended_leases().insert((scope.namespace, id));
+                daemon.garbage.notify_one();
+            }
+            _ => {}
         }
     }
 }

@@ -6,6 +6,8 @@
 
 pub use wharf_proto::containerd::services::namespaces::v1::Namespace;
 
+use std::collections::BTreeSet;
+
 use crate::{
     error::{Error, Result},
     identifier::{self, Labels},
@@ -189,10 +191,18 @@ pub fn delete(store: &Store, name: &str) -> Result<()> {
             ("blobs", txn.any(CONTENT, &inside)?),
             ("containers", txn.any(CONTAINERS, &inside)?),
             ("sandboxes", txn.any(SANDBOXES, &inside)?),
-            ("snapshots", txn.any(SNAPSHOTS, &inside)?),
         ] {
-            left.extend(any.then_some(kind));
+            left.extend(any.then(|| kind.to_owned()));
         }
+        let mut snapshotters = BTreeSet::new();
+        for (key, _) in txn.scan(SNAPSHOTS, &inside)? {
+            snapshotters.extend(key.parts()?.get(1).map(|name| (*name).to_owned()));
+        }
+        left.extend(
+            snapshotters
+                .iter()
+                .map(|name| format!("snapshots on {name:?} snapshotter")),
+        );
         if !left.is_empty() {
             let left = left.join(", ");
             return Err(Error::precondition(format!(

@@ -76,7 +76,7 @@ fn a_container_has_the_families_that_containerd_gives_it() {
         "grpc_server_msg_received_total{grpc_method=\"Create\",grpc_service=\"containerd.services.tasks.v1.Tasks\",grpc_type=\"unary\"} 1\n",
         "grpc_server_handling_seconds_count{grpc_method=\"Create\",grpc_service=\"containerd.services.tasks.v1.Tasks\",grpc_type=\"unary\"} 1\n",
         "\nprocess_open_fds ",
-        "\ncontainerd_build_info_total{version=\"v1.7",
+        "\ncontainerd_build_info_total{version=\"v2.3",
     ] {
         assert!(page.contains(part), "{part} is not in {page}");
     }

@@ -240,7 +240,7 @@ pub(crate) async fn perform(
         Step::AbortBlob => &[Code::AlreadyExists, Code::NotFound],
         // The active one is the committed one by now.
         Step::CommitLayer => &[Code::AlreadyExists, Code::NotFound],
-        Step::Start | Step::StartExec | Step::StartPod => &[Code::FailedPrecondition, Code::AlreadyExists],
+        Step::StartPod => &[Code::FailedPrecondition, Code::AlreadyExists],
         Step::Kill
         | Step::DeleteExec
         | Step::Delete
@@ -259,6 +259,8 @@ pub(crate) async fn perform(
         Step::Pull
         | Step::WaitExec
         | Step::Wait
+        | Step::Start
+        | Step::StartExec
         | Step::LabelNamespace
         | Step::LabelImage
         | Step::LabelBlob
@@ -279,6 +281,18 @@ pub(crate) async fn perform(
             }
         }
         Err(status) if accepted.contains(&status.code()) => Ok(()),
+        // The shim has no code of its own for it, as containerd's has none.
+        Err(status)
+            if again
+                && matches!(step, Step::Start | Step::StartExec)
+                && status.code() == Code::Unknown
+                && matches!(
+                    status.message(),
+                    "cannot start a running process" | "cannot start a stopped process"
+                ) =>
+        {
+            Ok(())
+        }
         // Files that could not be written: the snapshot cannot become what was asked for.
         Err(status) if again && step == Step::CommitLayer && status.code() == Code::FailedPrecondition => {
             remove(client, "layer-active").await?;

@@ -63,9 +63,10 @@ impl Removed {
 /// `Unknown` from the metadata or the disk; nothing half done is visible.
 pub fn collect(daemon: &Daemon) -> Result<Removed> {
     let now = jiff::Timestamp::now();
+    let ended = daemon.ended_leases().clone();
     let removed = daemon.metadata.write(Commit::Durable, |txn| {
         let mut removed = Removed {
-            leases: expire_leases(txn, now)?,
+            leases: expire_leases(txn, now, &ended)?,
             ..Removed::default()
         };
         let reached = Graph::read(txn, now)?.reach();
@@ -76,6 +77,7 @@ pub fn collect(daemon: &Daemon) -> Result<Removed> {
         }
         Ok(removed)
     })?;
+    daemon.ended_leases().retain(|lease| !ended.contains(lease));
     for (namespace, digest) in &removed.content {
         daemon.content.remove_unseen(digest);
         let event = ContentDelete {
@@ -132,17 +134,23 @@ pub fn is_due(daemon: &Daemon, since: jiff::Timestamp) -> Result<bool> {
     })
 }
 
-/// Deletes the leases whose time is over.
-fn expire_leases(txn: &mut WriteTxn, now: jiff::Timestamp) -> Result<u64> {
+/// Deletes the leases whose time is over, and those that `ended`, by namespace and id.
+fn expire_leases(
+    txn: &mut WriteTxn,
+    now: jiff::Timestamp,
+    ended: &BTreeSet<(String, String)>,
+) -> Result<u64> {
     let mut expired = 0;
     for (key, row) in txn.scan(LEASES, &Key::prefix(&[])?)? {
-        let Some(label) = row.labels.get(lease::EXPIRE) else {
-            continue;
+        let namespace = key.parts()?.first().copied().unwrap_or_default();
+        let is_over = match row.labels.get(lease::EXPIRE) {
+            _ if ended.contains(&(namespace.to_owned(), row.id.clone())) => true,
+            Some(label) => lease::parse_expire(label)? <= now,
+            None => false,
         };
-        if lease::parse_expire(label)? > now {
+        if !is_over {
             continue;
         }
-        let namespace = key.parts()?.first().copied().unwrap_or_default();
         txn.delete_all(LEASE_RESOURCES, &Key::prefix(&[namespace, &row.id])?)?;
         txn.delete(LEASES, &key)?;
         expired += 1;

@@ -231,3 +231,22 @@ fn what_ends_by_itself_is_due_then() {
     super::collect(&f.daemon).unwrap();
     assert!(!due());
 }
+
+#[test]
+fn the_lease_of_an_operation_that_ended_goes_when_the_disk_takes_it() {
+    let f = fixture();
+    let held = lease::Held::new(&f.daemon, &a(), Labels::new()).unwrap();
+    f.daemon
+        .content
+        .write(&held.scope, b"half", Labels::new())
+        .unwrap();
+    lease::create(&f.daemon.metadata, &a(), "other", Labels::new()).unwrap();
+    super::collect(&f.daemon).unwrap();
+    assert_eq!(f.blobs(), ["half"]);
+    let id = held.scope.lease.clone().unwrap();
+    f.daemon.ended_leases().insert(("a".to_owned(), id));
+    assert_eq!(super::collect(&f.daemon).unwrap().leases, 1);
+    assert!(f.blobs().is_empty());
+    assert!(f.daemon.ended_leases().is_empty());
+    assert!(lease::resources(&f.daemon.metadata, &a(), "other").is_ok());
+}

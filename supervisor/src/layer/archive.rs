@@ -343,14 +343,17 @@ impl<R: BufRead> Archive<R> {
             }
             self.consume(available);
         }
-        self.data = std::mem::take(&mut self.padding);
-        loop {
-            let available = self.data()?.len();
+        let mut padding = usize::try_from(std::mem::take(&mut self.padding)).unwrap_or(BLOCK);
+        while padding > 0 {
+            let available = self.reader.fill_buf().map_err(read_error)?.len().min(padding);
             if available == 0 {
-                return Ok(());
+                // Some writers (`umoci insert`) end with the data of the last member.
+                break;
             }
-            self.consume(available);
+            self.reader.consume(available);
+            padding -= available;
         }
+        Ok(())
     }
 
     /// The next header block; `None` at the end of the archive, which is two zero blocks or the end of the stream.

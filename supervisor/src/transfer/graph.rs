@@ -26,15 +26,16 @@ pub(super) struct Image {
 
 /// Reads `target` and all indexes below it; of each index only what fits `platforms` best, or everything when none are
 /// given, and no more than `limit` entries unless that is 0. With `all_metadata` also what does not fit, without layers.
+/// The target's progress is told as a part of `name`.
 pub(super) async fn images(
     fetcher: &Fetcher,
-    target: &Descriptor,
+    (name, target): (&str, &Descriptor),
     platforms: &[Platform],
     limit: usize,
     all_metadata: bool,
 ) -> Result<Vec<Image>> {
     let mut images = Vec::new();
-    let mut pending = vec![(target.clone(), target.reference(), 0, true)];
+    let mut pending = vec![(target.clone(), name.to_owned(), 0, true)];
     while let Some((descriptor, parent, depth, is_wanted)) = pending.pop() {
         if depth > MAX_DEPTH {
             return Err(Error::invalid(format!(

@@ -40,7 +40,8 @@ pub(crate) async fn pull(
     let from = format!("OCI Registry ({})", client.reference());
     leased(daemon, scope, cancelled, |scope| async move {
         progress.say(format!("Resolving from {from}"), "", None);
-        let target = Descriptor::from(client.resolve().await?);
+        let resolved = client.resolve().await;
+        let target = Descriptor::from(resolved.map_err(|error| error.context("failed to resolve image"))?);
         let names = destination.target_names(&target);
         if names.is_empty() {
             return Err(Error::invalid("the destination has no image name"));
@@ -55,11 +56,10 @@ pub(crate) async fn pull(
             source,
             progress,
         };
-        complete(&fetcher, &target, &destination).await?;
-        let images = store(&fetcher, &destination, vec![(target, names)]).await?;
-        fetcher
-            .progress
-            .say(format!("Completed pull from {from}"), "", None);
+        complete(&fetcher, (&names[0], &target), &destination).await?;
+        let progress = fetcher.progress.clone();
+        let images = store(&fetcher, &destination, vec![(target, names)], &progress).await?;
+        progress.say(format!("Completed pull from {from}"), "", None);
         Ok(images)
     })
     .await
@@ -91,9 +91,10 @@ pub(crate) async fn import(
             daemon: Arc::clone(daemon),
             scope,
             source: Source::Local,
-            progress,
+            // Clients hear of what is saved: all blobs are here.
+            progress: Progress::default(),
         };
-        complete(&fetcher, &index, &destination).await?;
+        complete(&fetcher, ("", &index), &destination).await?;
         let mut named = vec![(index.clone(), destination.target_names(&index))];
         if let Document::Index(entries) = fetcher.document(&index, "", Ok).await? {
             for entry in entries {
@@ -101,13 +102,13 @@ pub(crate) async fn import(
                 named.push((entry, names));
             }
         }
-        let images = store(&fetcher, &destination, named).await?;
+        let images = store(&fetcher, &destination, named, &progress).await?;
         if images.is_empty() {
             return Err(Error::not_found(
                 "the archive names no image and the destination gives none: image name",
             ));
         }
-        fetcher.progress.say("Completed import", "", None);
+        progress.say("Completed import", "", None);
         Ok(images)
     })
     .await
@@ -181,10 +182,14 @@ pub(crate) async fn tag(
 }
 
 /// Gets everything of `target` that `destination` wants into the store, and unpacks it.
-async fn complete(fetcher: &Fetcher, target: &Descriptor, destination: &Destination) -> Result<()> {
+async fn complete(
+    fetcher: &Fetcher,
+    (name, target): (&str, &Descriptor),
+    destination: &Destination,
+) -> Result<()> {
     let images = graph::images(
         fetcher,
-        target,
+        (name, target),
         &destination.platforms,
         destination.manifest_limit,
         destination.all_metadata,
@@ -225,9 +230,10 @@ async fn store(
     fetcher: &Fetcher,
     destination: &Destination,
     named: Vec<(Descriptor, Vec<String>)>,
+    progress: &Progress,
 ) -> Result<Vec<Image>> {
     let (scope, destination) = (fetcher.scope.clone(), destination.clone());
-    let progress = fetcher.progress.clone();
+    let progress = progress.clone();
     fetcher
         .daemon
         .blocking(move |daemon| {
@@ -265,11 +271,11 @@ async fn leased<T, F: Future<Output = Result<T>>>(
         .blocking(move |daemon| Held::new(daemon, &own, Labels::new()))
         .await?;
     let outcome = until_cancelled(held.scope.clone()).await;
-    let released = daemon.blocking(move |daemon| held.release(daemon)).await;
-    match (outcome, released) {
-        (Ok(value), Ok(())) => Ok(value),
-        (Ok(_), Err(error)) => Err(error),
-        (Err(error), Ok(())) => Err(error),
-        (Err(error), Err(second)) => Err(error.context(second)),
-    }
+    let release = move |daemon: &Daemon| {
+        held.release(daemon);
+        Ok(())
+    };
+    let released = daemon.blocking(release).await;
+    let value = outcome?;
+    released.map(|()| value)
 }

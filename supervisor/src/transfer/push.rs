@@ -35,8 +35,8 @@ const CHUNK: u64 = 256 * 1024;
 /// Everything of an image that is to be sent.
 #[derive(Default)]
 struct Plan {
-    /// Indexes and manifests, each before those that it names.
-    documents: Vec<Descriptor>,
+    /// Indexes and manifests, each before those that it names, with what names them.
+    documents: Vec<(Descriptor, String)>,
     /// Configs and layers, with the document that names them.
     blobs: Vec<(Descriptor, String)>,
     /// Manifests that are not in the store.
@@ -80,7 +80,7 @@ async fn pushing(
         .blocking(move |daemon| {
             let (scope, name, platforms) = wanted;
             let target = Descriptor::from(image::get(daemon, &scope, &name)?.target.unwrap_or_default());
-            let plan = plan(daemon, &scope, &target, &platforms)?;
+            let plan = plan(daemon, &scope, (&name, &target), &platforms)?;
             Ok((target, plan))
         })
         .await?;
@@ -97,6 +97,9 @@ async fn pushing(
                     .map_or_else(|| "any platform".to_owned(), ToString::to_string)
             )));
         }
+    }
+    for (document, parent) in &plan.documents {
+        progress.blob(document, parent).state("waiting", 0);
     }
     let permits = Arc::new(Semaphore::new(
         daemon.transfer.settings.max_concurrent_uploaded_layers,
@@ -121,7 +124,7 @@ async fn pushing(
     for upload in uploads {
         upload.await.map_err(|error| Error::unknown("upload", error))??;
     }
-    for document in plan.documents.iter().rev() {
+    for (document, parent) in plan.documents.iter().rev() {
         let digest = document.digest()?;
         let reading = (scope.clone(), digest.clone());
         let bytes = daemon
@@ -132,7 +135,7 @@ async fn pushing(
             .push_manifest(&document.media_type, &digest, Bytes::from(bytes), named)
             .await?;
         progress
-            .blob(document, &target.reference())
+            .blob(document, parent)
             .state("complete", document.size()?);
     }
     progress.say("pushed content", name, Some(&target));
@@ -140,12 +143,17 @@ async fn pushing(
     Ok(())
 }
 
-/// Reads the documents of `target`. Blocks.
-fn plan(daemon: &Daemon, scope: &Scope, target: &Descriptor, platforms: &[Platform]) -> Result<Plan> {
+/// Reads the documents of `target`, the image `name`. Blocks.
+fn plan(
+    daemon: &Daemon,
+    scope: &Scope,
+    (name, target): (&str, &Descriptor),
+    platforms: &[Platform],
+) -> Result<Plan> {
     let mut plan = Plan::default();
     let mut seen = BTreeSet::new();
-    let mut pending = vec![(target.clone(), 0)];
-    while let Some((descriptor, depth)) = pending.pop() {
+    let mut pending = vec![(target.clone(), name.to_owned(), 0)];
+    while let Some((descriptor, above, depth)) = pending.pop() {
         if !seen.insert(descriptor.digest.clone()) {
             continue;
         }
@@ -167,7 +175,8 @@ fn plan(daemon: &Daemon, scope: &Scope, target: &Descriptor, platforms: &[Platfo
         match document::parse(&descriptor, &bytes)? {
             Document::Index(entries) => {
                 let chosen = graph::choose(&descriptor, entries, platforms)?;
-                pending.extend(chosen.into_iter().rev().map(|entry| (entry, depth + 1)));
+                let entries = chosen.into_iter().rev();
+                pending.extend(entries.map(|entry| (entry, parent.clone(), depth + 1)));
             }
             Document::Manifest { config, layers } => {
                 // What may not be distributed stays where its manifest says that it is.
@@ -179,7 +188,7 @@ fn plan(daemon: &Daemon, scope: &Scope, target: &Descriptor, platforms: &[Platfo
                 }
             }
         }
-        plan.documents.push(descriptor);
+        plan.documents.push((descriptor, above));
     }
     Ok(plan)
 }

@@ -55,6 +55,18 @@ fn an_honest_layer_arrives_whole() {
 }
 
 #[test]
+fn an_archive_may_end_with_its_last_data() {
+    let archive = Tar::default().file("a", b"a").file("b", b"bbb").end();
+    for end in [1536 + 3, 1536 + 100, 2048, 2560] {
+        let host = Host::new();
+        let applied = host.apply(&archive[..end]).unwrap();
+        assert_eq!(applied.diff_id, Digest::of(&archive[..end]));
+        assert_eq!(fs::read(host.target().join("b")).unwrap(), b"bbb", "{end}");
+    }
+    assert!(Host::new().apply(&archive[..1536 + 2]).is_err());
+}
+
+#[test]
 fn every_compression_gives_the_same_diff_id() {
     let archive = Tar::default().file("a", &[7; 100_000]).end();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
