@@ -7,6 +7,14 @@ use std::sync::OnceLock;
 /// Set by programs that want others than the ones beside them.
 static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
 
+/// Another build of the runtime than the one beside the others.
+static RUNTIME: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes [`ours`] answer `program` for the runtime from now on. Only the first call counts.
+pub fn use_runtime(program: PathBuf) {
+    RUNTIME.get_or_init(|| program);
+}
+
 /// Makes [`ours`] look in `directory` from now on: the benches use the release programs. Only the first call counts.
 pub fn use_directory(directory: PathBuf) {
     CHOSEN.get_or_init(|| directory);
@@ -21,6 +29,9 @@ pub fn ours(name: &str) -> PathBuf {
     // Another build of the runtime, with `old-kernel` for one, passes the same tests.
     if let Some(runtime) = env::var_os("WHARF_RUNTIME").filter(|_| name == "wharf-runtime") {
         return runtime.into();
+    }
+    if let Some(runtime) = RUNTIME.get().filter(|_| name == "wharf-runtime") {
+        return runtime.clone();
     }
     // The probe is a part of the tests, not of what is measured.
     let directory = if name == "probe" { beside() } else { directory() };

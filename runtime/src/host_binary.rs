@@ -10,7 +10,7 @@
 //! from a detached read-only clone of it. That is not part of making a container: a long-lived program does it once when
 //! it starts, and an installation on a read-only mount costs nothing.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -69,10 +69,10 @@ pub fn protect() -> Result<(), Error> {
         }
         Err(errno) => return Err(Error::io(format!("clone {SELF} read-only"), errno)),
     };
-    let text = |text: std::ffi::OsString| {
+    let text = |text: OsString| {
         CString::new(text.into_vec()).map_err(|_| Error::Invalid("an argument with a zero byte".into()))
     };
-    let arguments = std::env::args_os().map(text).collect::<Result<_, _>>()?;
+    let arguments = arguments()?.into_iter().map(text).collect::<Result<_, _>>()?;
     let environment = std::env::vars_os().map(|(mut name, value)| {
         name.push("=");
         name.push(value);
@@ -85,6 +85,19 @@ pub fn protect() -> Result<(), Error> {
         &Strings::new(environment),
     );
     Err(Error::io(format!("execute {SELF} once more"), errno))
+}
+
+/// What this program was called with. Rust's library knows it only where it has started `main`, or glibc has.
+fn arguments() -> Result<Vec<OsString>, Error> {
+    const FILE: &str = "/proc/self/cmdline";
+    let text = std::fs::read(FILE).map_err(|error| Error::io(format!("read {FILE}"), error))?;
+    // Each ends with a zero byte.
+    let mut arguments: Vec<_> = text
+        .split(|byte| *byte == 0)
+        .map(|argument| OsString::from_vec(argument.to_vec()))
+        .collect();
+    arguments.pop();
+    Ok(arguments)
 }
 
 /// Keeps the descriptor that this program was executed from to this process, where it was left open for [`release`].
@@ -155,6 +168,11 @@ fn reopen(file: BorrowedFd<'_>) -> Result<OwnedFd, io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_arguments_are_all_that_were_given() {
+        assert_eq!(arguments().unwrap(), std::env::args_os().collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_sealed_copy_cannot_be_written() {

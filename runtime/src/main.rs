@@ -5,6 +5,10 @@
 
 #![cfg_attr(not(test), no_main)]
 
+#[cfg(any(test, target_env = "musl"))]
+#[path = "sys/arena.rs"]
+#[expect(unsafe_code, reason = "an allocator")]
+mod arena;
 mod commands;
 #[cfg(not(test))]
 #[path = "sys/start.rs"]
@@ -12,21 +16,30 @@ mod commands;
 mod start;
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use commands::exit_code::ExitCode;
 use commands::log::Log;
 use commands::usage;
 
+/// What the program was called with, its name first.
+static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// musl's own asks the kernel for pages and gives them back at every turn.
+#[cfg(all(target_env = "musl", not(test)))]
+#[global_allocator]
+static ALLOCATOR: arena::Arena = arena::Arena::new();
+
 #[cfg_attr(test, expect(dead_code, reason = "the tests have a main of their own"))]
-fn run() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+fn run(arguments: Vec<OsString>) -> ExitCode {
+    let arguments = ARGUMENTS.get_or_init(|| arguments);
     // Before anything is open, and before arguments are parsed in vain: this executes the program once more.
-    let protected = commands::may_make_processes(&arguments);
+    let protected = commands::may_make_processes(arguments);
     if protected && let Err(error) = wharf_runtime::host_binary::protect() {
         Log::standard().fatal(&error.to_string());
         return ExitCode::FAILURE;
     }
-    let arguments = match usage::parse(&arguments) {
+    let arguments = match usage::parse(arguments) {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };

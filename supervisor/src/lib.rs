@@ -2,7 +2,8 @@
 //!
 //! A request enters through one of the services in `api`, which reads the namespace and lease of the call
 //! (`namespace::Scope`), checks the arguments and calls exactly one store; the stores are synchronous and run on the
-//! blocking pool. `daemon::Daemon` is the one value that all services share.
+//! blocking pool, but for the little that creating and deleting a task reads and writes in memory. `daemon::Daemon` is the
+//! one value that all services share.
 //!
 //! ```text
 //! api/*  ──►  namespace::Scope + identifier, filter
@@ -18,7 +19,7 @@
 //!
 //! `restart` is a client within: it starts and stops the tasks of containers whose labels ask for it.
 //!
-//! Around it is the process: `listen` (sockets, who may connect, TLS), `upgrade` (a new daemon takes over from the one that
+//! Around it is the process: `listen` (sockets, who may connect, TLS), `socket`, `upgrade` (a new daemon takes over from the one that
 //! runs), `metrics`, `logging`, `notify` (systemd), and `process`, which puts them together.
 //!
 //! Architecture invariants:
@@ -63,6 +64,7 @@ mod restart;
 mod sandbox;
 mod server;
 mod snapshot;
+mod socket;
 mod sys;
 mod task;
 mod time;

@@ -23,6 +23,7 @@ use crate::{
     config::{Grpc, Tcp},
     error::{Error, Result},
     server,
+    socket::Socket,
     upgrade::Sockets,
 };
 
@@ -36,11 +37,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Listener {
     /// What it listens on, as [`Sockets`] names it.
     name: String,
-    socket: Socket,
+    socket: Bound,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum Bound {
     Unix(StdUnixListener),
     Tcp(StdTcpListener, Box<ServerTlsConfig>),
 }
@@ -100,7 +101,7 @@ impl Listeners {
             let socket = self::tcp(tcp.address, inherited)?;
             listeners.push(Listener {
                 name: tcp_name(tcp.address),
-                socket: Socket::Tcp(socket, Box::new(tls(tcp)?)),
+                socket: Bound::Tcp(socket, Box::new(tls(tcp)?)),
             });
         }
         let name = unix_name(address);
@@ -117,7 +118,7 @@ impl Listeners {
         };
         listeners.push(Listener {
             name,
-            socket: Socket::Unix(socket),
+            socket: Bound::Unix(socket),
         });
         Ok(Self(listeners))
     }
@@ -132,8 +133,8 @@ impl Listeners {
             .iter()
             .map(|listener| {
                 let fd = match &listener.socket {
-                    Socket::Unix(socket) => socket.as_fd(),
-                    Socket::Tcp(socket, _) => socket.as_fd(),
+                    Bound::Unix(socket) => socket.as_fd(),
+                    Bound::Tcp(socket, _) => socket.as_fd(),
                 };
                 let handle = fd
                     .try_clone_to_owned()
@@ -154,11 +155,11 @@ impl Listeners {
             .into_iter()
             .map(|listener| {
                 Ok(match listener.socket {
-                    Socket::Unix(socket) => {
+                    Bound::Unix(socket) => {
                         socket.set_nonblocking(true).map_err(failed)?;
                         Incoming::Unix(UnixListener::from_std(socket).map_err(failed)?)
                     }
-                    Socket::Tcp(socket, tls) => {
+                    Bound::Tcp(socket, tls) => {
                         socket.set_nonblocking(true).map_err(failed)?;
                         Incoming::Tcp(TcpListener::from_std(socket).map_err(failed)?, tls)
                     }
@@ -180,11 +181,14 @@ pub enum Incoming {
 pub fn unix_connections(
     listener: UnixListener,
     uids: Vec<u32>,
-) -> impl Stream<Item = io::Result<UnixStream>> + Send + Unpin {
+) -> impl Stream<Item = io::Result<Socket>> + Send + Unpin {
     let connections = futures_util::stream::unfold((listener, uids), |(listener, uids)| async {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) if is_welcome(&stream, &uids) => return Some((Ok(stream), (listener, uids))),
+                Ok((stream, _)) if is_welcome(&stream, &uids) => match Socket::new(stream) {
+                    Ok(socket) => return Some((Ok(socket), (listener, uids))),
+                    Err(error) => pause(&error).await,
+                },
                 Ok(_) => {}
                 Err(error) => pause(&error).await,
             }
@@ -371,7 +375,7 @@ mod tests {
         let waiting = std::os::unix::net::UnixStream::connect(&address).unwrap();
         let again = Listeners::bind(&address, &grpc, &mut handles).unwrap();
         assert!(handles.is_empty());
-        let Socket::Unix(socket) = &again.0[0].socket else {
+        let Bound::Unix(socket) = &again.0[0].socket else {
             panic!("a unix socket");
         };
         // Whoever connected in between is served.

@@ -49,6 +49,35 @@ pub fn begin_write_back(file: &std::fs::File, offset: u64, length: u64) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// Watches `file` for `interest`, in the async runtime of the calling thread.
+///
+/// # Errors
+///
+/// `ENOMEM`, `ENOSPC`; `EPERM` for what cannot be watched.
+pub fn watch(
+    file: OwnedFd,
+    interest: tokio::io::Interest,
+) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an owned descriptor is open for as long as it is owned, and its number never changes.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(file, interest) }?)
+}
+
+/// Receives what has arrived at `socket` into the rest of `buffer`, without waiting; gives the number of bytes, 0 at the end.
+///
+/// # Errors
+///
+/// `EAGAIN` when nothing has; those of `recv(2)`.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut tokio::io::ReadBuf<'_>) -> Result<usize> {
+    // SAFETY: the kernel writes bytes there, and nothing takes any away that was initialised.
+    let rest = unsafe { buffer.unfilled_mut() };
+    let ((received, _), _) = rustix::net::recv(socket, rest, rustix::net::RecvFlags::DONTWAIT)?;
+    let received = received.len();
+    // SAFETY: the kernel has written as many bytes.
+    unsafe { buffer.assume_init(received) };
+    buffer.advance(received);
+    Ok(received)
+}
+
 /// Gives the process that `command` starts `file` as its descriptor 3.
 ///
 /// # Errors

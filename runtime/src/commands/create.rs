@@ -5,6 +5,7 @@ use clap::Args;
 use wharf_runtime::spec::Spec;
 use wharf_runtime::{CreateOptions, Stdio};
 
+use super::plain::{Word, Words};
 use super::process::{
     ContainerFlags, check_preserved, check_terminal, listen_environment, listen_fds, service_manager,
 };
@@ -16,6 +17,21 @@ pub(super) struct Arguments {
     flags: ContainerFlags,
     /// The container's name
     id: String,
+}
+
+impl Arguments {
+    /// Takes plain ones ([`super::plain`]).
+    pub(super) fn plain(words: &mut Words<'_>) -> Option<Self> {
+        let (mut flags, mut id) = (ContainerFlags::default(), None);
+        while let Some(word) = words.next() {
+            match word? {
+                Word::Flag(name) => flags.take(name, words)?,
+                Word::Other(word) if id.is_none() => id = Some(word.to_owned()),
+                Word::Other(_) => return None,
+            }
+        }
+        Some(Self { flags, id: id? })
+    }
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use wharf_runtime::{Error, Status};
 
+use super::plain::{Word, Words};
 use super::{Environment, parse_id};
 
 #[derive(Args, Debug)]
@@ -13,6 +14,21 @@ pub(super) struct Arguments {
     force: bool,
     /// The container's name
     id: String,
+}
+
+impl Arguments {
+    /// Takes plain ones ([`super::plain`]).
+    pub(super) fn plain(words: &mut Words<'_>) -> Option<Self> {
+        let (mut force, mut id) = (false, None);
+        while let Some(word) = words.next() {
+            match word? {
+                Word::Flag("-f" | "--force") => force = true,
+                Word::Other(word) if id.is_none() => id = Some(word.to_owned()),
+                _ => return None,
+            }
+        }
+        Some(Self { force, id: id? })
+    }
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<()> {

@@ -14,9 +14,10 @@ use wharf_runtime::{ExecOptions, Status, Stdio, spec};
 
 use super::Environment;
 use super::exit_code::ExitCode;
+use super::plain::{Word, Words};
 use super::process::{check_preserved, check_terminal};
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(super) struct Arguments {
     /// A unix socket that receives the master of the terminal
     #[arg(long, value_name = "SOCKET")]
@@ -72,6 +73,33 @@ pub(super) struct Arguments {
     /// The container's name, then the command
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["ID", "COMMAND"])]
     arguments: Vec<OsString>,
+}
+
+impl Arguments {
+    /// Takes plain ones ([`super::plain`]).
+    pub(super) fn plain(words: &mut Words<'_>) -> Option<Self> {
+        let mut taken = Self::default();
+        loop {
+            match words.next()?? {
+                Word::Flag("--console-socket") => taken.console_socket = Some(words.value()?.into()),
+                Word::Flag("--pidfd-socket") => taken.pidfd_socket = Some(words.value()?.into()),
+                Word::Flag("--cwd") => taken.cwd = Some(words.value()?.into()),
+                Word::Flag("-e" | "--env") => taken.env.push(words.value()?.to_owned()),
+                Word::Flag("-t" | "--tty") => taken.tty = true,
+                Word::Flag("-u" | "--user") => taken.user = Some(words.value()?.to_owned()),
+                Word::Flag("-p" | "--process") => taken.process = Some(words.value()?.into()),
+                Word::Flag("-d" | "--detach") => taken.detach = true,
+                Word::Flag("--pid-file") => taken.pid_file = Some(words.value()?.into()),
+                Word::Flag("--preserve-fds") => taken.preserve_fds = words.number()?,
+                Word::Flag(_) => return None,
+                Word::Other(id) => {
+                    taken.arguments.push(id.into());
+                    taken.arguments.extend(words.rest().cloned());
+                    return Some(taken);
+                }
+            }
+        }
+    }
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {

@@ -5,6 +5,7 @@ use clap::Args;
 use wharf_runtime::{Error, Signal, Status};
 
 use super::Environment;
+use super::plain::{Word, Words};
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -16,6 +17,26 @@ pub(super) struct Arguments {
     /// The signal's name or number
     #[arg(default_value = "SIGTERM")]
     signal: String,
+}
+
+impl Arguments {
+    /// Takes plain ones ([`super::plain`]).
+    pub(super) fn plain(words: &mut Words<'_>) -> Option<Self> {
+        let (mut all, mut id, mut signal) = (false, None, None);
+        while let Some(word) = words.next() {
+            match word? {
+                Word::Flag("-a" | "--all") => all = true,
+                Word::Other(word) if id.is_none() => id = Some(word.to_owned()),
+                Word::Other(word) if signal.is_none() => signal = Some(word.to_owned()),
+                _ => return None,
+            }
+        }
+        Some(Self {
+            all,
+            id: id?,
+            signal: signal.unwrap_or_else(|| "SIGTERM".to_owned()),
+        })
+    }
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<()> {

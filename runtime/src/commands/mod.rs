@@ -17,6 +17,7 @@ mod list;
 pub(crate) mod log;
 mod pause;
 mod phrase;
+mod plain;
 mod process;
 mod ps;
 mod restore;
@@ -189,8 +190,8 @@ impl Failure {
 
 /// The name this program was called by, for its own messages.
 fn called() -> String {
-    let path = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&path).file_name();
+    let path = crate::ARGUMENTS.get().and_then(|arguments| arguments.first());
+    let name = path.and_then(|path| std::path::Path::new(path).file_name());
     name.map_or_else(|| PROGRAM.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 

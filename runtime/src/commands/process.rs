@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
+use super::plain::Words;
+
 // The flags that `create` and `run` share; with a doc comment that would be the head of their help.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(super) struct ContainerFlags {
     /// The bundle's directory [default: the working directory]
     #[arg(short, long, value_name = "DIRECTORY")]
@@ -34,6 +36,21 @@ pub(super) struct ContainerFlags {
 }
 
 impl ContainerFlags {
+    /// Takes the plain flag of that name ([`super::plain`]).
+    pub fn take(&mut self, name: &str, words: &mut Words<'_>) -> Option<()> {
+        match name {
+            "-b" | "--bundle" => self.bundle = Some(words.value()?.into()),
+            "--console-socket" => self.console_socket = Some(words.value()?.into()),
+            "--pidfd-socket" => self.pidfd_socket = Some(words.value()?.into()),
+            "--pid-file" => self.pid_file = Some(words.value()?.into()),
+            "--no-pivot" => self.no_pivot = true,
+            "--no-new-keyring" => self.no_new_keyring = true,
+            "--preserve-fds" => self.preserve_fds = words.number()?,
+            _ => return None,
+        }
+        Some(())
+    }
+
     pub fn bundle(&self) -> PathBuf {
         self.bundle
             .clone()

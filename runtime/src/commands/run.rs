@@ -10,6 +10,7 @@ use wharf_runtime::spec::oci::Linux;
 use wharf_runtime::{Container, Notifications, Stdio};
 
 use super::exit_code::ExitCode;
+use super::plain::{Word, Words};
 use super::process::{ContainerFlags, service_manager};
 use super::{Environment, create};
 
@@ -28,6 +29,31 @@ pub(super) struct Arguments {
     no_subreaper: bool,
     /// The container's name
     id: String,
+}
+
+impl Arguments {
+    /// Takes plain ones ([`super::plain`]).
+    pub(super) fn plain(words: &mut Words<'_>) -> Option<Self> {
+        let (mut flags, mut id) = (ContainerFlags::default(), None);
+        let (mut detach, mut keep, mut no_subreaper) = (false, false, false);
+        while let Some(word) = words.next() {
+            match word? {
+                Word::Flag("-d" | "--detach") => detach = true,
+                Word::Flag("--keep") => keep = true,
+                Word::Flag("--no-subreaper") => no_subreaper = true,
+                Word::Flag(name) => flags.take(name, words)?,
+                Word::Other(word) if id.is_none() => id = Some(word.to_owned()),
+                Word::Other(_) => return None,
+            }
+        }
+        Some(Self {
+            flags,
+            detach,
+            keep,
+            no_subreaper,
+            id: id?,
+        })
+    }
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: Arguments) -> anyhow::Result<ExitCode> {

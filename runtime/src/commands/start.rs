@@ -5,12 +5,20 @@ use clap::Args;
 use wharf_runtime::{Container, Notifications, Status};
 
 use super::Environment;
+use super::plain::Words;
 use super::process::service_manager;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The container's name
     id: String,
+}
+
+impl Arguments {
+    /// Takes plain ones ([`super::plain`]).
+    pub(super) fn plain(words: &mut Words<'_>) -> Option<Self> {
+        Some(Self { id: words.only()? })
+    }
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<()> {

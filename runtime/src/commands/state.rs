@@ -6,11 +6,19 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::Environment;
+use super::plain::Words;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     /// The container's name
     id: String,
+}
+
+impl Arguments {
+    /// Takes plain ones ([`super::plain`]).
+    pub(super) fn plain(words: &mut Words<'_>) -> Option<Self> {
+        Some(Self { id: words.only()? })
+    }
 }
 
 pub(super) fn perform(environment: &Environment<'_>, arguments: &Arguments) -> anyhow::Result<()> {

@@ -7,9 +7,9 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _};
 
-use super::Arguments;
 use super::exit_code::ExitCode;
 use super::log::Log;
+use super::{Arguments, plain};
 
 /// The exit code for a command that does not exist.
 const NO_COMMAND: u8 = 3;
@@ -30,6 +30,9 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Arguments, ExitCode> {
         let matches = command.try_get_matches_from_mut(arguments)?;
         Arguments::from_arg_matches(&matches)
     };
+    if let Some(parsed) = plain::parse(arguments) {
+        return Ok(parsed);
+    }
     // What is wrong for a parser of the usual kind is looked at once more, by one that knows all commands in detail.
     if let Ok(parsed) = parse(&mut Arguments::command().args_override_self(true)) {
         return Ok(parsed);

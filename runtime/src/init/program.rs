@@ -161,7 +161,9 @@ fn limit(plan: &ProcessPlan) -> Result<(), Failure> {
 }
 
 fn is_nofile((resource, ..): &(u32, u64, u64)) -> bool {
-    *resource == libc::RLIMIT_NOFILE
+    // Signed with some C libraries.
+    let nofile: u32 = libc::RLIMIT_NOFILE as _;
+    *resource == nofile
 }
 
 /// Lets the user open `/dev/stdout` and its likes again. Devices that many share stay as they are.

@@ -25,7 +25,7 @@ pub(super) fn rlimits(limits: &[oci::PosixRlimit]) -> Result<Vec<(u32, u64, u64)
 }
 
 fn resource(kind: R) -> u32 {
-    match kind {
+    let number = match kind {
         R::Cpu => libc::RLIMIT_CPU,
         R::Fsize => libc::RLIMIT_FSIZE,
         R::Data => libc::RLIMIT_DATA,
@@ -42,7 +42,9 @@ fn resource(kind: R) -> u32 {
         R::Nice => libc::RLIMIT_NICE,
         R::Rtprio => libc::RLIMIT_RTPRIO,
         R::Rttime => libc::RLIMIT_RTTIME,
-    }
+    };
+    // Signed with some C libraries.
+    number as _
 }
 
 /// Class and level as `ioprio_set(2)` packs them.

@@ -274,6 +274,8 @@ pub(crate) fn set_attributes(tree: Fd, attributes: &Attributes, extent: Extent) 
 /// The attributes (`MOUNT_ATTR_*`) of the mount an open file was reached through.
 pub(crate) fn current(file: Fd) -> Result<u64, Errno> {
     const NOSYMFOLLOW: u64 = 0x2000;
+    // musl has no name for it.
+    const RELATIME: u64 = 0x1000;
     const FLAGS: [(u64, u64); 7] = [
         (libc::ST_RDONLY, libc::MOUNT_ATTR_RDONLY),
         (libc::ST_NOSUID, libc::MOUNT_ATTR_NOSUID),
@@ -289,7 +291,7 @@ pub(crate) fn current(file: Fd) -> Result<u64, Errno> {
         .filter(|(flag, _)| flags & flag != 0)
         .fold(0, |attributes, (_, attribute)| attributes | attribute);
     // Neither of the two others: there is no flag for it.
-    if flags & (libc::ST_NOATIME | libc::ST_RELATIME) == 0 {
+    if flags & (libc::ST_NOATIME | RELATIME) == 0 {
         attributes |= libc::MOUNT_ATTR_STRICTATIME;
     }
     Ok(attributes)

@@ -40,12 +40,12 @@ pub(crate) fn send(socket: Fd, bytes: &[u8], passed: Option<Fd>) -> Result<(), E
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
     if let Some(fd) = passed {
-        rights.header.cmsg_len = mem::offset_of!(Rights, fd) + size_of::<i32>();
+        rights.header.cmsg_len = (mem::offset_of!(Rights, fd) + size_of::<i32>()) as _;
         rights.header.cmsg_level = libc::SOL_SOCKET;
         rights.header.cmsg_type = libc::SCM_RIGHTS;
         rights.fd = fd.number();
         message.msg_control = (&raw mut rights).cast();
-        message.msg_controllen = size_of::<Rights>();
+        message.msg_controllen = size_of::<Rights>() as _;
     }
     loop {
         // SAFETY: the message and all it points to outlive the call; the kernel only reads them.
@@ -151,7 +151,7 @@ pub(crate) fn receive_fds(socket: Fd, passed: &mut [Fd]) -> Result<usize, Errno>
     message.msg_iovlen = 1;
     loop {
         message.msg_control = (&raw mut rights).cast();
-        message.msg_controllen = mem::offset_of!(Rights, fds) + room * size_of::<i32>();
+        message.msg_controllen = (mem::offset_of!(Rights, fds) + room * size_of::<i32>()) as _;
         // SAFETY: the message and all it points to outlive the call, and the lengths are at most those of what it points to.
         let answer = unsafe {
             raw(
@@ -176,10 +176,9 @@ pub(crate) fn receive_fds(socket: Fd, passed: &mut [Fd]) -> Result<usize, Errno>
     if rights.header.cmsg_type != libc::SCM_RIGHTS {
         return Err(Errno::new(libc::EPROTO));
     }
-    let bytes = rights
-        .header
-        .cmsg_len
-        .saturating_sub(mem::offset_of!(Rights, fds));
+    // As long with one C library as a word is, and with another as half of it.
+    let length: usize = rights.header.cmsg_len as _;
+    let bytes = length.saturating_sub(mem::offset_of!(Rights, fds));
     let count = (bytes / size_of::<i32>()).min(room);
     for (place, number) in passed.iter_mut().zip(rights.fds).take(count) {
         *place = Fd::at(number);

@@ -4,19 +4,28 @@
 //! is told in words: a hundredth of a container's start. Here is what else it does, which counts. A stack that overflows still
 //! ends the program, by `SIGSEGV`.
 
+use std::ffi::{CStr, OsStr};
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 
-/// Called by the C library, which has told the library of Rust its arguments by then.
+/// Called by the C library.
 // SAFETY: no other function of the program has the name, and it is not called twice.
 #[unsafe(no_mangle)]
-pub extern "C" fn main() -> libc::c_int {
+pub extern "C" fn main(count: libc::c_int, arguments: *const *const libc::c_char) -> libc::c_int {
+    // Rust's library has them from glibc, and from no other.
+    let arguments = (0..count as usize).map(|index| {
+        // SAFETY: there are so many, and each is a string that ends.
+        let argument = unsafe { CStr::from_ptr(*arguments.add(index)) };
+        OsStr::from_bytes(argument.to_bytes()).to_owned()
+    });
+    let arguments = arguments.collect();
     if !open_streams() {
         return libc::EXIT_FAILURE;
     }
     // A reader that has gone is an error of the write that finds it out.
     // SAFETY: a constant disposition; nothing else runs yet.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    let code = crate::run();
+    let code = crate::run(arguments);
     // What cannot be written any more was told by whoever wrote it.
     let _flushed = std::io::stdout().flush();
     code.0.into()

@@ -2,7 +2,7 @@
 
 use super::{Errno, Fd, raw};
 
-fn ioctl(fd: Fd, request: libc::c_ulong, argument: usize) -> Result<usize, Errno> {
+fn ioctl(fd: Fd, request: libc::Ioctl, argument: usize) -> Result<usize, Errno> {
     // SAFETY: every caller passes a number, or a pointer to a live variable of the request's type.
     unsafe { raw(libc::SYS_ioctl, [fd.arg(), request as usize, argument]) }
 }

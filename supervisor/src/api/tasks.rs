@@ -107,7 +107,8 @@ impl Tasks for Service {
     ) -> Result<Response<CreateTaskResponse>, Status> {
         let scope = Scope::of(&request)?;
         let request = request.into_inner();
-        let container = self.container(&scope, &request.container_id).await?;
+        // One row that was written a moment ago, as a rule, and a client waits: it is in memory, and no other thread is woken.
+        let container = container::get(&self.0, &scope, &request.container_id)?;
         let runtime = container.runtime.unwrap_or_default();
         let checkpoint = restore_from(&request)?;
         let checkpoint_archive = match (&request.checkpoint, checkpoint.as_str()) {

@@ -30,6 +30,9 @@ use crate::{
 /// How much is written before the disk is told to begin with it: the flush at the end then waits for little.
 const AHEAD: u64 = 8 << 20;
 
+/// From how many bytes on they are hashed while they are written, in a thread of its own: that takes half a millisecond each.
+const APART: usize = 512 << 10;
+
 /// An ingest, locked for one writer; dropped, it stays for another to resume.
 pub struct Writer {
     pub(super) shared: std::sync::Arc<Shared>,
@@ -60,14 +63,24 @@ impl Writer {
     ///
     /// `ResourceExhausted` when the disk is full; what was written before stays.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        if let Err(source) = self.file.write_all_at(bytes, self.status.offset) {
+        let (file, offset) = (&self.file, self.status.offset);
+        let (written, hasher) = beside(
+            bytes.len() >= APART,
+            || file.write_all_at(bytes, offset),
+            || {
+                let mut hasher = self.hasher.clone();
+                hasher.update(bytes);
+                hasher
+            },
+        );
+        if let Err(source) = written {
             let error = Error::io(format!("write ingest {:?}", self.status.reference), source);
             return match self.file.set_len(self.status.offset) {
                 Ok(()) => Err(error),
                 Err(second) => Err(error.context(format!("shorten the ingest: {second}"))),
             };
         }
-        self.hasher.update(bytes);
+        self.hasher = hasher;
         self.status.offset += bytes.len() as u64;
         if self.status.offset - self.begun >= AHEAD {
             sys::begin_write_back(&self.file, self.begun, self.status.offset - self.begun);
@@ -221,6 +234,21 @@ impl Writer {
             Ok(created)
         })
     }
+}
+
+/// Does both, `second` in a thread of its own if `apart` and there is one to be had.
+fn beside<A, B: Send>(apart: bool, first: impl FnOnce() -> A, second: impl Fn() -> B + Sync) -> (A, B) {
+    if !apart {
+        return (first(), second());
+    }
+    std::thread::scope(|scope| {
+        let other = std::thread::Builder::new()
+            .name("hash".into())
+            .spawn_scoped(scope, &second);
+        let first = first();
+        let other = other.ok().and_then(|other| other.join().ok());
+        (first, other.unwrap_or_else(&second))
+    })
 }
 
 /// The running digest of all of `file`.

@@ -18,8 +18,8 @@ use crate::{
     identifier::Labels,
     lease,
     metadata::{
-        CONTAINERS, CONTENT, IMAGES, INGESTS, Ingest, Key, LEASE_RESOURCES, LEASES, MOUNTS, Phase, Read,
-        SNAPSHOTS,
+        CONTAINER_REFERENCES, CONTENT, IMAGES, INGESTS, Ingest, Key, LEASE_RESOURCES, LEASES, MOUNTS, Phase,
+        Read, SNAPSHOTS,
     },
 };
 
@@ -148,23 +148,23 @@ impl Graph {
     pub fn all(txn: &impl Read) -> Result<Vec<Node>> {
         let everything = Key::prefix(&[])?;
         let mut all = Vec::new();
-        for (key, _) in txn.scan(CONTENT, &everything)? {
+        for (key, ()) in txn.scan(CONTENT.keys(), &everything)? {
             let [namespace, digest] = parts(&key)?;
             all.push(Node::content(namespace, digest));
         }
-        for (key, _) in txn.scan(SNAPSHOTS, &everything)? {
+        for (key, ()) in txn.scan(SNAPSHOTS.keys(), &everything)? {
             let [namespace, snapshotter, key] = parts(&key)?;
             all.push(Node::snapshot(namespace, snapshotter, key));
         }
-        for (key, _) in txn.scan(IMAGES, &everything)? {
+        for (key, ()) in txn.scan(IMAGES.keys(), &everything)? {
             let [namespace, name] = parts(&key)?;
             all.push(Node::image(namespace, name));
         }
-        for (key, _) in txn.scan(INGESTS, &everything)? {
+        for (key, ()) in txn.scan(INGESTS.keys(), &everything)? {
             let [namespace, reference] = parts(&key)?;
             all.push(Node::ingest(namespace, reference));
         }
-        for (key, _) in txn.scan(MOUNTS, &everything)? {
+        for (key, ()) in txn.scan(MOUNTS.keys(), &everything)? {
             let [namespace, name] = parts(&key)?;
             all.push(Node::mount(namespace, name));
         }
@@ -234,7 +234,7 @@ impl Graph {
     }
 
     fn containers(&mut self, txn: &impl Read) -> Result<()> {
-        for (key, row) in txn.scan(CONTAINERS, &Key::prefix(&[])?)? {
+        for (key, row) in txn.scan(CONTAINER_REFERENCES, &Key::prefix(&[])?)? {
             let [namespace, id] = parts(&key)?;
             self.roots.push(Node::container(namespace, id));
             if !row.snapshot_key.is_empty() {

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! record = length u32 LE (of what follows) │ checksum [8] (first bytes of SHA-256 of the payload) │ payload (Record)
+//! file   = record … │ end u32 (zero, written with the record before it)
 //! ```
 //!
 //! Every transaction is appended (into the page cache) before it is committed in memory; a flush of the metadata file
-//! makes the records up to its sequence number worthless, and the file is emptied when all are. On open the records
-//! that follow the file's last durable sequence number without a gap are applied again. Power loss may take the tail or
-//! bring old records back: both are told by checksum and sequence number.
+//! makes the records up to its sequence number worthless, and when all are the next one is written at the beginning again. On
+//! open the records that follow the file's last durable sequence number without a gap are applied again. Behind the end there
+//! are pieces of older ones, which nobody reads: what a client has named could look like a record there. Power loss may take
+//! the tail or bring old records back: both are told by checksum and sequence number.
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,6 +24,12 @@ use sha2::Digest as _;
 use crate::error::{Error, Result};
 
 const HEAD: usize = 4 + 8;
+
+/// Follows the last record: no record is that short.
+const END: [u8; 4] = [0; 4];
+
+/// A longer file is emptied when none of its records is worth anything. Others are written over: that takes the file system less.
+const LONG: u64 = 1 << 20;
 
 /// One transaction.
 #[derive(Clone, PartialEq, Message)]
@@ -96,15 +104,16 @@ impl Journal {
         let payload = record.encode_to_vec();
         let length =
             u32::try_from(8 + payload.len()).map_err(|_| Error::invalid("transaction larger than 4 GiB"))?;
-        let mut bytes = Vec::with_capacity(HEAD + payload.len());
+        let mut bytes = Vec::with_capacity(HEAD + payload.len() + END.len());
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&checksum(&payload));
         bytes.extend_from_slice(&payload);
+        bytes.extend_from_slice(&END);
         if let Err(source) = self.file.write_all_at(&bytes, self.length) {
             // What was written of it fails its checksum; the next record overwrites it.
             return Err(Error::io("append to the metadata journal", source));
         }
-        self.length += bytes.len() as u64;
+        self.length += (bytes.len() - END.len()) as u64;
         self.last = record.sequence;
         Ok(())
     }
@@ -149,16 +158,30 @@ impl Journal {
         (self.length, self.last)
     }
 
-    /// Empties the journal if all its records are durable in the metadata file.
+    /// Begins anew if all records are durable in the metadata file.
     ///
     /// # Errors
     ///
     /// `Unknown` from the disk.
     pub fn trim(&mut self, durable: u64) -> Result<()> {
         if self.last <= durable && self.length > 0 {
-            self.take_back(0, self.last)?;
+            if self.length > LONG {
+                return self.empty();
+            }
+            self.length = 0;
             self.keep();
         }
+        Ok(())
+    }
+
+    /// Empties the journal, whose records are all durable in the metadata file.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the disk.
+    pub fn empty(&mut self) -> Result<()> {
+        self.take_back(0, self.last)?;
+        self.keep();
         Ok(())
     }
 
@@ -229,8 +252,9 @@ mod tests {
         journal.append(&record(1)).unwrap();
         journal.append(&record(2)).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        let one = whole.len() / 2;
-        for cut in one..whole.len() {
+        let records = whole.len() - END.len();
+        let one = records / 2;
+        for cut in one..records {
             std::fs::write(&path, &whole[..cut]).unwrap();
             assert_eq!(Journal::open(&path).unwrap().1, [record(1)], "cut at {cut}");
         }
@@ -248,8 +272,27 @@ mod tests {
         journal.append(&record(1)).unwrap();
         journal.append(&record(2)).unwrap();
         journal.trim(1).unwrap();
-        assert_eq!(Journal::open(&path).unwrap().1.len(), 2);
-        journal.trim(2).unwrap();
+        journal.append(&record(3)).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, [record(1), record(2), record(3)]);
+        journal.trim(3).unwrap();
+        journal.append(&record(4)).unwrap();
+        // What follows is older, and whole but for its first bytes.
+        assert_eq!(Journal::open(&path).unwrap().1, [record(4)]);
+        journal.append(&record(5)).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1, [record(4), record(5)]);
+        journal.empty().unwrap();
         assert!(Journal::open(&path).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn a_long_journal_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let mut large = record(1);
+        large.changes[0].row = Some(vec![7; LONG as usize]);
+        journal.append(&large).unwrap();
+        journal.trim(1).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     }
 }

@@ -88,7 +88,7 @@ impl Store {
         let db = file::open(&path)?;
         let (mut journal, records) = Journal::open(&root.join("metadata.journal"))?;
         let durable = recover(&db, &records).map_err(|error| error.context(path.display()))?;
-        journal.trim(u64::MAX)?;
+        journal.empty()?;
         journal.sync()?;
         let flush = Flush {
             committed: durable,

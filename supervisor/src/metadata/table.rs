@@ -26,6 +26,11 @@ impl<R> Table<R> {
         }
     }
 
+    /// The same table, for who wants the keys alone: rows are not decoded.
+    pub fn keys(self) -> Table<()> {
+        Table::new(self.name)
+    }
+
     pub(super) fn definition(self) -> Definition<'static> {
         Definition::new(self.name)
     }
@@ -47,6 +52,8 @@ pub const NAMESPACES: Table<namespaces::v1::Namespace> = Table::new("namespaces"
 pub const IMAGES: Table<images::v1::Image> = Table::new("images");
 /// Container records.
 pub const CONTAINERS: Table<containers::v1::Container> = Table::new("containers");
+/// The same rows, for who wants to know what they refer to: there are specifications in them, which are most of the file.
+pub const CONTAINER_REFERENCES: Table<References> = Table::new("containers");
 /// Sandbox records.
 pub const SANDBOXES: Table<types::Sandbox> = Table::new("sandboxes");
 /// Which blobs a namespace sees, and their labels there.
@@ -76,6 +83,20 @@ pub struct Meta {
     /// A text: the instance's UUID.
     #[prost(string, tag = "2")]
     pub text: String,
+}
+
+/// What a container refers to: the fields of `containers.v1.Container` that say so.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct References {
+    /// Its labels.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub labels: BTreeMap<String, String>,
+    /// The snapshotter of its snapshot.
+    #[prost(string, tag = "6")]
+    pub snapshotter: String,
+    /// Its snapshot, or empty.
+    #[prost(string, tag = "7")]
+    pub snapshot_key: String,
 }
 
 /// An ingest in progress. Its bytes and offset are those of its data file.

@@ -84,17 +84,18 @@ impl Overlay {
         make_dir(&directory, 0o700)?;
         let files = directory.join("fs");
         make_dir(&files, 0o755)?;
-        if let Some((uid, gid)) = id_map::root(stack.labels) {
+        let parent = match stack.parents.first() {
+            Some(parent) => Some(fs::metadata(self.directory(*parent).join("fs"))?),
+            None => None,
+        };
+        // The root of the stack is the topmost layer's: it must look as the parent's does.
+        let owner = id_map::root(stack.labels).or(parent.as_ref().map(|parent| (parent.uid(), parent.gid())));
+        let made = fs::symlink_metadata(&files)?;
+        if let Some((uid, gid)) = owner.filter(|owner| *owner != (made.uid(), made.gid())) {
             std::os::unix::fs::lchown(&files, Some(uid), Some(gid))?;
-            if let Some(parent) = stack.parents.first() {
-                let parent = fs::metadata(self.directory(*parent).join("fs"))?;
-                fs::set_permissions(&files, fs::Permissions::from_mode(parent.mode() & 0o7777))?;
-            }
-        } else if let Some(parent) = stack.parents.first() {
-            // The root of the stack is the topmost layer's: it must look as the parent's does.
-            let parent = fs::metadata(self.directory(*parent).join("fs"))?;
-            std::os::unix::fs::lchown(&files, Some(parent.uid()), Some(parent.gid()))?;
-            fs::set_permissions(&files, fs::Permissions::from_mode(parent.mode() & 0o7777))?;
+        }
+        if let Some(parent) = parent {
+            require_mode(&files, &made, parent.mode() & 0o7777)?;
         }
         if stack.kind == Kind::Active {
             make_dir(&directory.join("work"), 0o711)?;
@@ -202,6 +203,14 @@ impl Snapshotter for Overlay {
 /// Creates a directory with exactly `mode`, whatever the umask.
 pub(super) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().mode(mode).create(path)?;
+    require_mode(path, &fs::symlink_metadata(path)?, mode)
+}
+
+/// Gives the directory at `path` exactly `mode`. Looking costs less than an entry in the file system's journal.
+fn require_mode(path: &Path, now: &fs::Metadata, mode: u32) -> io::Result<()> {
+    if now.mode() & 0o7777 == mode {
+        return Ok(());
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 

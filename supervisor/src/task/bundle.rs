@@ -19,7 +19,8 @@
 //! Nothing here is flushed to disk: the state directory dies with the boot, as do the tasks. A crash leaves a bundle
 //! without `task.json`, whose task nobody was told of, or one under its hidden name; reconciliation removes both.
 //!
-//! All functions block and run on the blocking pool.
+//! All functions block. Those that make a few calls on small files in the state directory are called where they are needed: that
+//! takes less time than waking another thread. The others run on the blocking pool.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -31,6 +32,12 @@ use serde::{Deserialize, Serialize};
 
 use super::unmount;
 use crate::error::{Error, Result};
+
+/// The directories in a bundle of ours, with a small file for each process.
+const DIRECTORIES: [&str; 2] = ["exits", "published"];
+
+/// How many files are removed at once.
+const FEW: usize = 32;
 
 /// The longest file that is read back from a bundle. The shim writes some of them.
 const MAX_FILE: u64 = 64 << 10;
@@ -104,27 +111,27 @@ impl Bundle {
     /// `AlreadyExists`; `InvalidArgument` when the spec is not a JSON object; `Unknown` from the file system.
     pub fn create(&self, spec: &[u8]) -> Result<()> {
         let group = root_group(spec)?;
-        if let Some(namespace) = self.path.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o711)
-                .create(namespace)
-                .map_err(|error| Error::io(format!("create {}", namespace.display()), error))?;
-        }
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => {
-                    Error::already_exists(format!("bundle {}", self.path.display()))
-                }
-                _ => self.failed("create", "", error),
-            })?;
+        self.make(0o700).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::already_exists(format!("bundle {}", self.path.display())),
+            _ => self.failed("create", "", error),
+        })?;
         self.fill(spec, group).inspect_err(|_| {
             if let Err(error) = fs::remove_dir_all(&self.path) {
                 tracing::warn!(bundle = %self.path.display(), %error, "half-made bundle not removed");
             }
         })
+    }
+
+    /// Makes the directory, and its namespace's if this is the first one in it.
+    fn make(&self, mode: u32) -> io::Result<()> {
+        let create = || DirBuilder::new().mode(mode).create(&self.path);
+        match (create(), self.path.parent()) {
+            (Err(error), Some(namespace)) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o711).create(namespace)?;
+                create()
+            }
+            (made, _) => made,
+        }
     }
 
     fn fill(&self, spec: &[u8], group: Option<u32>) -> Result<()> {
@@ -139,7 +146,8 @@ impl Bundle {
             .mode(0o711)
             .create(self.path.join("rootfs"))
             .map_err(|error| self.failed("create", "rootfs", error))?;
-        self.write("config.json", 0o644, spec)?;
+        // Nobody reads it before all is there.
+        self.write_in_place("config.json", 0o644, spec)?;
         rustix::fs::mknodat(CWD, self.path.join("log"), FileType::Fifo, Mode::from(0o700), 0)
             .map_err(|error| self.failed("create fifo", "log", error.into()))
     }
@@ -239,7 +247,8 @@ impl Bundle {
             }
             _ => {}
         }
-        self.write(&format!("published/{process}"), 0o600, pid.to_string().as_bytes())
+        // An empty one says nothing, as none does.
+        self.write_in_place(&format!("published/{process}"), 0o600, pid.to_string().as_bytes())
     }
 
     /// Forgets that the exit of a process was published. Done already is no error.
@@ -278,10 +287,7 @@ impl Bundle {
                 remove_tree(&rootfs)?;
             }
         }
-        let name = self.path.file_name().unwrap_or_default();
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        let hidden = self.path.with_file_name(hidden);
+        let hidden = self.hidden();
         // One rename takes the bundle out of sight; a crash in the removal leaves only what the next start sweeps.
         remove_tree(&hidden)?;
         match fs::rename(&self.path, &hidden) {
@@ -289,6 +295,46 @@ impl Bundle {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.failed("rename", "", error)),
         }
+    }
+
+    /// Removes the bundle if a few calls do it: nothing is mounted there, and nothing is in it but what a daemon and a shim of
+    /// ours write. `false`: it takes [`Bundle::remove`], which goes on from wherever this stopped.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown` from the file system.
+    pub fn remove_if_small(&self) -> Result<bool> {
+        let gone = |removed: io::Result<()>| match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        let hidden = self.hidden();
+        if gone(fs::remove_dir(self.path.join("rootfs"))).is_err() || fs::rename(&self.path, &hidden).is_err()
+        {
+            return Ok(false);
+        }
+        let failed = |error| Error::io(format!("remove {}", hidden.display()), error);
+        for entry in fs::read_dir(&hidden).map_err(failed)?.take(FEW) {
+            let entry = entry.map_err(failed)?;
+            if !entry.file_type().map_err(failed)?.is_dir() {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            } else if DIRECTORIES.iter().any(|&name| entry.file_name() == name) {
+                remove_tree(&entry.path())?;
+            } else {
+                return Ok(false);
+            }
+        }
+        match fs::remove_dir(&hidden) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            removed => removed.map(|()| true).map_err(failed),
+        }
+    }
+
+    /// Where a bundle goes that is being removed.
+    fn hidden(&self) -> PathBuf {
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(self.path.file_name().unwrap_or_default());
+        self.path.with_file_name(hidden)
     }
 
     /// Reads a small file of the bundle; `None` when there is none.
@@ -347,15 +393,14 @@ impl Bundle {
     fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
         let path = self.path.join(name);
         let temporary = path.with_extension("partial");
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(content))
-            .and_then(|()| fs::rename(&temporary, &path));
-        written.map_err(|error| self.failed("write", name, error))
+        write_file(&temporary, mode, content)
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(|error| self.failed("write", name, error))
+    }
+
+    /// Writes a file of which a part does no harm.
+    fn write_in_place(&self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+        write_file(&self.path.join(name), mode, content).map_err(|error| self.failed("write", name, error))
     }
 
     fn failed(&self, operation: &str, name: &str, error: io::Error) -> Error {
@@ -365,6 +410,16 @@ impl Bundle {
         };
         Error::io(format!("{operation} {}", path.display()), error)
     }
+}
+
+fn write_file(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)?
+        .write_all(content)
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
@@ -453,6 +508,39 @@ mod tests {
         bundle.remove().unwrap();
         assert_eq!(fs::read_dir(bundle.path().parent().unwrap()).unwrap().count(), 0);
         bundle.remove().unwrap();
+    }
+
+    #[test]
+    fn what_is_not_of_a_few_files_is_left_to_the_whole_removal() {
+        let (_dir, bundle) = bundle();
+        let namespace = bundle.path().parent().unwrap().to_owned();
+        let entries = || fs::read_dir(&namespace).unwrap().count();
+        let fill = || {
+            bundle.create(b"{}").unwrap();
+            bundle.set_created(7).unwrap();
+            bundle.set_published("c", 7).unwrap();
+            fs::create_dir(bundle.path().join("exits")).unwrap();
+        };
+        fill();
+        assert!(bundle.remove_if_small().unwrap());
+        assert_eq!(entries(), 0);
+        assert!(!bundle.remove_if_small().unwrap());
+        bundle.remove().unwrap();
+
+        for deep in ["rootfs/dev", "checkpoint/images"] {
+            fill();
+            fs::create_dir_all(bundle.path().join(deep)).unwrap();
+            assert!(!bundle.remove_if_small().unwrap(), "{deep}");
+            bundle.remove().unwrap();
+            assert_eq!(entries(), 0, "{deep}");
+        }
+        fill();
+        for number in 0..FEW {
+            fs::write(bundle.path().join(number.to_string()), b"").unwrap();
+        }
+        assert!(!bundle.remove_if_small().unwrap());
+        bundle.remove().unwrap();
+        assert_eq!(entries(), 0);
     }
 
     #[test]

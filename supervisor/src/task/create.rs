@@ -183,13 +183,8 @@ impl Reservation {
 
 /// Connects to the shim of the container's sandbox.
 async fn join(bundle: &Bundle, sandbox: &Bootstrap) -> Result<Shim> {
-    let note = (bundle.clone(), sandbox.clone());
-    blocking(move || {
-        let (bundle, sandbox) = note;
-        bundle.set_sandboxed()?;
-        bundle.set_bootstrap(&sandbox)
-    })
-    .await?;
+    bundle.set_sandboxed()?;
+    bundle.set_bootstrap(sandbox)?;
     Shim::connect(sandbox)
         .await?
         .map_err(|error| Error::unknown("connect to the sandbox's shim", error))

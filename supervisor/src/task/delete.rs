@@ -1,6 +1,7 @@
 //! Deleting a task, and what remains to be done when its shim is dead.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use prost_types::Timestamp;
@@ -60,8 +61,19 @@ impl Tasks {
             // Another call deletes it.
             return Err(Task::not_found(&task.id));
         }
-        // Neither needs the other; a daemon that dies here finds what is left of both when it comes back.
-        tokio::join!(task.dismiss(&shim), self.remove_bundle(&task.bundle));
+        // Neither needs the other, and the shim is asked first; a daemon that dies here finds what is left of both when it
+        // comes back.
+        let need_not_wait = shim.leaves_by_itself();
+        let mut dismissal = Box::pin(task.dismiss(shim));
+        let mut removal = pin!(self.remove_bundle(&task.bundle));
+        tokio::select! {
+            biased;
+            () = &mut dismissal => removal.await,
+            () = &mut removal => match need_not_wait {
+                true => drop(tokio::spawn(dismissal)),
+                false => dismissal.await,
+            },
+        }
         let exit = answer.map(Exit::from);
         if let Ok(exit) = &exit {
             task.settle(exit.clone());
@@ -73,8 +85,15 @@ impl Tasks {
     /// Removes a bundle whose task is no more. What cannot be removed now is removed when the id is used again, or when the
     /// daemon starts.
     pub(super) async fn remove_bundle(&self, bundle: &Bundle) {
-        let removal = bundle.clone();
-        if let Err(error) = blocking(move || removal.remove()).await {
+        // Some calls into memory, as a rule, and a client waits: no other thread is woken for that.
+        let removed = match bundle.remove_if_small() {
+            Ok(false) => {
+                let removal = bundle.clone();
+                blocking(move || removal.remove()).await
+            }
+            removed => removed.map(drop),
+        };
+        if let Err(error) = removed {
             tracing::error!(bundle = %bundle.path().display(), %error, "bundle not removed");
         }
     }

@@ -77,11 +77,13 @@ impl Task {
     }
 
     /// Lets the shim go when the task is no more: it leaves if it has no other task, unless it is a sandbox's.
-    pub async fn dismiss(&self, shim: &Shim) {
-        if self.is_sandboxed {
-            shim.close();
-        } else {
-            shim.shutdown(&self.id).await;
+    pub fn dismiss(&self, shim: Arc<Shim>) -> impl Future<Output = ()> + Send + 'static {
+        let id = (!self.is_sandboxed).then(|| self.id.clone());
+        async move {
+            match id {
+                None => shim.close(),
+                Some(id) => shim.shutdown(&id).await,
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use wharf_proto::ttrpc::{Frame, Kind, Request, Response};
 use super::Tasks;
 use super::ttrpc::next_frame;
 use crate::error::{Error, Result};
+use crate::socket::Socket;
 
 const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 
@@ -108,9 +109,9 @@ async fn converse(stream: UnixStream, tasks: &Tasks) -> io::Result<()> {
             format!("client runs as uid {uid}"),
         ));
     }
-    let (mut read, mut write) = stream.into_split();
+    let mut stream = Socket::new(stream)?;
     let mut buffer = Vec::new();
-    while let Some(frame) = next_frame(&mut read, &mut buffer).await? {
+    while let Some(frame) = next_frame(&mut stream, &mut buffer).await? {
         if frame.kind != Kind::Request {
             continue;
         }
@@ -119,7 +120,7 @@ async fn converse(stream: UnixStream, tasks: &Tasks) -> io::Result<()> {
         Frame::new(Kind::Response, frame.stream, &response)
             .encode(&mut bytes)
             .map_err(io::Error::other)?;
-        write.write_all(&bytes).await?;
+        stream.write_all(&bytes).await?;
     }
     Ok(())
 }

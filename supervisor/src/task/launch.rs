@@ -20,21 +20,18 @@ impl Tasks {
     ///
     /// `InvalidArgument` for a spec that is none; `Unknown` when there is no such shim.
     pub async fn furnish(&self, bundle: &Bundle, runtime: &str, spec: &[u8]) -> Result<PathBuf> {
-        let (bundle, runtime, own) = (bundle.clone(), runtime.to_owned(), self.own_shim.clone());
-        let spec = spec.to_owned();
-        blocking(move || {
-            let executable = runtime_name::shim(&runtime, own.as_deref())
-                .map_err(|error| error.context("failed to start shim: failed to resolve runtime path"))?;
-            prepare(&bundle, &spec)?;
-            if let Err(error) = bundle.set_shim(&executable) {
-                return Err(match bundle.remove() {
-                    Ok(()) => error,
-                    Err(undo) => error.context(format!("(not undone: {undo})")),
-                });
-            }
-            Ok(executable)
-        })
-        .await
+        // Some calls into memory, for which no other thread is woken: a client waits.
+        let executable = runtime_name::shim(runtime, self.own_shim.as_deref())
+            .map_err(|error| error.context("failed to start shim: failed to resolve runtime path"))?;
+        prepare(bundle, spec).await?;
+        if let Err(error) = bundle.set_shim(&executable) {
+            let removal = bundle.clone();
+            return Err(match blocking(move || removal.remove()).await {
+                Ok(()) => error,
+                Err(undo) => error.context(format!("(not undone: {undo})")),
+            });
+        }
+        Ok(executable)
     }
 
     /// Brings up the shim and connects to it: ours by a fork if that works, any other as containerd does.
@@ -107,16 +104,14 @@ fn needs_start(options: Option<&Any>) -> bool {
 /// A shim forked for `invocation`, or the one of its group. The shim writes down in the bundle where it serves.
 async fn fork(tasks: &Tasks, invocation: Invocation<'_>) -> Result<Shim> {
     match tasks.fork_server.fork(invocation).await? {
-        Forked::New(address, connection) => Ok(Shim::over(address, connection)),
+        Forked::New(address, connection) => Shim::over(address, connection),
         Forked::Group(address) => {
             let bootstrap = Bootstrap {
                 version: 3,
                 address,
                 protocol: "ttrpc".to_owned(),
             };
-            let note = bootstrap.clone();
-            let bundle = invocation.bundle.clone();
-            blocking(move || bundle.set_bootstrap(&note)).await?;
+            invocation.bundle.set_bootstrap(&bootstrap)?;
             Shim::connect(&bootstrap)
                 .await?
                 .map_err(|error| Error::unknown("connect", error))
@@ -125,10 +120,11 @@ async fn fork(tasks: &Tasks, invocation: Invocation<'_>) -> Result<Shim> {
 }
 
 /// Makes the bundle. One that nobody owns is what an earlier removal could not finish.
-fn prepare(bundle: &Bundle, spec: &[u8]) -> Result<()> {
+async fn prepare(bundle: &Bundle, spec: &[u8]) -> Result<()> {
     match bundle.create(spec) {
         Err(error) if error.is_already_exists() => {
-            bundle.remove()?;
+            let removal = bundle.clone();
+            blocking(move || removal.remove()).await?;
             bundle.create(spec)
         }
         done => done,

@@ -178,13 +178,16 @@ impl Tasks {
             (Some(event), EXIT) => any::unpack::<TaskExit>(event).ok().flatten(),
             _ => None,
         };
-        if let Some(exit) = exit {
-            if !self.ledger.enter(&end(&envelope.namespace, &exit)) {
-                return Ok(());
-            }
-            self.remember_published(&envelope.namespace, &exit);
+        let Some(exit) = exit else {
+            return self.events.forward(envelope);
+        };
+        if !self.ledger.enter(&end(&envelope.namespace, &exit)) {
+            return Ok(());
         }
-        self.events.forward(envelope)
+        let namespace = envelope.namespace.clone();
+        self.events.forward(envelope)?;
+        self.remember_published(&namespace, &exit);
+        Ok(())
     }
 
     /// Publishes the end of a process unless that was done before.
@@ -192,12 +195,12 @@ impl Tasks {
         if !self.ledger.enter(&end(namespace, &exit)) {
             return;
         }
-        self.remember_published(namespace, &exit);
         let event = any::pack(&exit);
         match when {
             When::Now => self.events.publish(namespace, EXIT, event),
             When::Recovered => self.events.recover(namespace, EXIT, event, exit.exited_at),
         }
+        self.remember_published(namespace, &exit);
     }
 
     /// Publishes that a task was deleted, for one whose shim cannot.
@@ -225,37 +228,32 @@ impl Tasks {
             return;
         }
         let bundle = bundle::Bundle::of(&self.directory, namespace, &exit.container_id);
-        let (process, pid) = (exit.id.clone(), exit.pid);
         let is_exec = exit.id != exit.container_id;
-        tokio::task::spawn_blocking(move || {
-            // Deleting the process overtakes this as a rule: then there is nothing to remember. What is told again after
-            // a restart is what there is a record of, and a shim removes that of an exec before it answers a delete: so
-            // either it is seen here that the mark is not wanted, or the one who deletes removes it.
-            let is_over = || is_exec && !exit_record::exists(&bundle, &process);
-            if is_over() || !bundle.path().exists() {
-                return;
-            }
-            let marked = bundle.set_published(&process, pid).and_then(|()| {
-                if is_over() {
-                    bundle.unset_published(&process)
-                } else {
-                    Ok(())
-                }
-            });
-            if let Err(error) = marked {
-                tracing::debug!(%error, "published exit not marked");
+        // Deleting the process may overtake this: then there is nothing to remember. What is told again after a restart is
+        // what there is a record of, and a shim removes that of an exec before it answers a delete: so either it is seen here
+        // that the mark is not wanted, or the one who deletes removes it.
+        let is_over = || is_exec && !exit_record::exists(&bundle, &exit.id);
+        if is_over() {
+            return;
+        }
+        // A few bytes into memory, for which no other thread is woken.
+        let marked = bundle.set_published(&exit.id, exit.pid).and_then(|()| {
+            if is_over() {
+                bundle.unset_published(&exit.id)
+            } else {
+                Ok(())
             }
         });
+        if let Err(error) = marked {
+            tracing::debug!(%error, "published exit not marked");
+        }
     }
 
     /// Removes the mark of an exec that was deleted: a container may run any number of them.
     pub fn forget_exec(&self, task: &Task, exec_id: &str) {
-        let (bundle, exec_id) = (task.bundle.clone(), exec_id.to_owned());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = bundle.unset_published(&exec_id) {
-                tracing::debug!(%error, "mark of a deleted exec not removed");
-            }
-        });
+        if let Err(error) = task.bundle.unset_published(exec_id) {
+            tracing::debug!(%error, "mark of a deleted exec not removed");
+        }
     }
 
     /// The shim of `bundle`, to be run.

@@ -132,7 +132,7 @@ async fn reconnect(task: &Task) -> Option<Shim> {
             Ok(Ok(shim)) => match shim.state(&task.id, "").await {
                 Ok(_) => return Some(shim),
                 Err(error) if shim::is_not_found(&error) => {
-                    task.dismiss(&shim).await;
+                    task.dismiss(Arc::new(shim)).await;
                     return None;
                 }
                 Err(CallError::Closed) => {}

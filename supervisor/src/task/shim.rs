@@ -32,6 +32,7 @@ pub struct Shim {
     client: Client,
     version: AtomicU32,
     version_is_known: AtomicBool,
+    leaves_by_itself: bool,
 }
 
 impl Shim {
@@ -47,22 +48,34 @@ impl Shim {
             client,
             version: AtomicU32::new(bootstrap.version),
             version_is_known: AtomicBool::new(false),
+            leaves_by_itself: false,
         }))
     }
 
-    /// The shim at `address` that has the other end of `connection`, and serves version 3.
-    pub fn over(address: String, connection: UnixStream) -> Self {
-        Self {
+    /// The shim at `address` that was forked with the other end of `connection`, and serves version 3.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown`: the connection cannot be watched.
+    pub fn over(address: String, connection: UnixStream) -> Result<Self> {
+        Ok(Self {
             address,
-            client: Client::over(connection),
+            client: Client::over(connection).map_err(|error| Error::io("watch a connection", error))?,
             version: AtomicU32::new(3),
             version_is_known: AtomicBool::new(true),
-        }
+            leaves_by_itself: true,
+        })
     }
 
     /// Where it listens: `unix:///path`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Whether it gives its address up before it answers that its last task is deleted, and ends without tasks and connections
+    /// even if nobody tells it to.
+    pub fn leaves_by_itself(&self) -> bool {
+        self.leaves_by_itself
     }
 
     /// Completes when the connection has ended.

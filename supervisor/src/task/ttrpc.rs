@@ -5,6 +5,8 @@
 //! with [`CallError::Closed`] and [`Client::closed`] completes; a client never reconnects, since only its owner can tell
 //! whether who answers at that address later is still the same server.
 //!
+//! Who calls writes his request himself; only what the socket does not take at once is left to a task.
+//!
 //! Refused: streaming calls, addresses outside the file system, servers that run as another user.
 
 use std::collections::HashMap;
@@ -14,15 +16,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use wharf_proto::ttrpc::{Frame, FrameError, Kind, Request, Response};
 
-/// Frames that may wait for a server which does not read. More callers than that wait themselves.
-const QUEUED_FRAMES: usize = 64;
+use crate::socket::Socket;
+
+/// How many bytes may wait for a server which does not read. Who comes after those waits himself.
+const UNSENT: usize = 256 << 10;
 
 /// Why a client could not connect.
 #[derive(Debug, thiserror::Error)]
@@ -123,12 +126,14 @@ impl CallError {
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
-    outgoing: mpsc::Sender<Vec<u8>>,
 }
 
 #[derive(Debug)]
 struct Shared {
+    socket: Socket,
     calls: Mutex<Calls>,
+    /// Told when less than [`UNSENT`] bytes wait, and when the connection has ended.
+    room: Notify,
     closed: CancellationToken,
 }
 
@@ -137,6 +142,8 @@ struct Calls {
     /// The stream id of the next call: odd and rising, as the protocol demands.
     next: u32,
     pending: HashMap<u32, oneshot::Sender<Response>>,
+    /// What the socket did not take yet. While there is any, a task waits to send it.
+    unsent: Vec<u8>,
 }
 
 impl Shared {
@@ -146,9 +153,46 @@ impl Shared {
     }
 
     fn close(&self) {
+        if self.closed.is_cancelled() {
+            return;
+        }
         self.closed.cancel();
+        // The server hears of it although somebody may hold on to this. It fails only where there is no connection any more.
+        if let Err(error) = self.socket.shut_down() {
+            tracing::trace!(%error, "ttrpc connection was shut down before");
+        }
         // Dropping the senders wakes their callers with `Closed`.
         self.calls().pending.clear();
+        self.room.notify_waiters();
+    }
+
+    /// Sends `frame`, or leaves what the socket does not take to a task; says whether one is needed for that.
+    fn send(&self, calls: &mut Calls, frame: &[u8]) -> io::Result<bool> {
+        if !calls.unsent.is_empty() {
+            calls.unsent.extend_from_slice(frame);
+            return Ok(false);
+        }
+        let sent = match self.socket.try_write(frame) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        calls.unsent.extend_from_slice(&frame[sent..]);
+        Ok(sent < frame.len())
+    }
+
+    /// Waits until less than [`UNSENT`] bytes wait, or the connection has ended.
+    async fn room(&self) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            // Registered before the look, so that none is missed in between.
+            room.as_mut().enable();
+            if self.calls().unsent.len() < UNSENT || self.closed.is_cancelled() {
+                return;
+            }
+            room.await;
+        }
     }
 }
 
@@ -178,23 +222,27 @@ impl Client {
                 uid,
             });
         }
-        Ok(Client::over(stream))
+        Client::over(stream).map_err(failed)
     }
 
     /// A client on a connected stream.
-    pub fn over(stream: UnixStream) -> Client {
-        let (read, write) = stream.into_split();
-        let (outgoing, queue) = mpsc::channel(QUEUED_FRAMES);
+    ///
+    /// # Errors
+    ///
+    /// The stream cannot be watched.
+    pub fn over(stream: UnixStream) -> io::Result<Client> {
         let shared = Arc::new(Shared {
+            socket: Socket::new(stream)?,
             calls: Mutex::new(Calls {
                 next: 1,
                 pending: HashMap::new(),
+                unsent: Vec::new(),
             }),
+            room: Notify::new(),
             closed: CancellationToken::new(),
         });
-        tokio::spawn(receive(read, Arc::clone(&shared)));
-        tokio::spawn(send(write, queue, Arc::clone(&shared)));
-        Client { shared, outgoing }
+        tokio::spawn(receive(Arc::clone(&shared)));
+        Ok(Client { shared })
     }
 
     /// Completes when the connection has ended.
@@ -255,9 +303,9 @@ impl Client {
             metadata: Vec::new(),
         };
         let mut frame = Frame::new(Kind::Request, 0, &request);
-        let place = self.outgoing.reserve().await.map_err(|_| CallError::Closed)?;
+        self.shared.room().await;
         let (stream, response) = {
-            // Ids must reach the wire in rising order, so the frame is queued under the same lock that numbers it.
+            // Ids must reach the wire in rising order, so the frame is sent under the same lock that numbers it.
             let mut calls = self.shared.calls();
             if self.is_closed() {
                 return Err(CallError::Closed);
@@ -277,8 +325,17 @@ impl Client {
             })?;
             calls.next = next;
             let (sender, response) = oneshot::channel();
+            match self.shared.send(&mut calls, &bytes) {
+                Ok(false) => {}
+                Ok(true) => drop(tokio::spawn(send_later(Arc::clone(&self.shared)))),
+                Err(error) => {
+                    drop(calls);
+                    tracing::debug!(%error, "ttrpc connection lost while writing");
+                    self.close();
+                    return Err(CallError::Closed);
+                }
+            }
             calls.pending.insert(stream, sender);
-            place.send(bytes);
             (stream, response)
         };
         let _forget = Forget {
@@ -314,27 +371,43 @@ impl Drop for Forget<'_> {
     }
 }
 
-async fn send(mut write: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>, shared: Arc<Shared>) {
+/// Sends what the socket did not take at once.
+async fn send_later(shared: Arc<Shared>) {
     let writing = async {
-        while let Some(frame) = queue.recv().await {
-            write.write_all(&frame).await?;
+        let room = shared.socket.room()?;
+        loop {
+            room.write(|| {
+                let mut calls = shared.calls();
+                let sent = shared.socket.try_write(&calls.unsent)?;
+                calls.unsent.drain(..sent);
+                Ok(sent)
+            })
+            .await?;
+            let mut calls = shared.calls();
+            if calls.unsent.len() < UNSENT {
+                shared.room.notify_waiters();
+            }
+            if calls.unsent.is_empty() {
+                // A burst may have made it large.
+                calls.unsent = Vec::new();
+                return io::Result::Ok(());
+            }
         }
-        io::Result::Ok(())
     };
     tokio::select! {
         result = writing => {
             if let Err(error) = result {
                 tracing::debug!(%error, "ttrpc connection lost while writing");
+                shared.close();
             }
         }
         () = shared.closed.cancelled() => {}
     }
-    shared.close();
 }
 
-async fn receive(read: OwnedReadHalf, shared: Arc<Shared>) {
+async fn receive(shared: Arc<Shared>) {
     tokio::select! {
-        result = dispatch(read, &shared) => {
+        result = dispatch(&shared) => {
             if let Err(error) = result {
                 tracing::debug!(%error, "ttrpc connection lost while reading");
             }
@@ -344,7 +417,8 @@ async fn receive(read: OwnedReadHalf, shared: Arc<Shared>) {
     shared.close();
 }
 
-async fn dispatch(mut read: OwnedReadHalf, shared: &Shared) -> io::Result<()> {
+async fn dispatch(shared: &Shared) -> io::Result<()> {
+    let mut read = &shared.socket;
     let mut buffer = Vec::new();
     while let Some(frame) = next_frame(&mut read, &mut buffer).await? {
         if frame.kind != Kind::Response {
@@ -365,7 +439,10 @@ async fn dispatch(mut read: OwnedReadHalf, shared: &Shared) -> io::Result<()> {
 /// # Errors
 ///
 /// The read fails, or the bytes are not a frame.
-pub(super) async fn next_frame(read: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> io::Result<Option<Frame>> {
+pub(super) async fn next_frame(
+    read: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<Frame>> {
     loop {
         if let Some(frame) = Frame::decode(buffer).map_err(io::Error::other)? {
             return Ok(Some(frame));
@@ -379,6 +456,8 @@ pub(super) async fn next_frame(read: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
     use wharf_proto::containerd::task::v2::{WaitRequest, WaitResponse};
     use wharf_proto::google::rpc::Status;
 
@@ -386,7 +465,7 @@ mod tests {
 
     fn pair() -> (Client, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Client::over(ours), theirs)
+        (Client::over(ours).unwrap(), theirs)
     }
 
     fn wait(

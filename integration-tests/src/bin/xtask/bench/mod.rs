@@ -49,12 +49,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .any(wanted)
     {
         install::build()?;
-    } else {
-        shell::run(&mut shell::command(
-            "cargo",
-            ["build", "--release", "--package", "wharf-runtime"],
-        ))?;
     }
+    integration_tests::binaries::use_runtime(install::build_runtime()?);
     shell::run(&mut shell::command(
         "cargo",
         ["build", "--package", "integration-tests", "--bin", "probe"],
