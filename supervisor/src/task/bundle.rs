@@ -26,6 +26,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,10 @@ const DIRECTORIES: [&str; 2] = ["exits", "published"];
 
 /// How many files are removed at once.
 const FEW: usize = 32;
+
+/// How often a directory is removed to which somebody still writes, and the time between.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The longest file that is read back from a bundle. The shim writes some of them.
 const MAX_FILE: u64 = 64 << 10;
@@ -298,36 +303,29 @@ impl Bundle {
     }
 
     /// Removes the bundle if a few calls do it: nothing is mounted there, and nothing is in it but what a daemon and a shim of
-    /// ours write. `false`: it takes [`Bundle::remove`], which goes on from wherever this stopped.
-    ///
-    /// # Errors
-    ///
-    /// `Unknown` from the file system.
-    pub fn remove_if_small(&self) -> Result<bool> {
-        let gone = |removed: io::Result<()>| match removed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        };
-        let hidden = self.hidden();
-        if gone(fs::remove_dir(self.path.join("rootfs"))).is_err() || fs::rename(&self.path, &hidden).is_err()
-        {
-            return Ok(false);
+    /// ours write. `false`: it takes [`Bundle::remove`], which goes on from wherever this stopped, and tells what is wrong.
+    pub fn remove_if_small(&self) -> bool {
+        self.remove_small().unwrap_or(false)
+    }
+
+    fn remove_small(&self) -> io::Result<bool> {
+        match fs::remove_dir(self.path.join("rootfs")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(false),
+            _ => {}
         }
-        let failed = |error| Error::io(format!("remove {}", hidden.display()), error);
-        for entry in fs::read_dir(&hidden).map_err(failed)?.take(FEW) {
-            let entry = entry.map_err(failed)?;
-            if !entry.file_type().map_err(failed)?.is_dir() {
-                fs::remove_file(entry.path()).map_err(failed)?;
+        let hidden = self.hidden();
+        fs::rename(&self.path, &hidden)?;
+        for entry in fs::read_dir(&hidden)?.take(FEW) {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
             } else if DIRECTORIES.iter().any(|&name| entry.file_name() == name) {
-                remove_tree(&entry.path())?;
+                fs::remove_dir_all(entry.path())?;
             } else {
                 return Ok(false);
             }
         }
-        match fs::remove_dir(&hidden) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
-            removed => removed.map(|()| true).map_err(failed),
-        }
+        fs::remove_dir(&hidden).map(|()| true)
     }
 
     /// Where a bundle goes that is being removed.
@@ -423,11 +421,18 @@ fn write_file(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("remove {}", path.display()), error))
+    let mut tries = 1..TRIES;
+    loop {
+        match fs::remove_dir_all(path) {
+            // A shim that is just ending wrote to it.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries.next().is_some() => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("remove {}", path.display()), error));
+            }
+            _ => return Ok(()),
         }
-        _ => Ok(()),
     }
 }
 
@@ -522,15 +527,15 @@ mod tests {
             fs::create_dir(bundle.path().join("exits")).unwrap();
         };
         fill();
-        assert!(bundle.remove_if_small().unwrap());
+        assert!(bundle.remove_if_small());
         assert_eq!(entries(), 0);
-        assert!(!bundle.remove_if_small().unwrap());
+        assert!(!bundle.remove_if_small());
         bundle.remove().unwrap();
 
         for deep in ["rootfs/dev", "checkpoint/images"] {
             fill();
             fs::create_dir_all(bundle.path().join(deep)).unwrap();
-            assert!(!bundle.remove_if_small().unwrap(), "{deep}");
+            assert!(!bundle.remove_if_small(), "{deep}");
             bundle.remove().unwrap();
             assert_eq!(entries(), 0, "{deep}");
         }
@@ -538,7 +543,7 @@ mod tests {
         for number in 0..FEW {
             fs::write(bundle.path().join(number.to_string()), b"").unwrap();
         }
-        assert!(!bundle.remove_if_small().unwrap());
+        assert!(!bundle.remove_if_small());
         bundle.remove().unwrap();
         assert_eq!(entries(), 0);
     }

@@ -86,14 +86,11 @@ impl Tasks {
     /// daemon starts.
     pub(super) async fn remove_bundle(&self, bundle: &Bundle) {
         // Some calls into memory, as a rule, and a client waits: no other thread is woken for that.
-        let removed = match bundle.remove_if_small() {
-            Ok(false) => {
-                let removal = bundle.clone();
-                blocking(move || removal.remove()).await
-            }
-            removed => removed.map(drop),
-        };
-        if let Err(error) = removed {
+        if bundle.remove_if_small() {
+            return;
+        }
+        let removal = bundle.clone();
+        if let Err(error) = blocking(move || removal.remove()).await {
             tracing::error!(bundle = %bundle.path().display(), %error, "bundle not removed");
         }
     }

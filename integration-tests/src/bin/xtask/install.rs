@@ -80,23 +80,32 @@ pub(crate) fn build() -> Result<()> {
 }
 
 /// Builds the runtime's release program, and answers where it is.
-///
-/// It starts once for each command, and musl's start takes a quarter of what glibc's does, which asks the processor about its
-/// caches again and again. Where Rust has no standard library for musl the program is that of the other builds.
 pub(crate) fn build_runtime() -> Result<PathBuf> {
-    const BUILD: [&str; 4] = ["build", "--release", "--package", "wharf-runtime"];
-    let musl = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let output = shell::command("rustc", ["--print", "target-libdir", "--target", &musl]).output();
-    let library = output.context("run rustc")?.stdout;
-    let own = programs("release")?;
-    if !Path::new(String::from_utf8_lossy(&library).trim_end()).is_dir() {
-        shell::run(&mut shell::command("cargo", BUILD))?;
-        return Ok(own.join("wharf-runtime"));
+    let target = runtime_target()?;
+    let mut build = shell::command("cargo", ["build", "--release", "--package", "wharf-runtime"]);
+    if let Some(target) = &target {
+        build.args(["--target", target]);
     }
-    shell::run(shell::command("cargo", BUILD).args(["--target", &musl]))?;
+    shell::run(&mut build)?;
+    let own = programs("release")?;
+    let Some(target) = target else {
+        return Ok(own.join("wharf-runtime"));
+    };
     let targets = own
         .ancestors()
         .nth(2)
         .context("the programs are in no target directory")?;
-    Ok(targets.join(musl).join("release/wharf-runtime"))
+    Ok(targets.join(target).join("release/wharf-runtime"))
+}
+
+/// What the runtime's program is built for: musl, where Rust has its standard library; nothing: as all others.
+///
+/// It starts once for each command, and musl's start takes a quarter of what glibc's does, which asks the processor about its
+/// caches again and again.
+pub(crate) fn runtime_target() -> Result<Option<String>> {
+    let musl = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let output = shell::command("rustc", ["--print", "target-libdir", "--target", &musl]).output();
+    let library = output.context("run rustc")?.stdout;
+    let is_there = Path::new(String::from_utf8_lossy(&library).trim_end()).is_dir();
+    Ok(is_there.then_some(musl))
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{peers, programs, shell, workspace};
+use crate::{install, peers, programs, shell, workspace};
 
 /// What to test.
 #[derive(Args)]
@@ -50,19 +50,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The mounts and the threats once more, by a runtime that has only what a kernel of 5.4 has.
+/// The mounts and the threats once more, by a runtime that has only what a kernel of 5.4 has, and that is built for what the
+/// installed one is built for.
 fn test_old_kernel() -> Result<()> {
     let target = workspace().join("target/old-kernel");
     let mut build = shell::command(
         "cargo",
         ["build", "-p", "wharf-runtime", "--features", "old-kernel"],
     );
+    let triple = match install::runtime_target()? {
+        Some(other) => {
+            build.args(["--target", &other]);
+            other.into()
+        }
+        None => {
+            let programs = programs("debug")?;
+            let own = programs.parent().and_then(std::path::Path::file_name);
+            own.unwrap_or_default().to_owned()
+        }
+    };
     shell::run(build.env("CARGO_TARGET_DIR", &target))?;
-    let triple = programs("debug")?;
-    let triple = triple.parent().and_then(std::path::Path::file_name);
-    let runtime = target
-        .join(triple.unwrap_or_default())
-        .join("debug/wharf-runtime");
+    let runtime = target.join(triple).join("debug/wharf-runtime");
     let mut nextest = shell::command(
         "cargo",
         [
