@@ -15,7 +15,8 @@
 //!
 //! `create`: load and check the configuration, compile it, take the name ([`Runtime::create`]), make the control groups and the
 //! start gate, clone. The child half enters its v1 control groups (it is born in the v2 one); where there are some it makes its
-//! network namespace while the parent makes them, and is then handed their entrances. Otherwise it waits only where the parent
+//! network namespace and the first of its mounts, those of new and empty file systems, while the parent makes them, and is then
+//! handed their entrances. Otherwise it waits only where the parent
 //! must act on it from outside: for id maps, a systemd unit, network devices, hooks before the change of root, sources of mounts
 //! that it may not open itself, whoever listens to its filter, and a filter that is compiled meanwhile. Then it builds the container
 //! around itself and waits in `accept` at the gate. [`Container::start`], in whatever process, connects; the connection ends with

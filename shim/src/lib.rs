@@ -24,6 +24,9 @@
 //!   milliseconds, and as long as the container's hooks run), and a logging program that becomes ready (at most 5 s). A
 //!   runtime binary runs beside the loop, whose copying goes on, so output of hooks cannot dead-lock it. A hook must not
 //!   call this shim and wait for the answer.
+//! - What was answered is done, but for two things that nobody can want back at once: an overlay ends some milliseconds after its
+//!   container, with the disk below it written, and a forked shim that has no container and no connection any more ends
+//!   by itself. It gives its address up before it answers that its last container is deleted.
 //! - Nobody but the user of the shim can connect, and the serving process runs from a read-only clone of its binary.
 //! - Refused by name: mounts that need a helper program, root filesystems of sandboxes.
 

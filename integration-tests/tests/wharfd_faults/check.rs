@@ -397,6 +397,28 @@ fn compare(what: &str, found: &Tree, expected: &Tree) -> Outcome {
     }
 }
 
+/// What an operation of a living daemon held is let go of, when it failed and its lease could not be deleted at once, too.
+pub(crate) async fn no_operation_holds_anything(client: &Client) -> Outcome {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let mut leases = LeasesClient::new(client.channel.clone());
+        let list = leases
+            .list(client.scoped(ListRequest::default()))
+            .await
+            .map_err(failed("list the leases"))?;
+        // Ids of the daemon's making are a time and a number.
+        let is_own = |id: &str| id.starts_with(|letter: char| letter.is_ascii_digit()) && id.contains('-');
+        let mut ids = list.into_inner().leases.into_iter().map(|lease| lease.id);
+        let Some(left) = ids.find(|id| is_own(id)) else {
+            return Ok(());
+        };
+        if Instant::now() >= deadline {
+            return Err(format!("the lease {left} is left"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Deletes the leases that dead operations left, and what only they keep.
 pub(crate) async fn delete_leases(client: &Client) -> Result<(), Status> {
     let mut leases = LeasesClient::new(client.channel.clone());

@@ -99,6 +99,8 @@ async fn live(
             client = instance.connect().await?;
         } else if is_gone(&status) || !told(&status) {
             return Err(format!("{step:?} does not tell the fault: {status:?}"));
+        } else if step == Step::Pull {
+            check::no_operation_holds_anything(&client).await?;
         }
         check::all(&client, subject, &place, progress)
             .await

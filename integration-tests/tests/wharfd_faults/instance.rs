@@ -267,6 +267,7 @@ pub(crate) fn is_gone(status: &tonic::Status) -> bool {
         status.code(),
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
     ) && (text.contains("transport error")
+        || text.contains("ConnectError")
         || text.contains("h2 protocol error")
         || text.contains("stream closed")
         || text.contains("connection")

@@ -152,7 +152,8 @@ impl Layout {
 /// they are made at boot and stand first, and a host with many containers has thousands of mounts after them.
 fn read_mounts(own: &str) -> std::io::Result<Vec<CgroupMount>> {
     let mut missing: Vec<&str> = own.lines().filter_map(first_controller).collect();
-    let mut file = BufReader::with_capacity(16 << 10, fs::File::open(MOUNTS)?);
+    // The kernel writes no more lines than were asked for, and takes 2 µs for each.
+    let mut file = BufReader::with_capacity(1 << 10, fs::File::open(MOUNTS)?);
     let mut mounts = Vec::new();
     let mut line = Vec::new();
     while !missing.is_empty() && file.read_until(b'\n', &mut line)? > 0 {
