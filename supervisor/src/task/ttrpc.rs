@@ -8,8 +8,6 @@
 //! Who calls writes his request himself; only what the socket does not take at once is left to a task.
 //!
 //! Refused: streaming calls, addresses outside the file system, servers that run as another user.
-//!
-//! As long as it is by its errors and its tests, which are a half of it.
 
 use std::collections::HashMap;
 use std::io;
