@@ -149,7 +149,7 @@ fn what_is_not_there_is_refused_by_name() {
         .unwrap_err();
     assert_eq!(
         (refused.code, refused.message.as_str()),
-        (5, "container not created")
+        (5, "container not created: not found")
     );
     let stream = shim.client.send("containerd.task.v9.Task", "State", Vec::new());
     assert_eq!(shim.client.receive::<()>(stream).unwrap_err().code, 12);

@@ -3,13 +3,12 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, send, sendmsg,
 };
 
-use super::is_alive;
 use crate::Error;
 use crate::cgroup::Entrance;
 use crate::init::{HookFailure, MESSAGE_BYTES, Message};
@@ -81,7 +80,12 @@ impl Conversation<'_> {
 
     /// What failed in a child half that has ended; nothing when it runs, or ended without a word. Does not block.
     pub(crate) fn last_words(&self) -> Option<Heard> {
-        if is_alive(self.pidfd) {
+        // Who ends hangs up before it is known to have ended.
+        let mut fds = [
+            PollFd::new(&self.socket, PollFlags::empty()),
+            PollFd::new(&self.pidfd, PollFlags::IN),
+        ];
+        if matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0)) {
             return None;
         }
         loop {
@@ -139,8 +143,9 @@ impl Conversation<'_> {
             let mut parts = [std::io::IoSliceMut::new(&mut packet)];
             match recvmsg(self.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
-                // A gate that was closed before it was opened.
-                Err(rustix::io::Errno::CONNRESET) => return Ok(Heard::Closed),
+                // Told once of an end with something unheard from here, or of a gate that was closed before it was opened; then
+                // comes what was said before, or nothing.
+                Err(rustix::io::Errno::CONNRESET) => {}
                 answer => break answer.map_err(|errno| Error::io("hear the container process", errno))?,
             }
         };
