@@ -119,6 +119,12 @@ impl Daemon {
         })
     }
 
+    /// Has the next collection that succeeds delete a lease whose operation ended, if it is there.
+    pub fn end_lease_later(&self, scope: &crate::namespace::Scope, id: String) {
+        self.ended_leases().insert((scope.namespace.clone(), id));
+        self.garbage.notify_one();
+    }
+
     /// The leases that the next collection deletes whatever their labels say.
     pub fn ended_leases(&self) -> MutexGuard<'_, BTreeSet<(String, String)>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)

@@ -246,9 +246,14 @@ impl Held {
             .checked_add(OPERATION)
             .map_err(|error| Error::unknown("compute the end of a lease", error))?;
         labels.insert(EXPIRE.to_owned(), expire.to_string());
-        let lease = create(&daemon.metadata, scope, "", labels)?;
+        let id = fresh_id()?;
+        if let Err(error) = create(&daemon.metadata, scope, &id, labels) {
+            // A flush that failed may have written it all the same.
+            daemon.end_lease_later(scope, id);
+            return Err(error);
+        }
         Ok(Self {
-            scope: scope.clone().with_lease(lease.id),
+            scope: scope.clone().with_lease(id),
         })
     }
 
@@ -260,8 +265,7 @@ impl Held {
         match delete(&daemon.metadata, &scope, &id) {
             Err(error) if !error.is_not_found() => {
                 tracing::warn!(lease = id, %error, "delete the lease of an operation that ended");
-                daemon.ended_leases().insert((scope.namespace, id));
-                daemon.garbage.notify_one();
+                daemon.end_lease_later(&scope, id);
             }
             _ => {}
         }
