@@ -100,7 +100,7 @@ impl Btrfs {
 
 impl Snapshotter for Btrfs {
     fn create(&self, stack: Stack<'_>) -> Result<Made> {
-        self.filesystem.begin(stack.number);
+        self.filesystem.forget(stack.number);
         let Err(error) = self.make(stack) else {
             return Ok(Made::Fresh);
         };
@@ -148,7 +148,10 @@ impl Snapshotter for Btrfs {
 
     fn remove(&self, number: u64) -> Result<()> {
         let path = self.tree(number);
-        destroy(&path, 0).map_err(|source| Error::io(format!("remove subvolume {}", path.display()), source))
+        destroy(&path, 0)
+            .map_err(|source| Error::io(format!("remove subvolume {}", path.display()), source))?;
+        self.filesystem.forget(number);
+        Ok(())
     }
 
     fn numbers(&self) -> Result<BTreeSet<u64>> {

@@ -5,7 +5,7 @@
 //! committed any more.
 //!
 //! That is kept in the file `lost` of the snapshotter's directory, written before anybody is told of the failure: the next
-//! daemon has a descriptor that missed it. A kill between the kernel's answer and the file leaves nobody told, and nothing
+//! daemon has a descriptor that missed it. It goes with the last of them. A kill between the kernel's answer and the file leaves nobody told, and nothing
 //! known; a disk that does not take the file either leaves it to this daemon's memory, and to the log.
 
 use std::{
@@ -38,17 +38,22 @@ impl Filesystem {
     ///
     /// `Unknown` from the disk.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let directory =
-            File::open(path).map_err(|source| Error::io(format!("open {}", path.display()), source))?;
+        let failed = |source| Error::io(format!("open {}", path.display()), source);
+        let directory = File::open(path).map_err(failed)?;
+        let lost = read_lost(path)?;
+        if lost.is_empty() {
+            // Those that it tells of are gone.
+            remove_lost(path).map_err(failed)?;
+        }
         Ok(Self {
             path: path.to_owned(),
             directory: Mutex::new(directory),
-            lost: Mutex::new(read_lost(path)?),
+            lost: Mutex::new(lost),
         })
     }
 
-    /// Takes note that the snapshot `number` is made anew: what was lost under that number is not its.
-    pub(super) fn begin(&self, number: u64) {
+    /// Takes note that the snapshot `number` is gone, or made anew: what was lost under that number is nobody's.
+    pub(super) fn forget(&self, number: u64) {
         let mut lost = self.lost();
         if lost.remove(&number) {
             self.note(&lost);
@@ -117,7 +122,17 @@ fn read_lost(directory: &Path) -> Result<BTreeSet<u64>> {
     Ok(there)
 }
 
+fn remove_lost(directory: &Path) -> io::Result<()> {
+    match fs::remove_file(directory.join(LOST)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 fn write_lost(directory: &Path, lost: &BTreeSet<u64>) -> io::Result<()> {
+    if lost.is_empty() {
+        return remove_lost(directory);
+    }
     let temporary = directory.join(format!(".{LOST}"));
     let mut file = File::create(&temporary)?;
     let numbers: Vec<String> = lost.iter().map(u64::to_string).collect();
@@ -143,9 +158,11 @@ mod tests {
         assert_eq!(refused.kind(), crate::Kind::FailedPrecondition);
         filesystem.flush(5, || Ok(BTreeSet::new())).unwrap();
         // Made anew, it has nothing of what was lost.
-        filesystem.begin(7);
+        filesystem.forget(7);
         filesystem.flush(7, || Ok(BTreeSet::new())).unwrap();
         assert_eq!(fs::read_to_string(directory.path().join(LOST)).unwrap(), "3\n");
+        filesystem.forget(3);
+        assert!(!directory.path().join(LOST).exists());
     }
 
     #[test]
@@ -160,6 +177,9 @@ mod tests {
         for number in [6, 8] {
             filesystem.flush(number, || Ok(BTreeSet::new())).unwrap();
         }
+        write_lost(directory.path(), &[6].into()).unwrap();
+        Filesystem::open(directory.path()).unwrap();
+        assert!(!directory.path().join(LOST).exists());
         // A disk that took half of it.
         for text in ["", "7", "x\n"] {
             fs::write(directory.path().join(LOST), text).unwrap();

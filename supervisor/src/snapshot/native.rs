@@ -106,7 +106,7 @@ impl Native {
 
 impl Snapshotter for Native {
     fn create(&self, stack: Stack<'_>) -> Result<Made> {
-        self.filesystem.begin(stack.number);
+        self.filesystem.forget(stack.number);
         match self.make(stack) {
             Ok(()) => Ok(Made::Fresh),
             Err(error) => Err(match self.remove(stack.number) {
@@ -180,7 +180,9 @@ impl Snapshotter for Native {
     }
 
     fn remove(&self, number: u64) -> Result<()> {
-        remove_tree(&self.directory(number))
+        remove_tree(&self.directory(number))?;
+        self.filesystem.forget(number);
+        Ok(())
     }
 
     fn numbers(&self) -> Result<BTreeSet<u64>> {

@@ -107,7 +107,7 @@ impl Overlay {
 impl Snapshotter for Overlay {
     fn create(&self, stack: Stack<'_>) -> Result<Made> {
         id_map::check(stack.labels, self.maps_ids)?;
-        self.filesystem.begin(stack.number);
+        self.filesystem.forget(stack.number);
         self.make(stack).map(|()| Made::Fresh).map_err(|source| {
             let error = Error::io(
                 format!("create snapshot {}", self.directory(stack.number).display()),
@@ -181,7 +181,9 @@ impl Snapshotter for Overlay {
     }
 
     fn remove(&self, number: u64) -> Result<()> {
-        remove_tree(&self.directory(number))
+        remove_tree(&self.directory(number))?;
+        self.filesystem.forget(number);
+        Ok(())
     }
 
     fn numbers(&self) -> Result<BTreeSet<u64>> {
