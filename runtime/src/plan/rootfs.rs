@@ -167,18 +167,20 @@ pub(super) fn compile(
     })
 }
 
-/// Whether a process can do that before it is in its control groups. What comes from the host may be a group, and what is
-/// copied from the image may be large.
+/// Whether a process can do that before it is in its control groups. What comes from the host may be a group or a disk, and what
+/// is copied from the image may be large.
 fn is_groupless(operation: &Operation) -> bool {
     let Operation::Mount(mount) = operation else {
         return false;
     };
-    match &mount.source {
-        Source::New { kind, .. } => {
-            !mount.copy_up && mount.entry.is_none() && !kind.to_bytes().starts_with(b"cgroup")
-        }
-        Source::Bind { .. } => false,
-    }
+    let Source::New { kind, .. } = &mount.source else {
+        return false;
+    };
+    let is_empty = matches!(
+        kind.to_bytes(),
+        b"proc" | b"sysfs" | b"tmpfs" | b"devpts" | b"mqueue"
+    );
+    is_empty && !mount.copy_up && mount.entry.is_none()
 }
 
 /// Paths in the container, each once.
