@@ -210,6 +210,16 @@ impl Shim {
         };
         let key = container.init;
         container.driver.created(pid);
+        container.is_created = true;
+        self.attach(key, pid, &mut prepared, console)
+    }
+
+    /// Listens to what the kernel says of a container's memory, from before the container is started.
+    pub fn watch_memory(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        let key = container.init;
         container.oom = container
             .driver
             .cgroup()
@@ -227,8 +237,6 @@ impl Shim {
             self.log
                 .warn(&format!("container {id} has no OOM notices: {error}"));
         }
-        container.is_created = true;
-        self.attach(key, pid, &mut prepared, console)
     }
 
     /// Gives a new process its pid, its terminal and its streams.
