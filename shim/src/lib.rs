@@ -48,6 +48,7 @@ mod id_map;
 mod info;
 mod log;
 mod metrics;
+mod mounting;
 mod own_cgroup;
 mod publisher;
 mod reactor;
@@ -93,6 +94,7 @@ fn act(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     if flags.info {
         return info::info().map_err(|error| error.to_string());
     }
+    sys::share_heap();
     match flags.action {
         Action::Start => start::start(&flags).map_err(|error| error.to_string()),
         Action::Delete => delete::delete(&flags).map_err(|error| error.to_string()),
