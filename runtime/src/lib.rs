@@ -140,7 +140,7 @@ mod update;
 mod user_namespace;
 
 pub use container::{Container, Runtime};
-pub use create::CreateOptions;
+pub use create::{CreateOptions, Prepared};
 pub use error::{Error, ErrorKind};
 pub use exec::{ExecOptions, Process};
 pub use id::{ContainerId, InvalidId};

@@ -57,7 +57,7 @@ pub fn delete(flags: &Flags) -> Result<(), DeleteError> {
     }
     let bundle = bundle(flags)?;
     if let Some(settings) = Settings::load(&bundle) {
-        let mut driver = settings.driver(&flags.id, &flags.namespace, &bundle)?;
+        let mut driver = settings.driver(&flags.id, &flags.namespace, &bundle, None)?;
         match finish(driver.delete(true)) {
             Err(refusal) if refusal.code != Code::NotFound => return Err(refusal.into()),
             _ => {}

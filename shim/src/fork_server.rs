@@ -30,6 +30,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,6 +40,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, getpid, set_parent_process_death_signal};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin};
+use wharf_runtime::cgroup::Layout;
 
 use crate::flags::Flags;
 use crate::serve::Surroundings;
@@ -131,6 +133,8 @@ fn wait_for_message(control: OwnedFd, spare: OwnedFd, room: Option<&Room>) -> Re
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("die with the server"))?;
     sys::ignore_children(false).map_err(|error| format!("mind SIGCHLD: {error}"))?;
     sys::populate_memory();
+    // A host whose control groups cannot be read now has them read when they are needed, which then fails.
+    let layout = Layout::detect().ok().map(Arc::new);
     let mut buffer = vec![0; LONGEST];
     let Some(message) = receive(&control, &mut buffer).map_err(failed("receive a message"))? else {
         return Ok(());
@@ -141,7 +145,7 @@ fn wait_for_message(control: OwnedFd, spare: OwnedFd, room: Option<&Room>) -> Re
         room.fill(message.arguments);
     }
     match alone {
-        Ok(()) => serve(message),
+        Ok(()) => serve(message, layout),
         Err(error) => {
             tell(message.report, &error);
             Err(error)
@@ -230,7 +234,7 @@ fn tell(report: OwnedFd, line: &str) {
 }
 
 /// The forked process: finds its place and serves there until its end.
-fn serve(message: Message<'_>) -> Result<(), String> {
+fn serve(message: Message<'_>, layout: Option<Arc<Layout>>) -> Result<(), String> {
     let Message {
         arguments,
         connection,
@@ -255,6 +259,7 @@ fn serve(message: Message<'_>) -> Result<(), String> {
         listener: listener.into(),
         socket,
         client: Some(connection),
+        layout,
     };
     let told = |shim: Result<(), String>| match shim
         .and_then(|()| start::note(&address, getpid()).map_err(|error| error.to_string()))

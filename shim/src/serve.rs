@@ -9,12 +9,14 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, ioctl_fionbio};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, set_child_subreaper, setsid, wait};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin};
+use wharf_runtime::cgroup::Layout;
 
 use crate::address;
 use crate::connection::{Call, Connections};
@@ -83,6 +85,8 @@ pub struct Shim {
     pub last_key: u32,
     /// Processes that ended while a program was at work whose process they may be.
     pub early: BTreeMap<i32, WaitStatus>,
+    /// The host's control groups as they were before the first container; later ones look again.
+    pub layout: Option<Arc<Layout>>,
     /// Root file systems of deleted containers, which end with this.
     pub roots: Vec<OwnedFd>,
     /// Whether it was shut down.
@@ -116,6 +120,7 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
         listener,
         socket,
         client: None,
+        layout: None,
     };
     surroundings.serve(flags, |set_up| match set_up {
         Ok(()) => {
@@ -153,6 +158,8 @@ pub struct Surroundings {
     pub socket: PathBuf,
     /// A first client.
     pub client: Option<OwnedFd>,
+    /// The host's control groups, if they were read ahead.
+    pub layout: Option<Arc<Layout>>,
 }
 
 impl Surroundings {
@@ -196,6 +203,7 @@ impl Shim {
             listener,
             socket,
             client,
+            layout,
         } = surroundings;
         setsid().map_err(system("start a session"))?;
         set_child_subreaper(Some(getpid())).map_err(system("become a subreaper"))?;
@@ -234,6 +242,7 @@ impl Shim {
             processes: BTreeMap::new(),
             last_key: 0,
             early: BTreeMap::new(),
+            layout,
             roots: Vec::new(),
             stopping: false,
             signals,

@@ -3,7 +3,7 @@
 //! It is long because it is one list: a step of each life, in the order in which a client takes them.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use integration_tests::leftovers;
 use prost_types::Any;
@@ -486,14 +486,18 @@ pub(crate) async fn mounts(client: &Client, key: &str) -> Result<Vec<Mount>, Sta
         .mounts)
 }
 
-/// Writes the files of the layer to where it is.
+/// Writes the files of the layer to where it is; whenever that is, they are of the same time.
 fn fill(mounts: &[Mount]) -> Result<(), Status> {
     let directory = std::path::Path::new(&mounts[0].source);
-    for (name, content) in LAYER_FILES {
-        fs::write(directory.join(name), content)
-            .map_err(|error| Status::resource_exhausted(format!("the client's own write: {error}")))?;
-    }
-    Ok(())
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let write = || {
+        for (name, content) in LAYER_FILES {
+            fs::write(directory.join(name), content)?;
+            fs::File::open(directory.join(name))?.set_modified(time)?;
+        }
+        fs::File::open(directory)?.set_modified(time)
+    };
+    write().map_err(|error| Status::resource_exhausted(format!("the client's own write: {error}")))
 }
 
 async fn commit_layer(client: &Client) -> Result<(), Status> {

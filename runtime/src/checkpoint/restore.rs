@@ -62,7 +62,7 @@ impl Runtime {
         let mut created = CreateOptions::new(options.id.clone(), &options.bundle);
         created.systemd_cgroup = options.systemd_cgroup;
         created.rootless = options.rootless;
-        let (mut plan, cgroups) = create::compile(spec.oci(), spec, &bundle, &created, &self.filters)?;
+        let (mut plan, cgroups) = self.compile(spec.oci(), spec, &bundle, &created)?;
         let resctrl = create::resctrl(&plan)?;
         let streams = Streams::new(
             std::mem::take(&mut options.stdio),

@@ -10,7 +10,6 @@ use crate::plan::{self, Caller, Facts, Opened, Plan};
 use crate::record::{NOTIFY_DIRECTORY, NOTIFY_SOCKET, NOTIFY_TARGET};
 use crate::resources;
 use crate::seccomp::Program;
-use crate::seccomp::cache::Cache;
 use crate::spec::{Spec, oci};
 use crate::sys::credentials::is_known_capability;
 use crate::terminal::ConsoleSocket;
@@ -43,53 +42,60 @@ impl Runtime {
         }
         Ok(Some(changed))
     }
-}
 
-/// Compiles `spec`, which is that of `loaded` with what the options change.
-pub(crate) fn compile(
-    spec: &oci::Spec,
-    loaded: &Spec,
-    bundle: &Path,
-    options: &CreateOptions,
-    filters: &Cache,
-) -> Result<(Plan, CgroupPlan), Error> {
-    let layout = Layout::detect()?;
-    let cgroups = resources::plan(spec, &layout, options)?;
-    let whole_views = match &spec.root {
-        Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
-        _ => Vec::new(),
-    };
-    // With a listener of ours for what is compiled, it is told in its order.
-    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-    let later =
-        loaded.filter().filter().is_none() && profile.is_some_and(seccomp::may_come_later) && !is_heard();
-    let awaited = later.then(Program::awaited);
-    let facts = Facts {
-        id: &options.id,
-        bundle,
-        cgroup_version: layout.version(),
-        cgroup_paths: &cgroups.expected_paths(&layout),
-        new_cgroup_namespace: false,
-        lsm: lsm::Enabled::detect_for(spec),
-        no_pivot: options.no_pivot,
-        whole_views: &whole_views,
-        staging: kernel::is_old(),
-        no_new_keyring: options.no_new_keyring,
-        caller: Caller::detect(&layout)?,
-        filter: loaded.filter().filter().or(awaited.as_ref()),
-    };
-    let mut plan = Plan::compile(spec, &facts)?;
-    plan.process.leave_out_capabilities(is_known_capability);
-    match awaited {
-        // The room itself: a copy of it has none.
-        Some(room) => plan.process.seccomp = Some(room),
-        None => {
-            let filter = plan.process.seccomp.as_ref();
-            seccomp::tell(profile, filter);
-            loaded.filter().keep(filter, filters);
+    /// Compiles `spec`, which is that of `loaded` with what the options change.
+    pub(crate) fn compile(
+        &self,
+        spec: &oci::Spec,
+        loaded: &Spec,
+        bundle: &Path,
+        options: &CreateOptions,
+    ) -> Result<(Plan, CgroupPlan), Error> {
+        let read;
+        let layout = match &self.layout {
+            Some(layout) => layout.as_ref(),
+            None => {
+                read = Layout::detect()?;
+                &read
+            }
+        };
+        let cgroups = resources::plan(spec, layout, options)?;
+        let whole_views = match &spec.root {
+            Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
+            _ => Vec::new(),
+        };
+        // With a listener of ours for what is compiled, it is told in its order.
+        let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+        let later =
+            loaded.filter().filter().is_none() && profile.is_some_and(seccomp::may_come_later) && !is_heard();
+        let awaited = later.then(Program::awaited);
+        let facts = Facts {
+            id: &options.id,
+            bundle,
+            cgroup_version: layout.version(),
+            cgroup_paths: &cgroups.expected_paths(layout),
+            new_cgroup_namespace: false,
+            lsm: lsm::Enabled::detect_for(spec),
+            no_pivot: options.no_pivot,
+            whole_views: &whole_views,
+            staging: kernel::is_old(),
+            no_new_keyring: options.no_new_keyring,
+            caller: Caller::detect(layout)?,
+            filter: loaded.filter().filter().or(awaited.as_ref()),
+        };
+        let mut plan = Plan::compile(spec, &facts)?;
+        plan.process.leave_out_capabilities(is_known_capability);
+        match awaited {
+            // The room itself: a copy of it has none.
+            Some(room) => plan.process.seccomp = Some(room),
+            None => {
+                let filter = plan.process.seccomp.as_ref();
+                seccomp::tell(profile, filter);
+                loaded.filter().keep(filter, &self.filters);
+            }
         }
+        Ok((plan, cgroups))
     }
-    Ok((plan, cgroups))
 }
 
 /// Where the host divides caches, if the container is to have a share.

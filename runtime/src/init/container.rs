@@ -1,6 +1,7 @@
 //! The first process of a container: it builds the container around itself.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use super::step::{At, Failure, Message, STAGING, Stage, Step};
 use super::{Wires, hook, isolate, program, terminal};
@@ -155,30 +156,22 @@ fn reopen_null(rootfs: &RootfsPlan) -> Result<(), Errno> {
 
 fn build_root(plan: &mut Plan, wires: &Wires, site: Site) -> Result<Option<Fd>, Failure> {
     let (root, parent) = (site.root, site.parent);
-    let rootfs = &mut plan.rootfs;
-    let mut directory = None;
+    let has_hooks = plan.hooks_before_pivot || !plan.hooks.create_container.is_empty();
     let mut awaits_cgroups = wires.mounts_before_groups();
-    for (index, operation) in rootfs.operations.iter().enumerate() {
-        if awaits_cgroups && index == rootfs.groupless {
-            enter_awaited_cgroups(&plan.process, wires)?;
-            awaits_cgroups = false;
-        }
-        let kept = rootfs::perform(site, index, operation, directory).at_nth(Step::Operation, index)?;
-        let (Some(kept), Operation::Mount(mount)) = (kept, operation) else {
-            continue;
-        };
-        if mount.has_entries {
-            directory = Some(kept);
-        }
-        // The plan has room for all of them.
-        debug_assert!(rootfs.late.len() < rootfs.late.capacity());
-        rootfs.late.push(Late {
-            mount: kept,
-            read_only: mount.late_read_only,
-        });
-    }
-    if awaits_cgroups {
+    let (groupless, all) = (plan.rootfs.groupless, plan.rootfs.operations.len());
+    // Hooks see the whole container, from its groups.
+    let early = match awaits_cgroups {
+        true if plan.rootfs.entries_last && !has_hooks => groupless,
+        _ => all,
+    };
+    let mut directory = None;
+    if awaits_cgroups && groupless < early {
+        perform_all(&mut plan.rootfs, site, 0..groupless, &mut directory)?;
         enter_awaited_cgroups(&plan.process, wires)?;
+        awaits_cgroups = false;
+        perform_all(&mut plan.rootfs, site, groupless..early, &mut directory)?;
+    } else {
+        perform_all(&mut plan.rootfs, site, 0..early, &mut directory)?;
     }
     let rootfs = &plan.rootfs;
     populate_dev(site, rootfs)?;
@@ -192,6 +185,10 @@ fn build_root(plan: &mut Plan, wires: &Wires, site: Site) -> Result<Option<Fd>, 
     if let Some(cwd) = &rootfs.cwd {
         let made = lookup::open_or_make(root, &cwd.path, Kind::Directory, Resolve::InRoot).at(Step::Cwd)?;
         made.close();
+    }
+    if awaits_cgroups && has_hooks {
+        enter_awaited_cgroups(&plan.process, wires)?;
+        awaits_cgroups = false;
     }
     if plan.hooks_before_pivot {
         socket::send(parent, &Message::BeforePivot.encode(), None).at(Step::Parent)?;
@@ -209,6 +206,11 @@ fn build_root(plan: &mut Plan, wires: &Wires, site: Site) -> Result<Option<Fd>, 
     }
     rootfs::read_only(site, &rootfs.read_only_paths)?;
     rootfs::mask(site, &rootfs.masked, &rootfs.empty)?;
+    if awaits_cgroups {
+        enter_awaited_cgroups(&plan.process, wires)?;
+    }
+    perform_all(&mut plan.rootfs, site, early..all, &mut directory)?;
+    let rootfs = &plan.rootfs;
     for late in &rootfs.late {
         if late.read_only {
             rootfs::set_attributes(late.mount, &Attributes::READ_ONLY, Extent::Mount)
@@ -229,6 +231,32 @@ fn build_root(plan: &mut Plan, wires: &Wires, site: Site) -> Result<Option<Fd>, 
         mount::set_propagation(c"/", propagation).at(Step::RootPropagation)?;
     }
     Ok(terminal)
+}
+
+/// Performs the operations of a range; `directory` is the last mount that has entries.
+fn perform_all(
+    rootfs: &mut RootfsPlan,
+    site: Site,
+    range: Range<usize>,
+    directory: &mut Option<Fd>,
+) -> Result<(), Failure> {
+    let operations = rootfs.operations.iter().enumerate();
+    for (index, operation) in operations.skip(range.start).take(range.len()) {
+        let kept = rootfs::perform(site, index, operation, *directory).at_nth(Step::Operation, index)?;
+        let (Some(kept), Operation::Mount(mount)) = (kept, operation) else {
+            continue;
+        };
+        if mount.has_entries {
+            *directory = Some(kept);
+        }
+        // The plan has room for all of them.
+        debug_assert!(rootfs.late.len() < rootfs.late.capacity());
+        rootfs.late.push(Late {
+            mount: kept,
+            read_only: mount.late_read_only,
+        });
+    }
+    Ok(())
 }
 
 fn populate_dev(site: Site, rootfs: &RootfsPlan) -> Result<(), Failure> {

@@ -1,7 +1,8 @@
 //! The root file system: its mounts, devices, covered and read-only paths.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::mount::Context;
@@ -34,6 +35,8 @@ pub struct RootfsPlan {
     /// How many of them, from the first on, have nothing to do with control groups and cost next to nothing: file systems
     /// that are new and empty.
     pub(crate) groupless: usize,
+    /// The others are entries of a directory that no other step of the plan comes near: they may be made last.
+    pub(crate) entries_last: bool,
     /// Nodes; none when `/dev` is the host's.
     pub devices: Vec<Device>,
     /// Links of `/dev`.
@@ -120,6 +123,26 @@ pub(super) fn compile(
         }
     }
     let cwd = spec.process.as_ref().map(|process| beneath_root(&process.cwd));
+    let groupless = operations
+        .iter()
+        .take_while(|operation| is_groupless(operation))
+        .count();
+    let read_only_paths = paths("linux.readonlyPaths", &linux.readonly_paths)?;
+    let devices = match own_dev {
+        true => device::compile(&linux.devices)?,
+        false => Vec::new(),
+    };
+    let cwd = match cwd {
+        Some(cwd) if !cwd.as_os_str().is_empty() => Some(Target::new("process.cwd", &cwd)?),
+        _ => None,
+    };
+    let made: Vec<&CStr> = devices
+        .iter()
+        .map(|device| &device.target)
+        .chain(&cwd)
+        .map(|target| target.path.as_c_str())
+        .collect();
+    let entries_last = are_apart(operations.split_at(groupless), &made, &read_only_paths);
     Ok(RootfsPlan {
         path: c_path("root.path", &path)?,
         propagation: own_mounts.then_some(propagation.unwrap_or(libc::MS_SLAVE | libc::MS_REC)),
@@ -136,16 +159,10 @@ pub(super) fn compile(
             .map(|path| c_path("/proc/self/mountinfo", path))
             .collect::<Result<_, _>>()?,
         staging: facts.staging || legacy,
-        groupless: operations
-            .iter()
-            .take_while(|operation| is_groupless(operation))
-            .count(),
+        groupless,
+        entries_last,
         operations,
-        devices: if own_dev {
-            device::compile(&linux.devices)?
-        } else {
-            Vec::new()
-        },
+        devices,
         links: if own_dev { device::links()? } else { Vec::new() },
         console: match terminal && !dev_of_host.is_some_and(spreads) {
             true => Some(Target::new("process.terminal", Path::new("/dev/console"))?),
@@ -157,11 +174,8 @@ pub(super) fn compile(
             true => Vec::new(),
             false => empty_directory(label)?,
         },
-        read_only_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
-        cwd: match cwd {
-            Some(cwd) if !cwd.as_os_str().is_empty() => Some(Target::new("process.cwd", &cwd)?),
-            _ => None,
-        },
+        read_only_paths,
+        cwd,
         late: Vec::with_capacity(late),
         warnings,
     })
@@ -181,6 +195,29 @@ fn is_groupless(operation: &Operation) -> bool {
         b"proc" | b"sysfs" | b"tmpfs" | b"devpts" | b"mqueue"
     );
     is_empty && !mount.copy_up && mount.entry.is_none()
+}
+
+/// Whether the operations after the first ones only fill the directory that was made before, and nothing else is made in it or of it
+/// (a copy that is made read-only would lack what is made later).
+fn are_apart((first, rest): (&[Operation], &[Operation]), made: &[&CStr], read_only: &[CString]) -> bool {
+    let directory = first.iter().rev().find_map(|operation| match operation {
+        Operation::Mount(mount) if mount.has_entries => Some(as_path(&mount.target.path)),
+        _ => None,
+    });
+    directory.is_some_and(|directory| {
+        let fills = |operation: &Operation| match operation {
+            Operation::Mount(mount) => mount.entry.is_some(),
+            Operation::Link { at, .. } => as_path(&at.path).starts_with(directory),
+            Operation::Remount { .. } => false,
+        };
+        rest.iter().all(fills)
+            && !made.iter().any(|path| as_path(path).starts_with(directory))
+            && !read_only.iter().any(|path| directory.starts_with(as_path(path)))
+    })
+}
+
+fn as_path(text: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(text.to_bytes()))
 }
 
 /// Paths in the container, each once.

@@ -17,6 +17,7 @@ use wharf_runtime::cgroup::{Cgroup, Layout};
 
 use super::console::ConsoleSocket;
 use super::{Driver, Dump, Job, Outcome, Saved, Settings, Step};
+use crate::mounting::Mounting;
 use crate::status::{Code, Refusal};
 use crate::stdio::ChildStdio;
 use crate::sys::prepare_child;
@@ -166,7 +167,10 @@ impl Binary {
 }
 
 impl Driver for Binary {
-    fn create(&mut self, stdio: ChildStdio) -> Step {
+    fn create(&mut self, stdio: ChildStdio, rootfs: Mounting) -> Step {
+        if let Err(refusal) = rootfs.wait() {
+            return Step::Ready(Err(refusal));
+        }
         let mut command = self.command("create");
         command.arg("--bundle").arg(&self.bundle);
         if self.settings.no_pivot {

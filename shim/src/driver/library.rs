@@ -4,8 +4,9 @@
 //! a root: the container and what is known of it come and go together, and two daemons can use one id.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use wharf_runtime::cgroup::Cgroup;
+use wharf_runtime::cgroup::{Cgroup, Layout};
 use wharf_runtime::checkpoint::{CheckpointOptions, RestoreOptions};
 use wharf_runtime::spec::oci::LinuxResources;
 use wharf_runtime::{Container, ContainerId, CreateOptions, ExecOptions, Runtime, Signal, Stdio, spec};
@@ -14,6 +15,7 @@ use super::beside::beside;
 use super::binary::read_pid;
 use super::console::ConsoleSocket;
 use super::{Driver, Dump, Outcome, Saved, Settings, Step};
+use crate::mounting::Mounting;
 use crate::status::{Code, Refusal};
 use crate::stdio::ChildStdio;
 
@@ -34,14 +36,24 @@ impl Library {
     /// # Errors
     ///
     /// The id is none that the runtime takes.
-    pub fn new(settings: &Settings, id: &str, namespace: &str, bundle: &Path) -> Result<Library, Refusal> {
+    pub fn new(
+        settings: &Settings,
+        id: &str,
+        namespace: &str,
+        bundle: &Path,
+        layout: Option<Arc<Layout>>,
+    ) -> Result<Library, Refusal> {
         let root = if settings.root.is_empty() {
             bundle.join("runtime")
         } else {
             Path::new(&settings.root).join(namespace)
         };
+        let runtime = Runtime::new(root);
         Ok(Library {
-            runtime: Runtime::new(root),
+            runtime: match layout {
+                Some(layout) => runtime.on_layout(layout),
+                None => runtime,
+            },
             id: id.parse().map_err(|error: wharf_runtime::InvalidId| {
                 Refusal::new(Code::InvalidArgument, error.to_string())
             })?,
@@ -60,14 +72,24 @@ impl Library {
         }
     }
 
-    fn try_create(&mut self, stdio: ChildStdio) -> Result<Outcome, Refusal> {
+    fn try_create(&mut self, stdio: ChildStdio, rootfs: Mounting) -> Result<Outcome, Refusal> {
         let mut options = CreateOptions::new(self.id.clone(), &self.bundle);
         options.stdio = streams(stdio);
         options.pid_file = Some(self.bundle.join("init.pid"));
         options.no_pivot = self.settings.no_pivot;
         options.no_new_keyring = self.settings.no_new_keyring;
         options.systemd_cgroup = self.settings.systemd_cgroup;
-        let mut container = self.runtime.create(options)?;
+        let spec = match self.runtime.configuration(&self.bundle) {
+            Ok(spec) => spec,
+            Err(error) => {
+                // What could not be mounted is told of first.
+                rootfs.wait()?;
+                return Err(error.into());
+            }
+        };
+        let prepared = self.runtime.prepare(options, &spec);
+        rootfs.wait()?;
+        let mut container = prepared?.create()?;
         let console = container.take_console();
         let pid = container
             .init_pid()
@@ -135,8 +157,8 @@ fn streams(stdio: ChildStdio) -> Stdio {
 }
 
 impl Driver for Library {
-    fn create(&mut self, stdio: ChildStdio) -> Step {
-        Step::Ready(self.try_create(stdio))
+    fn create(&mut self, stdio: ChildStdio, rootfs: Mounting) -> Step {
+        Step::Ready(self.try_create(stdio, rootfs))
     }
 
     fn restore(&mut self, saved: &Saved, stdio: ChildStdio) -> Step {

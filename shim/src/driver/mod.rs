@@ -11,13 +11,15 @@ pub mod library;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::process::{Pid, WaitStatus};
 use serde::{Deserialize, Serialize};
 use wharf_proto::containerd::runc::v1::Options;
-use wharf_runtime::cgroup::Cgroup;
+use wharf_runtime::cgroup::{Cgroup, Layout};
 use wharf_runtime::checkpoint::ManageCgroups;
 
+use crate::mounting::Mounting;
 use crate::status::Refusal;
 use crate::stdio::ChildStdio;
 use binary::Binary;
@@ -57,8 +59,8 @@ pub struct Job {
 
 /// How one container is made and changed.
 pub trait Driver {
-    /// Creates the container: its first process waits at the start gate.
-    fn create(&mut self, stdio: ChildStdio) -> Step;
+    /// Creates the container when its root file system is there: its first process waits at the start gate.
+    fn create(&mut self, stdio: ChildStdio, rootfs: Mounting) -> Step;
     /// Makes the container again from what criu saved: its processes are frozen until the start.
     fn restore(&mut self, saved: &Saved, stdio: ChildStdio) -> Step;
     /// Opens the start gate.
@@ -170,14 +172,20 @@ impl Settings {
         serde_json::from_slice(&std::fs::read(bundle.join(SETTINGS)).ok()?).ok()
     }
 
-    /// The driver for container `id` of `namespace` in `bundle`.
+    /// The driver for container `id` of `namespace` in `bundle`; `layout` is the host's, if it was read before.
     ///
     /// # Errors
     ///
     /// The id is none that the runtime takes.
-    pub fn driver(&self, id: &str, namespace: &str, bundle: &Path) -> Result<Box<dyn Driver>, Refusal> {
+    pub fn driver(
+        &self,
+        id: &str,
+        namespace: &str,
+        bundle: &Path,
+        layout: Option<Arc<Layout>>,
+    ) -> Result<Box<dyn Driver>, Refusal> {
         if self.binary.is_empty() {
-            Ok(Box::new(Library::new(self, id, namespace, bundle)?))
+            Ok(Box::new(Library::new(self, id, namespace, bundle, layout)?))
         } else {
             Ok(Box::new(Binary::new(self, id, namespace, bundle)))
         }

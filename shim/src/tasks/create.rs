@@ -14,7 +14,8 @@ use wharf_proto::containerd::task::v2::CreateTaskRequest;
 use super::options::options;
 use super::{Container, Operation, Process, Stage};
 use crate::connection::Reply;
-use crate::driver::{Saved, Settings};
+use crate::driver::{Saved, Settings, Step};
+use crate::mounting::Mounting;
 use crate::reactor::{Interest, Token};
 use crate::rootfs;
 use crate::serve::Shim;
@@ -123,7 +124,7 @@ impl Shim {
         let options = options(&request)?;
         let saved = saved(&request, &options, &bundle)?;
         let settings = Settings::from_options(&options);
-        let driver = settings.driver(&request.id, &self.namespace, &bundle)?;
+        let driver = settings.driver(&request.id, &self.namespace, &bundle, self.layout.take())?;
         let shares_pids = shares_pids(&bundle)?;
         settings
             .save(&bundle)
@@ -142,7 +143,8 @@ impl Shim {
         };
         let key = self.last_key.wrapping_add(1);
         let root = bundle.join("rootfs");
-        rootfs::mount_all(&request.rootfs, &root)?;
+        let mounting = Mounting::begin(request.rootfs.clone(), root.clone())
+            .map_err(|error| Refusal::system("start a thread", error))?;
         let streams = stdio::prepare(&names, &owner).and_then(|(child, mut prepared)| {
             match prepared.start(&self.reactor, &mut self.streams, key) {
                 Ok(()) => Ok((child, prepared)),
@@ -153,8 +155,9 @@ impl Shim {
             Ok(streams) => streams,
             Err(refusal) => {
                 self.streams.close_all(&self.reactor, key);
+                let mounted = mounting.wait();
                 self.undo_mounts(&root);
-                return Err(refusal);
+                return Err(mounted.err().unwrap_or(refusal));
             }
         };
         self.last_key = key;
@@ -177,8 +180,11 @@ impl Shim {
             io_owner: (options.io_uid, options.io_gid),
         };
         let step = match &saved {
-            Some(saved) => container.driver.restore(saved, child),
-            None => container.driver.create(child),
+            Some(saved) => match mounting.wait() {
+                Ok(()) => container.driver.restore(saved, child),
+                Err(refusal) => Step::Ready(Err(refusal)),
+            },
+            None => container.driver.create(child, mounting),
         };
         self.containers.insert(request.id.clone(), container);
         let operation = Operation::Create {
@@ -210,6 +216,16 @@ impl Shim {
         };
         let key = container.init;
         container.driver.created(pid);
+        container.is_created = true;
+        self.attach(key, pid, &mut prepared, console)
+    }
+
+    /// Listens to what the kernel says of a container's memory, from before the container is started.
+    pub fn watch_memory(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        let key = container.init;
         container.oom = container
             .driver
             .cgroup()
@@ -227,8 +243,6 @@ impl Shim {
             self.log
                 .warn(&format!("container {id} has no OOM notices: {error}"));
         }
-        container.is_created = true;
-        self.attach(key, pid, &mut prepared, console)
     }
 
     /// Gives a new process its pid, its terminal and its streams.

@@ -186,6 +186,8 @@ impl Shim {
                     Ok(pid) => {
                         self.tell_created(id, pid, rootfs, checkpoint);
                         self.answer(reply, Ok(CreateTaskResponse { pid: pid as u32 }.encode_to_vec()));
+                        // Nobody can start it before this has been done.
+                        self.watch_memory(id);
                         self.take_early(pid);
                     }
                     Err(refusal) => {

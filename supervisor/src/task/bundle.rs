@@ -37,6 +37,9 @@ use crate::error::{Error, Result};
 /// The directories in a bundle of ours, with a small file for each process.
 const DIRECTORIES: [&str; 2] = ["exits", "published"];
 
+/// The directory in which our shim keeps the runtime's state, which goes with the container.
+const RUNTIME: &str = "runtime";
+
 /// How many files are removed at once.
 const FEW: usize = 32;
 
@@ -321,6 +324,8 @@ impl Bundle {
                 fs::remove_file(entry.path())?;
             } else if DIRECTORIES.iter().any(|&name| entry.file_name() == name) {
                 fs::remove_dir_all(entry.path())?;
+            } else if entry.file_name() == RUNTIME {
+                fs::remove_dir(entry.path())?;
             } else {
                 return Ok(false);
             }

@@ -1,5 +1,6 @@
 //! Creating a task: bundle, shim, container; and back again when a step fails.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,30 +104,34 @@ impl Drop for Reservation {
 }
 
 impl Reservation {
-    async fn fill(self, tasks: &Arc<Tasks>, request: Create, hung_up: CancellationToken) -> Result<u32> {
+    async fn fill(self, tasks: &Arc<Tasks>, mut request: Create, hung_up: CancellationToken) -> Result<u32> {
         tasks.ledger.forget(&self.namespace, &self.id);
         let bundle = Bundle::of(&tasks.directory, &self.namespace, &self.id);
         let executable = tasks.furnish(&bundle, &request.runtime, &request.spec).await?;
         let removal = bundle.clone();
-        let started = match &request.sandbox {
-            Some(sandbox) => join(&bundle, sandbox).await,
-            None => {
-                let invocation = tasks.invocation(&self.namespace, &self.id, &bundle, &executable);
-                tasks
-                    .bring_up(invocation, &request.runtime, request.options.as_ref())
-                    .await
-            }
-        };
-        let shim = match started {
-            Ok(shim) => shim,
+        let is_sandboxed = request.sandbox.is_some();
+        let runtime = mem::take(&mut request.runtime);
+        let sandbox = request.sandbox.take();
+        let creation = match Creation::new(&bundle, request, hung_up).await {
+            Ok(creation) => creation,
             Err(error) => return Err(undone(error, blocking(move || removal.remove()).await)),
         };
-        let is_sandboxed = request.sandbox.is_some();
-        // Only the shim's own work is given up when the client is gone: until here it takes milliseconds.
-        let created = tokio::select! {
-            biased;
-            created = restore(&shim, &bundle, request) => created,
-            () = hung_up.cancelled() => Err(Error::new(Kind::Canceled, "failed to create shim task")),
+        let started = match &sandbox {
+            Some(sandbox) => match join(&bundle, sandbox).await {
+                Ok(shim) => {
+                    let created = creation.ask(&shim).await;
+                    Ok((shim, created))
+                }
+                Err(error) => Err(error),
+            },
+            None => {
+                let invocation = tasks.invocation(&self.namespace, &self.id, &bundle, &executable);
+                tasks.bring_up_and_create(invocation, &runtime, &creation).await
+            }
+        };
+        let (shim, created) = match started {
+            Ok(started) => started,
+            Err(error) => return Err(undone(error, blocking(move || removal.remove()).await)),
         };
         let created = match created {
             // A few bytes into memory, for which no other thread is woken: the client waits.
@@ -190,37 +195,54 @@ async fn join(bundle: &Bundle, sandbox: &Bootstrap) -> Result<Shim> {
         .map_err(|error| Error::unknown("connect to the sandbox's shim", error))
 }
 
-/// Creates the container, from a checkpoint when the request has one.
-async fn restore(shim: &Shim, bundle: &Bundle, mut request: Create) -> Result<u32> {
-    if let Some(archive) = request.checkpoint_archive.take() {
-        // In the bundle it is there for as long as any shim may want it, and no longer.
-        let directory = bundle.path().join("checkpoint");
-        request.checkpoint = directory.to_string_lossy().into_owned();
-        blocking(move || checkpoint::unpack(archive, &directory)).await?;
-    }
-    create(shim, bundle, request).await
+/// What a shim is asked for.
+pub(super) struct Creation {
+    /// The request itself.
+    pub(super) request: api::CreateTaskRequest,
+    hung_up: CancellationToken,
 }
 
-async fn create(shim: &Shim, bundle: &Bundle, request: Create) -> Result<u32> {
-    let request = api::CreateTaskRequest {
-        id: request.id,
-        bundle: bundle.path().to_string_lossy().into_owned(),
-        rootfs: request.rootfs,
-        terminal: request.terminal,
-        stdin: request.stdin,
-        stdout: request.stdout,
-        stderr: request.stderr,
-        checkpoint: request.checkpoint,
-        parent_checkpoint: String::new(),
-        options: request.options,
-    };
-    // A checkpoint or a slow disk may take any time; the client's patience is the limit.
-    let answer = shim
-        .call::<_, api::CreateTaskResponse>("Create", &request, None)
-        .await;
-    answer
-        .map(|answer| answer.pid)
-        .map_err(|error| shim::error(error).context("failed to create shim task"))
+impl Creation {
+    /// The archive of a checkpoint is unpacked for the shim.
+    async fn new(bundle: &Bundle, request: Create, hung_up: CancellationToken) -> Result<Self> {
+        let mut checkpoint = request.checkpoint;
+        if let Some(archive) = request.checkpoint_archive {
+            // In the bundle it is there for as long as any shim may want it, and no longer.
+            let directory = bundle.path().join("checkpoint");
+            checkpoint = directory.to_string_lossy().into_owned();
+            blocking(move || checkpoint::unpack(archive, &directory)).await?;
+        }
+        let request = api::CreateTaskRequest {
+            id: request.id,
+            bundle: bundle.path().to_string_lossy().into_owned(),
+            rootfs: request.rootfs,
+            terminal: request.terminal,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            checkpoint,
+            parent_checkpoint: String::new(),
+            options: request.options,
+        };
+        Ok(Self { request, hung_up })
+    }
+
+    /// Has a shim create the task; answers its pid. Given up when the client is gone.
+    ///
+    /// # Errors
+    ///
+    /// The shim's own; `Canceled`.
+    pub(super) async fn ask(&self, shim: &Shim) -> Result<u32> {
+        // A checkpoint or a slow disk may take any time; the client's patience is the limit.
+        let answer = shim.call::<_, api::CreateTaskResponse>("Create", &self.request, None);
+        let created = tokio::select! {
+            biased;
+            answer = answer => answer.map_err(shim::error),
+            () = self.hung_up.cancelled() => return Err(Error::new(Kind::Canceled, "failed to create shim task")),
+        };
+        let failed = |error: Error| error.context("failed to create shim task");
+        created.map(|answer| answer.pid).map_err(failed)
+    }
 }
 
 /// The first error, with the undo's if that failed too.

@@ -39,11 +39,18 @@ const LONGEST: u64 = 8 << 10;
 /// How long the arguments of a shim may be to be seen whole in lists of processes.
 const ROOM: usize = 512;
 
-/// What became of a request.
+/// A shim that was asked for.
 #[derive(Debug)]
-pub enum Forked {
-    /// A shim serves at the address, and the connection is its first.
-    New(String, UnixStream),
+pub struct Newborn {
+    report: pipe::Receiver,
+    live: Arc<Live>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Said {
+    /// It serves at the address, and the connection is its first.
+    New(String),
     /// The group's shim serves at the address already.
     Group(String),
 }
@@ -83,12 +90,12 @@ impl File {
 }
 
 impl ForkServer {
-    /// Forks a shim for `invocation`.
+    /// Asks for a shim for `invocation`. What is written to the connection, the shim reads when it serves.
     ///
     /// # Errors
     ///
-    /// `Unknown`: there is none, for whatever reason.
-    pub async fn fork(&self, invocation: Invocation<'_>) -> Result<Forked> {
+    /// `Unknown`: nobody could be asked, for whatever reason.
+    pub fn fork(&self, invocation: Invocation<'_>) -> Result<(Newborn, UnixStream)> {
         let failed = |operation: &'static str| move |error: io::Error| Error::io(operation, error);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (connection, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
@@ -105,16 +112,26 @@ impl ForkServer {
         }
         // The server and the shim have their own by now; with ours open, their end would not be seen.
         drop((theirs, said));
+        Ok((Newborn { report, live }, connection))
+    }
+
+    /// Waits for what a shim says of itself.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown`: there is none, for whatever reason.
+    pub async fn hear(&self, newborn: Newborn) -> Result<Said> {
         let mut line = String::new();
-        let read = tokio::time::timeout(START, report.take(LONGEST).read_to_string(&mut line)).await;
+        let mut report = newborn.report.take(LONGEST);
+        let read = tokio::time::timeout(START, report.read_to_string(&mut line)).await;
         read.map_err(|_| Error::unknown("fork a shim", format!("no answer within {START:?}")))?
-            .map_err(failed("hear from a shim"))?;
+            .map_err(|error| Error::io("hear from a shim", error))?;
         match line.split_once(' ') {
-            Some(("new", address)) => Ok(Forked::New(address.to_owned(), connection)),
-            Some(("group", address)) => Ok(Forked::Group(address.to_owned())),
+            Some(("new", address)) => Ok(Said::New(address.to_owned())),
+            Some(("group", address)) => Ok(Said::Group(address.to_owned())),
             _ if line.is_empty() => {
                 // It, or the server: an executable that is no such server, for one.
-                self.forget(&live);
+                self.forget(&newborn.live);
                 Err(Error::unknown("fork a shim", "it died"))
             }
             _ => Err(Error::unknown("fork a shim", line)),

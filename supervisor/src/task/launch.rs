@@ -1,13 +1,15 @@
 //! Bringing up a shim for a bundle: what tasks and sandboxes have in common.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use prost_types::Any;
 use wharf_proto::any;
 use wharf_proto::containerd::runc::v1::Options;
 
 use super::bundle::{Bootstrap, Bundle};
-use super::fork_server::Forked;
+use super::create::Creation;
+use super::fork_server::Said;
 use super::shim::Shim;
 use super::spawn::Invocation;
 use super::{Tasks, blocking, runtime_name, shim_log};
@@ -45,21 +47,51 @@ impl Tasks {
         runtime: &str,
         options: Option<&Any>,
     ) -> Result<Shim> {
+        let (shim, _) = self.launch(invocation, runtime, options, None).await?;
+        Ok(shim)
+    }
+
+    /// As [`Tasks::bring_up`] for the shim of a task, and creates that; the second half of the answer tells what came of it. A
+    /// shim that is forked is asked before it serves.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tasks::bring_up`].
+    pub(super) async fn bring_up_and_create(
+        &self,
+        invocation: Invocation<'_>,
+        runtime: &str,
+        creation: &Creation,
+    ) -> Result<(Shim, Result<u32>)> {
+        let options = creation.request.options.as_ref();
+        match self.launch(invocation, runtime, options, Some(creation)).await? {
+            (shim, Some(created)) => Ok((shim, created)),
+            (shim, None) => {
+                let created = creation.ask(&shim).await;
+                Ok((shim, created))
+            }
+        }
+    }
+
+    async fn launch(
+        &self,
+        invocation: Invocation<'_>,
+        runtime: &str,
+        options: Option<&Any>,
+        creation: Option<&Creation>,
+    ) -> Result<(Shim, Option<Result<u32>>)> {
         let (namespace, id) = (invocation.namespace, invocation.id);
         let failed = |error: Error| error.context("failed to start shim");
-        let log = shim_log::open(invocation.bundle).map_err(failed)?;
         if runtime_name::is_own(runtime) && !needs_start(options) {
-            match fork(self, invocation).await {
-                Ok(shim) => {
-                    shim_log::follow(log, namespace, id, &shim);
-                    return Ok(shim);
-                }
+            match self.fork(invocation, creation).await {
+                Ok(forked) => return Ok(forked),
                 // The long way words the error, if it is one of the bundle's.
                 Err(error) => {
                     tracing::debug!(namespace, container_id = id, %error, "shim not forked");
                 }
             }
         }
+        let log = shim_log::open(invocation.bundle).map_err(failed)?;
         let bootstrap = invocation.start(options).await.map_err(failed)?;
         let noted = {
             let (bundle, bootstrap) = (invocation.bundle.clone(), bootstrap.clone());
@@ -72,7 +104,7 @@ impl Tasks {
         let error = match connected {
             Ok(Ok(shim)) => {
                 shim_log::follow(log, namespace, id, &shim);
-                return Ok(shim);
+                return Ok((shim, None));
             }
             Ok(Err(error)) => Error::unknown("connect", error),
             Err(error) => error,
@@ -82,6 +114,40 @@ impl Tasks {
             tracing::warn!(namespace, container_id = id, error = %cleanup, "clean-up after failed start");
         }
         Err(failed(error))
+    }
+
+    /// A shim forked for `invocation`, or the one of its group; and what came of the creation, if it was asked already. The shim
+    /// writes down in the bundle where it serves.
+    async fn fork(
+        &self,
+        invocation: Invocation<'_>,
+        creation: Option<&Creation>,
+    ) -> Result<(Shim, Option<Result<u32>>)> {
+        let (namespace, id) = (invocation.namespace, invocation.id);
+        let log = shim_log::open(invocation.bundle)?;
+        let (newborn, connection) = self.fork_server.fork(invocation)?;
+        let shim = Shim::over(connection)?;
+        shim_log::follow(log, namespace, id, &shim);
+        let report = self.fork_server.hear(newborn);
+        let (said, created) = match creation {
+            None => (report.await, None),
+            Some(creation) => ask_early(&shim, creation, report).await,
+        };
+        match said? {
+            Said::New(address) => Ok((shim.serves_at(address), created)),
+            Said::Group(address) => {
+                let bootstrap = Bootstrap {
+                    version: 3,
+                    address,
+                    protocol: "ttrpc".to_owned(),
+                };
+                invocation.bundle.set_bootstrap(&bootstrap)?;
+                let shim = Shim::connect(&bootstrap)
+                    .await?
+                    .map_err(|error| Error::unknown("connect", error))?;
+                Ok((shim, None))
+            }
+        }
     }
 
     /// Takes down what a dead shim left of a bundle, and the bundle. What cannot be removed now is removed when the id is
@@ -101,21 +167,22 @@ fn needs_start(options: Option<&Any>) -> bool {
     !matches!(any::unpack::<Options>(options), Ok(Some(options)) if options.shim_cgroup.is_empty())
 }
 
-/// A shim forked for `invocation`, or the one of its group. The shim writes down in the bundle where it serves.
-async fn fork(tasks: &Tasks, invocation: Invocation<'_>) -> Result<Shim> {
-    match tasks.fork_server.fork(invocation).await? {
-        Forked::New(address, connection) => Shim::over(address, connection),
-        Forked::Group(address) => {
-            let bootstrap = Bootstrap {
-                version: 3,
-                address,
-                protocol: "ttrpc".to_owned(),
-            };
-            invocation.bundle.set_bootstrap(&bootstrap)?;
-            Shim::connect(&bootstrap)
-                .await?
-                .map_err(|error| Error::unknown("connect", error))
-        }
+/// Asks a shim that is not there yet, which reads the request when it serves; it says that before it answers. If it does not
+/// come to serve, nobody has read it.
+async fn ask_early(
+    shim: &Shim,
+    creation: &Creation,
+    report: impl Future<Output = Result<Said>>,
+) -> (Result<Said>, Option<Result<u32>>) {
+    let (mut asked, mut report) = (pin!(creation.ask(shim)), pin!(report));
+    let said = tokio::select! {
+        biased;
+        created = &mut asked => return (report.await, Some(created)),
+        said = &mut report => said,
+    };
+    match said {
+        Ok(Said::New(_)) => (said, Some(asked.await)),
+        _ => (said, None),
     }
 }
 

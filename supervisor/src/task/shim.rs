@@ -52,19 +52,26 @@ impl Shim {
         }))
     }
 
-    /// The shim at `address` that was forked with the other end of `connection`, and serves version 3.
+    /// A shim that is forked with the other end of `connection`, and will serve version 3; where, is told later
+    /// ([`Shim::serves_at`]).
     ///
     /// # Errors
     ///
     /// `Unknown`: the connection cannot be watched.
-    pub fn over(address: String, connection: UnixStream) -> Result<Self> {
+    pub fn over(connection: UnixStream) -> Result<Self> {
         Ok(Self {
-            address,
+            address: String::new(),
             client: Client::over(connection).map_err(|error| Error::io("watch a connection", error))?,
             version: AtomicU32::new(3),
             version_is_known: AtomicBool::new(true),
             leaves_by_itself: true,
         })
+    }
+
+    /// The shim, which has said where it listens.
+    #[must_use]
+    pub fn serves_at(self, address: String) -> Self {
+        Self { address, ..self }
     }
 
     /// Where it listens: `unix:///path`.
