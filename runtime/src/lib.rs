@@ -138,6 +138,7 @@ mod timestamp;
 pub mod trace;
 mod update;
 mod user_namespace;
+pub mod words;
 
 pub use container::{Container, Runtime};
 pub use create::{CreateOptions, Prepared};

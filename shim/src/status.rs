@@ -89,15 +89,27 @@ impl Refusal {
 
 impl From<wharf_runtime::Error> for Refusal {
     fn from(error: wharf_runtime::Error) -> Refusal {
-        use wharf_runtime::ErrorKind;
-        let code = match error.kind() {
-            ErrorKind::NotFound => Code::NotFound,
-            ErrorKind::AlreadyExists => Code::AlreadyExists,
-            ErrorKind::InvalidInput => Code::InvalidArgument,
-            ErrorKind::Unsupported => Code::Unimplemented,
-            ErrorKind::WrongStatus | ErrorKind::System => Code::Unknown,
-        };
-        Refusal::new(code, error.to_string())
+        Refusal::new(code_of(&error), error.to_string())
+    }
+}
+
+/// The library's error in an operation that makes a process, in the words in which containerd's shim tells of runc's.
+pub fn runtime_error(operation: &str, error: &wharf_runtime::Error) -> Refusal {
+    let message = format!(
+        "OCI runtime {operation} failed: {}",
+        wharf_runtime::words::of(error)
+    );
+    Refusal::new(code_of(error), message)
+}
+
+fn code_of(error: &wharf_runtime::Error) -> Code {
+    use wharf_runtime::ErrorKind;
+    match error.kind() {
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
+        ErrorKind::InvalidInput => Code::InvalidArgument,
+        ErrorKind::Unsupported => Code::Unimplemented,
+        ErrorKind::WrongStatus | ErrorKind::System => Code::Unknown,
     }
 }
 

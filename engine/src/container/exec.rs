@@ -199,7 +199,7 @@ impl Engine {
                 if let Err(error) = self.client.delete_exec(&container.id, &exec.id).await {
                     tracing::warn!(exec_id = exec.id, %error, "exec not deleted");
                 }
-                Err(Error::system(format!("OCI runtime exec failed: {error}")))
+                Err(Error::system(error.to_string()))
             }
         }
     }

@@ -1,29 +1,11 @@
-//! The words that callers look for in errors, which are runc's.
+//! The words of a command's error.
 
-use wharf_runtime::Error;
-
-/// What stands before a step that failed in the new process.
-const IN_INIT: &str = "unable to start container process: error during container init";
+use wharf_runtime::{Error, words};
 
 /// The message of an error; where the library's own words differ from the ones looked for, those.
 pub(super) fn of(error: &anyhow::Error) -> String {
     let Some(known) = error.chain().find_map(|cause| cause.downcast_ref::<Error>()) else {
-        return in_go_words(format!("{error:#}"));
-    };
-    // The library's errors have their causes in their own text.
-    let phrase = match known {
-        Error::NotFound(_) => "container does not exist".to_owned(),
-        Error::Exists(_) => "container with given ID already exists".to_owned(),
-        Error::Step { description, errno } => {
-            // Engines look for the words, people and bug reports for the name. Some steps are told in words already.
-            let what = description.strip_prefix("mount ");
-            let what = what.map_or_else(|| description.clone(), |what| format!("error mounting {what}"));
-            match what.ends_with(&format!(": {errno}")) {
-                true => format!("{IN_INIT}: {what}: {}", errno.words()),
-                false => format!("{IN_INIT}: {what}"),
-            }
-        }
-        other => other.to_string(),
+        return words::plain(format!("{error:#}"));
     };
     // What stands before it, such as "run failed", stays.
     let before: Vec<String> = error
@@ -31,22 +13,7 @@ pub(super) fn of(error: &anyhow::Error) -> String {
         .take_while(|cause| cause.downcast_ref::<Error>().is_none())
         .map(|cause| format!("{cause}: "))
         .collect();
-    in_go_words(format!("{}{phrase}", before.concat()))
-}
-
-/// The kernel's answer without its number and with a small letter at the beginning, as a program in Go tells it.
-fn in_go_words(message: String) -> String {
-    let Some((before, (cause, after))) = message.rsplit_once(" (os error ").and_then(|(text, after)| {
-        let (_, after) = after.split_once(')')?;
-        let begins = text.rfind(": ").map_or(0, |at| at + 2);
-        Some((&text[..begins], (&text[begins..], after)))
-    }) else {
-        return message;
-    };
-    let mut letters = cause.chars();
-    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
-    let cause: String = first.into_iter().chain(letters).collect();
-    format!("{before}{cause}{after}")
+    words::plain(format!("{}{}", before.concat(), words::of(known)))
 }
 
 /// What the program itself would have said, when the kernel would not execute it.
@@ -63,24 +30,6 @@ mod tests {
     use wharf_runtime::ContainerId;
 
     use super::*;
-
-    #[test]
-    fn the_kernels_answer_is_told_in_words() {
-        for (message, told) in [
-            (
-                "open /x: Not a directory (os error 20)",
-                "open /x: not a directory",
-            ),
-            (
-                "No such file or directory (os error 2)",
-                "no such file or directory",
-            ),
-            ("a: Is a directory (os error 21): b", "a: is a directory: b"),
-            ("mkdir /x: ENOENT", "mkdir /x: ENOENT"),
-        ] {
-            assert_eq!(in_go_words(message.to_owned()), told);
-        }
-    }
 
     #[test]
     fn known_errors_have_the_phrases_that_callers_look_for() {

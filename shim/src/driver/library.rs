@@ -9,14 +9,16 @@ use std::sync::Arc;
 use wharf_runtime::cgroup::{Cgroup, Layout};
 use wharf_runtime::checkpoint::{CheckpointOptions, RestoreOptions};
 use wharf_runtime::spec::oci::LinuxResources;
-use wharf_runtime::{Container, ContainerId, CreateOptions, ExecOptions, Runtime, Signal, Stdio, spec};
+use wharf_runtime::{
+    Container, ContainerId, CreateOptions, ExecOptions, Prepared, Runtime, Signal, Stdio, spec,
+};
 
 use super::beside::beside;
 use super::binary::read_pid;
 use super::console::ConsoleSocket;
 use super::{Driver, Dump, Outcome, Saved, Settings, Step};
 use crate::mounting::Mounting;
-use crate::status::{Code, Refusal};
+use crate::status::{Code, Refusal, runtime_error};
 use crate::stdio::ChildStdio;
 
 /// See the module.
@@ -84,12 +86,13 @@ impl Library {
             Err(error) => {
                 // What could not be mounted is told of first.
                 rootfs.wait()?;
-                return Err(error.into());
+                return Err(runtime_error("create", &error));
             }
         };
         let prepared = self.runtime.prepare(options, &spec);
         rootfs.wait()?;
-        let mut container = prepared?.create()?;
+        let created = prepared.and_then(Prepared::create);
+        let mut container = created.map_err(|error| runtime_error("create", &error))?;
         let console = container.take_console();
         let pid = container
             .init_pid()
@@ -103,7 +106,8 @@ impl Library {
         let mut options = ExecOptions::new(process);
         options.stdio = streams(stdio);
         options.no_new_keyring = self.settings.no_new_keyring;
-        let mut process = self.container()?.exec(options)?;
+        let executed = self.container()?.exec(options);
+        let mut process = executed.map_err(|error| runtime_error("exec", &error))?;
         Ok(Outcome::Process {
             pid: process.pid(),
             console: process.take_console(),
@@ -233,7 +237,8 @@ impl Driver for Library {
                 container.resume()?;
                 return Ok(Outcome::Done);
             }
-            container.start()?;
+            let started = container.start();
+            started.map_err(|error| runtime_error("start", &error))?;
             Ok(Outcome::Done)
         }))
     }

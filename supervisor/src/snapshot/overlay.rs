@@ -8,6 +8,11 @@
 //! With the labels `containerd.io/snapshot/uidmapping` and `gidmapping` a snapshot is for a container in a user namespace:
 //! its own directory belongs to the mapped root, and whoever mounts it is asked to map the ids of the layers below.
 //!
+//! The files of a layer lie apart from those of all others where the file system takes a hint about that (ext4): layers that
+//! are unpacked at once do not wait for one another, and none searches among inodes that were freed a moment ago, which ext4
+//! looks at one by one as it does not give them out again so soon. A container's files stay near: nothing has to be read for
+//! their place while it starts.
+//!
 //! A snapshot without parent is a bind mount of `fs`; a view on one layer is a read-only bind mount of that layer; all
 //! else is an overlay. Refuses a filesystem whose directories do not tell file types.
 
@@ -18,11 +23,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{IFlags, ioctl_getflags, ioctl_setflags},
+    io::Errno,
+};
+
 use super::{
     About, Kind, Made, Mount, Snapshotter, Stack, Usage,
     flush::Filesystem,
     id_map,
     native::{numbers, remove_tree},
+    store::TARGET,
     usage,
 };
 use crate::error::{Error, Result};
@@ -83,7 +94,14 @@ impl Overlay {
         let directory = self.directory(stack.number);
         make_dir(&directory, 0o700)?;
         let files = directory.join("fs");
-        make_dir(&files, 0o755)?;
+        if stack.labels.contains_key(TARGET) && keeps_apart(&directory) {
+            // ext4 chooses the place by the name, which the others must not have.
+            let own = directory.join(stack.number.to_string());
+            make_dir(&own, 0o755)?;
+            fs::rename(&own, &files)?;
+        } else {
+            make_dir(&files, 0o755)?;
+        }
         let parent = match stack.parents.first() {
             Some(parent) => Some(fs::metadata(self.directory(*parent).join("fs"))?),
             None => None,
@@ -202,6 +220,18 @@ impl Snapshotter for Overlay {
     }
 }
 
+/// Tells the file system that what will be in `directory` is not related; whether it takes such hints.
+fn keeps_apart(directory: &Path) -> bool {
+    let hinted = fs::File::open(directory)
+        .map_err(|_error| Errno::IO)
+        .and_then(|directory| {
+            let flags = ioctl_getflags(&directory)?;
+            ioctl_setflags(&directory, flags | IFlags::TOPDIR)
+        });
+    // It costs time only: whatever is wrong with the directory is told by who writes to it.
+    hinted.is_ok()
+}
+
 /// Creates a directory with exactly `mode`, whatever the umask.
 pub(super) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().mode(mode).create(path)?;
@@ -273,6 +303,34 @@ mod tests {
         overlay.restore(stack).unwrap();
         assert!(dir.path().join("1/work").is_dir());
         assert_eq!(fs::read(&file).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_layer_is_made_as_any_other_snapshot_wherever_it_lies() {
+        let dir = tempfile::tempdir().unwrap();
+        let overlay = Overlay::open(dir.path(), &[]).unwrap();
+        for (number, labels) in [
+            (1, Labels::default()),
+            (2, Labels::from([(TARGET.to_owned(), "c".to_owned())])),
+        ] {
+            let stack = Stack {
+                number,
+                parents: &[],
+                kind: Kind::Active,
+                namespace: "n",
+                labels: &labels,
+            };
+            overlay.create(stack).unwrap();
+            let directory = dir.path().join(number.to_string());
+            let entries = fs::read_dir(&directory).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["fs", "work"]);
+            let mode = fs::metadata(directory.join("fs")).unwrap().mode();
+            assert_eq!(mode & 0o7777, 0o755);
+            overlay.remove(number).unwrap();
+            assert!(!directory.exists());
+        }
     }
 
     #[test]
