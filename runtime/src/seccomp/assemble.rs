@@ -3,8 +3,15 @@
 //! Classic BPF jumps forward only, and at most 255 instructions by a condition. So the program is built from its
 //! end: every target is there before the jump to it, distances are known, and where one is too far a
 //! repeated return or an unconditional jump is put in between.
+//!
+//! What a filter costs is the kernel's work with it while a container starts: with each of its instructions, and with each that a
+//! number of the kernel's own table leads through, as the kernel runs the filter for all of those beforehand to find
+//! the calls that it need not be asked about. So single numbers among others of one outcome are told apart by one comparison each, and
+//! the search begins where it halves the numbers, not the ranges.
 
+use super::arch::X32_BIT;
 use super::rules::{Condition, Outcome, RET_KILL_THREAD, Rule, Rules, Section};
+use super::shorten::shorten;
 use super::{Error, Instruction, MAX_INSTRUCTIONS};
 use crate::spec::oci::LinuxSeccompOperator as Operator;
 
@@ -21,10 +28,19 @@ pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCH: u32 = 4;
 pub(super) const ARGS: u32 = 16;
 
+/// What is looked into for what is needless.
+const MAX_BEFORE: usize = 4 * MAX_INSTRUCTIONS;
+/// How many single numbers are asked about one after the other.
+const MAX_SINGLES: usize = 4;
+/// What a range counts for at most, in numbers: those between the architectures' are nobody's.
+const MAX_WEIGHT: u32 = 64;
+
 pub(super) fn program(rules: &Rules) -> Result<Vec<Instruction>, Error> {
     let mut assembler = Assembler {
         backwards: Vec::with_capacity(512),
         returns: Vec::new(),
+        checks: Vec::new(),
+        without_bit: Label(0),
     };
     let sections: Vec<(u32, Label)> = rules
         .sections
@@ -38,56 +54,135 @@ pub(super) fn program(rules: &Rules) -> Result<Vec<Instruction>, Error> {
     }
     assembler.load(ARCH, next);
     let Assembler { mut backwards, .. } = assembler;
-    if backwards.len() > MAX_INSTRUCTIONS {
+    if backwards.len() > MAX_BEFORE {
         return Err(Error::TooLarge(backwards.len()));
     }
     backwards.reverse();
-    Ok(backwards)
+    let program = shorten(backwards);
+    match program.len() {
+        ..=MAX_INSTRUCTIONS => Ok(program),
+        length => Err(Error::TooLarge(length)),
+    }
 }
 
 /// An instruction, by its distance from the program's end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Label(usize);
 
-struct Assembler {
+struct Assembler<'a> {
     backwards: Vec<Instruction>,
     /// The nearest instruction that returns each answer.
     returns: Vec<(u32, Label)>,
+    /// Where the rules of a call begin; calls of several architectures may have the same.
+    checks: Vec<(&'a [Rule], Label)>,
+    /// The native search for a number without x32's bit, where a section has both.
+    without_bit: Label,
 }
 
-impl Assembler {
+/// Neighbouring segments, all of one outcome but for single numbers.
+struct Group<'a> {
+    start: u32,
+    usual: &'a Outcome,
+    segments: &'a [(u32, Outcome)],
+    weight: u32,
+}
+
+impl<'a> Group<'a> {
+    fn all(segments: &'a [(u32, Outcome)]) -> Vec<Self> {
+        let mut groups = Vec::with_capacity(segments.len());
+        let mut rest = segments;
+        while let [(start, first), further @ ..] = rest {
+            let second = further.first().map_or(first, |(_, second)| second);
+            let [one, other] = [first, second].map(|usual| reach(rest, usual));
+            let usual = if other > one { second } else { first };
+            let (segments, behind) = rest.split_at(one.max(other));
+            rest = behind;
+            let end = rest.first().map_or(u32::MAX, |(end, _)| *end);
+            groups.push(Self {
+                start: *start,
+                usual,
+                segments,
+                weight: (end - start).clamp(1, MAX_WEIGHT),
+            });
+        }
+        groups
+    }
+}
+
+/// How many segments from the first on have the `usual` outcome but for single numbers, and few of those.
+fn reach(segments: &[(u32, Outcome)], usual: &Outcome) -> usize {
+    let mut singles = 0;
+    for (index, (start, outcome)) in segments.iter().enumerate() {
+        if outcome == usual {
+            continue;
+        }
+        let is_single = match segments.get(index + 1) {
+            Some((next, _)) => next - start == 1,
+            None => *start == u32::MAX,
+        };
+        if !is_single || singles == MAX_SINGLES {
+            return index;
+        }
+        singles += 1;
+    }
+    segments.len()
+}
+
+impl<'a> Assembler<'a> {
     /// The whole of one architecture; answers where it begins.
-    fn section(&mut self, section: &Section, default: u32) -> Label {
-        let mut checks: Vec<(&[Rule], Label)> = Vec::new();
-        for (_, outcome) in section.segments.iter().rev() {
+    fn section(&mut self, section: &'a Section, default: u32) -> Label {
+        let x32 = section.x32.iter().flatten();
+        for (_, outcome) in section.segments.iter().chain(x32).rev() {
             if let Outcome::Check(rules) = outcome
-                && !checks.iter().any(|(known, _)| known == rules)
+                && !self.checks.iter().any(|(known, _)| known == rules)
             {
                 let label = self.check(rules, default);
-                checks.push((rules, label));
+                self.checks.push((rules, label));
             }
         }
-        let root = self.tree(&section.segments, &checks);
+        let native = self.tree(&Group::all(&section.segments));
+        let root = match &section.x32 {
+            None => native,
+            Some(segments) => {
+                self.fall_to(native);
+                self.without_bit = self.push(AND, !X32_BIT);
+                let x32 = self.tree(&Group::all(segments));
+                self.branch(JUMP_GREATER_EQUAL, X32_BIT, x32, native)
+            }
+        };
         self.load(NUMBER, root)
     }
 
-    /// A binary search for the segment of the number that was loaded.
-    fn tree(&mut self, segments: &[(u32, Outcome)], checks: &[(&[Rule], Label)]) -> Label {
-        if let [(_, outcome)] = segments {
-            return match outcome {
-                Outcome::Return(answer) => self.answer(*answer),
-                // Every check was assembled before; the kernel's refusal is the answer that cannot harm.
-                Outcome::Check(rules) => match checks.iter().find(|(known, _)| known == rules) {
-                    Some((_, label)) => *label,
-                    None => self.answer(RET_KILL_THREAD),
-                },
-            };
+    /// A binary search for the group of the number that was loaded.
+    fn tree(&mut self, groups: &[Group<'a>]) -> Label {
+        if let [group] = groups {
+            let usual = self.outcome(group.usual);
+            let singles = group
+                .segments
+                .iter()
+                .filter(|(_, outcome)| outcome != group.usual);
+            return singles.rev().fold(usual, |next, (number, outcome)| {
+                let outcome = self.outcome(outcome);
+                self.branch(JUMP_EQUAL, *number, outcome, next)
+            });
         }
-        let (low, high) = segments.split_at(segments.len() / 2);
-        let start = high.first().map_or(u32::MAX, |(start, _)| *start);
-        let high = self.tree(high, checks);
-        let low = self.tree(low, checks);
+        let (low, high) = groups.split_at(middle(groups));
+        let start = high.first().map_or(u32::MAX, |group| group.start);
+        let high = self.tree(high);
+        let low = self.tree(low);
         self.branch(JUMP_GREATER_EQUAL, start, high, low)
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) -> Label {
+        match outcome {
+            Outcome::Return(answer) => self.answer(*answer),
+            Outcome::WithoutBit => self.without_bit,
+            // Every check was assembled before; the kernel's refusal is the answer that cannot harm.
+            Outcome::Check(rules) => match self.checks.iter().find(|(known, _)| known == rules) {
+                Some((_, label)) => *label,
+                None => self.answer(RET_KILL_THREAD),
+            },
+        }
     }
 
     /// The rules of one call, one after the other.
@@ -217,6 +312,19 @@ impl Assembler {
         });
         Label(self.backwards.len() - 1)
     }
+}
+
+/// How many of these groups have half of the numbers; at least one, and not all.
+fn middle(groups: &[Group<'_>]) -> usize {
+    let all: u32 = groups.iter().map(|group| group.weight).sum();
+    let mut before = 0;
+    let reaches_half = |group: &Group<'_>| {
+        let middle = before + group.weight / 2;
+        before += group.weight;
+        middle >= all / 2
+    };
+    let half = groups.iter().position(reaches_half).unwrap_or_default();
+    half.clamp(1, groups.len() - 1)
 }
 
 fn halves(value: u64) -> [u32; 2] {

@@ -1,9 +1,9 @@
 //! System call filters: an OCI profile becomes a classic BPF program ([seccomp(2)]).
 //!
 //! The compiler is ours because a container start waits for it: the profile in common use takes libseccomp
-//! milliseconds, and this a fraction of one. Numbers with the same outcome are merged into ranges, and a binary
-//! search finds the range. What the program decides is what libseccomp's would, but for i386's multiplexed calls: see
-//! `rules`.
+//! milliseconds, and this a fraction of one. Numbers with the same outcome are merged into ranges, a binary search finds the
+//! range, and what the rules of a call ask twice is asked once. What the program decides is what libseccomp's would, but for
+//! i386's multiplexed calls: see `rules`.
 //!
 //! A rule may leave calls to a listener (`SCMP_ACT_NOTIFY`), a process of the host's that gets the filter's descriptor over
 //! `listenerPath`. Refused is what would keep the descriptor from getting there: notices about `write`, or about every call.
@@ -23,6 +23,7 @@ mod handed;
 mod notify;
 mod precedence;
 mod rules;
+mod shorten;
 mod syscalls;
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub(super) enum Outcome {
     Return(u32),
     /// The first rule that holds, else the default.
     Check(Vec<Rule>),
+    /// That of the number without [`X32_BIT`].
+    WithoutBit,
 }
 
 /// The outcomes of all numbers that the kernel reports under one `AUDIT_ARCH_*`.
@@ -63,6 +65,8 @@ pub(super) struct Section {
     pub token: u32,
     /// Where each outcome begins; the first is at zero, and each holds to the next.
     pub segments: Vec<(u32, Outcome)>,
+    /// The same from [`X32_BIT`] on, if those numbers have outcomes of their own.
+    pub x32: Option<Vec<(u32, Outcome)>>,
 }
 
 /// The rules of a profile, by architecture.
@@ -298,9 +302,10 @@ fn sections(tables: Vec<Table>, default: u32, beyond: u32) -> Vec<Section> {
     for table in others {
         let arch = table.arch;
         let mut segments = table.segments(default, beyond);
+        let mut own = None;
         if arch == Arch::X86_64 {
             match x32.pop() {
-                Some(x32) => segments.extend(x32.segments(default, beyond)),
+                Some(x32) => own = Some(merge(x32.segments(default, beyond))),
                 None => {
                     segments.push((X32_BIT, Outcome::Return(RET_KILL_THREAD)));
                     // -1 is what a tracer makes of a call that it wants skipped.
@@ -308,12 +313,35 @@ fn sections(tables: Vec<Table>, default: u32, beyond: u32) -> Vec<Section> {
                 }
             }
         }
+        let segments = merge(segments);
         sections.push(Section {
             token: arch.token(),
-            segments: merge(segments),
+            x32: own.map(|x32| differences(&segments, x32)),
+            segments,
         });
     }
     sections
+}
+
+/// The segments of x32 with [`Outcome::WithoutBit`] where the native ones say the same. Most calls have the same number there.
+fn differences(native: &[(u32, Outcome)], x32: Vec<(u32, Outcome)>) -> Vec<(u32, Outcome)> {
+    let mut segments = Vec::with_capacity(native.len() + x32.len());
+    let (mut from, mut at) = (0, 0);
+    // From each start of either to the next.
+    while let (Some((one, outcome)), Some((other, own))) = (native.get(from), x32.get(at)) {
+        let start = (*one | X32_BIT).max(*other);
+        let said = if outcome == own {
+            Outcome::WithoutBit
+        } else {
+            own.clone()
+        };
+        segments.push((start, said));
+        let next = native.get(from + 1).map_or(u32::MAX, |(next, _)| next | X32_BIT);
+        let own_next = x32.get(at + 1).map_or(u32::MAX, |(next, _)| *next);
+        from += usize::from(next <= own_next);
+        at += usize::from(own_next <= next);
+    }
+    merge(segments)
 }
 
 /// Joins neighbours with the same outcome, and leaves out those of no length.

@@ -101,6 +101,48 @@ fn listed_calls_get_their_action_and_others_the_default() {
 }
 
 #[test]
+fn calls_of_x32_have_numbers_of_their_own_and_native_ones() {
+    let program = compiled(json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
+        "syscalls": [
+            {"names": ["read", "ioctl", "getpid"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["personality"], "action": "SCMP_ACT_ALLOW",
+                "args": [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]},
+        ],
+    }));
+    for (number, expected) in [
+        (0, ALLOW),
+        (X32, ALLOW),
+        (1, EPERM),
+        (X32 | 1, EPERM),
+        (16, ALLOW),
+        (X32 | 16, EPERM),
+        (39, ALLOW),
+        (X32 | 39, ALLOW),
+        (136, ENOSYS),
+        (X32 | 136, EPERM),
+        (514, ENOSYS),
+        (X32 | 514, ALLOW),
+        (X32 | 515, ENOSYS),
+        (0x8000_0000, ENOSYS),
+        (0x8000_0000 | X32, ENOSYS),
+        (0x8000_0000 | X32 | 514, ENOSYS),
+        (u32::MAX, ENOSYS),
+    ] {
+        assert_eq!(
+            run(&program, X86_64, number, [0; 6]),
+            expected,
+            "call {number:#x}"
+        );
+    }
+    // Only the native call has all of the argument.
+    let argument = [8 | 1 << 32, 0, 0, 0, 0, 0];
+    assert_eq!(run(&program, X86_64, 135, argument), EPERM);
+    assert_eq!(run(&program, X86_64, X32 | 135, argument), ALLOW);
+}
+
+#[test]
 fn calls_newer_than_the_profile_do_not_exist() {
     let newest = |default: &str| {
         compiled(json!({
