@@ -141,7 +141,7 @@ mod user_namespace;
 pub mod words;
 
 pub use container::{Container, Runtime};
-pub use create::{CreateOptions, Prepared};
+pub use create::CreateOptions;
 pub use error::{Error, ErrorKind};
 pub use exec::{ExecOptions, Process};
 pub use id::{ContainerId, InvalidId};

@@ -6,8 +6,8 @@
 //!    └──── events ────┘  └─▶ stdio: FIFOs, files, the container log, a terminal
 //! ```
 //!
-//! One thread, one epoll loop ([`serve`]); everything that waits is a descriptor, a deadline or a SIGCHLD. A second one is there
-//! while a root file system is mounted ([`mounting`]). The protocol is containerd's shim v2: the command line is in [`flags`] and [`start`], the methods are in [`tasks`] and [`sandbox`].
+//! One thread, one epoll loop ([`serve`]); everything that waits is a descriptor, a deadline or a SIGCHLD. The protocol is
+//! containerd's shim v2: the command line is in [`flags`] and [`start`], the methods are in [`tasks`] and [`sandbox`].
 //!
 //! A shim comes into being in one of two ways, and serves in the same: containerd executes `start`, which executes the
 //! serving process; a daemon of ours keeps a [`fork_server`], whose child is the serving process at once.
@@ -48,7 +48,6 @@ mod id_map;
 mod info;
 mod log;
 mod metrics;
-mod mounting;
 mod own_cgroup;
 mod publisher;
 mod reactor;
@@ -94,7 +93,6 @@ fn act(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     if flags.info {
         return info::info().map_err(|error| error.to_string());
     }
-    sys::share_heap();
     match flags.action {
         Action::Start => start::start(&flags).map_err(|error| error.to_string()),
         Action::Delete => delete::delete(&flags).map_err(|error| error.to_string()),

@@ -137,23 +137,6 @@ pub fn populate_memory() {
     }
 }
 
-/// Gives the calling thread a working directory, a root and a umask of its own.
-pub fn leave_directory() -> io::Result<()> {
-    // SAFETY: only unsharing descriptors could take something from another thread.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.map_err(io::Error::from)
-}
-
-/// Has all threads share one heap: what a short one frees is of use to the others, and each further heap would cost pages.
-#[cfg(target_env = "gnu")]
-pub fn share_heap() {
-    // SAFETY: a number in the C library's settings; no other thread is there yet.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-}
-
-/// The C library has one heap only.
-#[cfg(not(target_env = "gnu"))]
-pub fn share_heap() {}
-
 /// Makes a forked process fit to work: no signal is blocked in it, and it dies with its parent.
 pub fn begin_work() -> io::Result<()> {
     // SAFETY: `sigset_t` is plain data, and sigemptyset makes any bit pattern a valid set before it is used.

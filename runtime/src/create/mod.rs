@@ -1,7 +1,6 @@
 //! Creating a container: from a bundle to a process that waits at the start gate.
 //!
-//! [`compile`] makes the plan, which is a [`Prepared`] container, [`build`] has it carried out, [`undo`] takes back what was
-//! done when a step fails.
+//! [`compile`] makes the plan, [`build`] has it carried out, [`undo`] takes back what was done when a step fails.
 
 mod build;
 mod compile;
@@ -10,17 +9,13 @@ mod undo;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cgroup::CgroupPlan;
-use crate::intel_rdt::Resctrl;
 use crate::pidfd_socket::PidfdSocket;
-use crate::plan::{Opened, Plan};
 use crate::process::{Streams, open_joins};
 use crate::record::Directory;
 use crate::spec::Spec;
-use crate::terminal::ConsoleSocket;
 use crate::{Container, ContainerId, Error, Runtime, Stdio, spec};
 use build::Construction;
-use compile::{Warnings, check_time_namespaces};
+use compile::check_time_namespaces;
 
 pub(crate) use build::{Built, own_oom_score, record, write_oom_score, write_pid_file};
 pub(crate) use compile::{check_joined, console_socket, resctrl};
@@ -114,21 +109,12 @@ impl Runtime {
     ///
     /// As [`Self::create`].
     pub fn create_as(&self, options: CreateOptions, spec: &Spec) -> Result<Container, Error> {
-        self.prepare(options, spec)?.create()
-    }
-
-    /// The first part of [`Self::create_as`]: everything that needs neither the name nor the root file system, which may still
-    /// be mounted meanwhile. Nothing is made.
-    ///
-    /// # Errors
-    ///
-    /// The configuration is refused, or what it names cannot be opened.
-    pub fn prepare<'a>(&self, options: CreateOptions, spec: &'a Spec) -> Result<Prepared<'a>, Error> {
         let bundle = fs::canonicalize(&options.bundle)
             .map_err(|error| Error::io(format!("open bundle {}", options.bundle.display()), error))?;
-        let changed = self.changed(spec, &options)?;
-        let compiled = changed.as_ref().unwrap_or(spec.oci());
-        let (mut plan, cgroups) = self.compile(compiled, spec, &bundle, &options)?;
+        let (mut plan, cgroups) = match self.changed(spec, &options)? {
+            Some(changed) => self.compile(&changed, spec, &bundle, &options)?,
+            None => self.compile(spec.oci(), spec, &bundle, &options)?,
+        };
         let resctrl = resctrl(&plan)?;
         if plan.namespaces.makes(libc::CLONE_NEWTIME) {
             check_time_namespaces()?;
@@ -145,57 +131,8 @@ impl Runtime {
             && !options.notify;
         let namespaces = open_joins(&plan.namespaces.join)?;
         let warnings = check_joined(spec, &mut plan, &namespaces)?;
-        Ok(Prepared {
-            runtime: self.clone(),
-            spec,
-            bundle,
-            plan,
-            cgroups,
-            resctrl,
-            streams,
-            console,
-            pidfd,
-            opens_gate,
-            namespaces,
-            warnings,
-            id: options.id,
-            pid_file: options.pid_file,
-            preserve_fds: options.preserve_fds,
-            notify: options.notify,
-        })
-    }
-}
-
-/// A container of which nothing is there yet but the plan.
-pub struct Prepared<'a> {
-    runtime: Runtime,
-    spec: &'a Spec,
-    bundle: PathBuf,
-    plan: Plan,
-    cgroups: CgroupPlan,
-    resctrl: Option<Resctrl>,
-    streams: Streams,
-    console: Option<ConsoleSocket>,
-    pidfd: Option<PidfdSocket>,
-    opens_gate: bool,
-    namespaces: Vec<Opened>,
-    warnings: Warnings,
-    id: ContainerId,
-    pid_file: Option<PathBuf>,
-    preserve_fds: u32,
-    notify: bool,
-}
-
-impl Prepared<'_> {
-    /// Creates the container; [`Runtime::create`] tells what that means. Its root file system has to be there.
-    ///
-    /// # Errors
-    ///
-    /// The name is taken, or a step fails.
-    pub fn create(self) -> Result<Container, Error> {
-        let Self { runtime, id, .. } = self;
-        let directory = Directory::claim(runtime.root(), &id)?;
-        let notified = match self.notify {
+        let directory = Directory::claim(self.root(), &options.id)?;
+        let notified = match options.notify {
             true => directory.make_notify_directory(),
             false => Ok(()),
         };
@@ -206,23 +143,23 @@ impl Prepared<'_> {
             intel_rdt: None,
         };
         let construction = Construction {
-            id: &id,
-            bundle: self.bundle,
-            spec: self.spec,
-            streams: &self.streams,
-            console: self.console,
-            pidfd: self.pidfd,
-            pid_file: self.pid_file.as_deref(),
-            preserve_fds: self.preserve_fds,
-            opens_gate: self.opens_gate,
-            filters: &runtime.filters,
-            resctrl: self.resctrl,
+            id: &options.id,
+            bundle,
+            spec,
+            streams: &streams,
+            console,
+            pidfd,
+            pid_file: options.pid_file.as_deref(),
+            preserve_fds: options.preserve_fds,
+            opens_gate,
+            filters: &self.filters,
+            resctrl,
         };
         notified
-            .and_then(|()| construction.build(self.plan, &self.cgroups, self.namespaces, &mut undo))
-            .and_then(|built| undo.keep(built, id.clone(), self.warnings.chain(self.spec, &self.cgroups)))
+            .and_then(|()| construction.build(plan, &cgroups, namespaces, &mut undo))
+            .and_then(|built| undo.keep(built, options.id.clone(), warnings.chain(spec, &cgroups)))
             .map(|container| Container {
-                filters: runtime.filters.clone(),
+                filters: self.filters.clone(),
                 ..container
             })
             .map_err(|error| undo.perform(error))

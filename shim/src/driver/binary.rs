@@ -17,7 +17,6 @@ use wharf_runtime::cgroup::{Cgroup, Layout};
 
 use super::console::ConsoleSocket;
 use super::{Driver, Dump, Job, Outcome, Saved, Settings, Step};
-use crate::mounting::Mounting;
 use crate::status::{Code, Refusal};
 use crate::stdio::ChildStdio;
 use crate::sys::prepare_child;
@@ -167,10 +166,7 @@ impl Binary {
 }
 
 impl Driver for Binary {
-    fn create(&mut self, stdio: ChildStdio, rootfs: Mounting) -> Step {
-        if let Err(refusal) = rootfs.wait() {
-            return Step::Ready(Err(refusal));
-        }
+    fn create(&mut self, stdio: ChildStdio) -> Step {
         let mut command = self.command("create");
         command.arg("--bundle").arg(&self.bundle);
         if self.settings.no_pivot {

@@ -9,15 +9,12 @@ use std::sync::Arc;
 use wharf_runtime::cgroup::{Cgroup, Layout};
 use wharf_runtime::checkpoint::{CheckpointOptions, RestoreOptions};
 use wharf_runtime::spec::oci::LinuxResources;
-use wharf_runtime::{
-    Container, ContainerId, CreateOptions, ExecOptions, Prepared, Runtime, Signal, Stdio, spec,
-};
+use wharf_runtime::{Container, ContainerId, CreateOptions, ExecOptions, Runtime, Signal, Stdio, spec};
 
 use super::beside::beside;
 use super::binary::read_pid;
 use super::console::ConsoleSocket;
 use super::{Driver, Dump, Outcome, Saved, Settings, Step};
-use crate::mounting::Mounting;
 use crate::status::{Code, Refusal, runtime_error};
 use crate::stdio::ChildStdio;
 
@@ -74,24 +71,14 @@ impl Library {
         }
     }
 
-    fn try_create(&mut self, stdio: ChildStdio, rootfs: Mounting) -> Result<Outcome, Refusal> {
+    fn try_create(&mut self, stdio: ChildStdio) -> Result<Outcome, Refusal> {
         let mut options = CreateOptions::new(self.id.clone(), &self.bundle);
         options.stdio = streams(stdio);
         options.pid_file = Some(self.bundle.join("init.pid"));
         options.no_pivot = self.settings.no_pivot;
         options.no_new_keyring = self.settings.no_new_keyring;
         options.systemd_cgroup = self.settings.systemd_cgroup;
-        let spec = match self.runtime.configuration(&self.bundle) {
-            Ok(spec) => spec,
-            Err(error) => {
-                // What could not be mounted is told of first.
-                rootfs.wait()?;
-                return Err(runtime_error("create", &error));
-            }
-        };
-        let prepared = self.runtime.prepare(options, &spec);
-        rootfs.wait()?;
-        let created = prepared.and_then(Prepared::create);
+        let created = self.runtime.create(options);
         let mut container = created.map_err(|error| runtime_error("create", &error))?;
         let console = container.take_console();
         let pid = container
@@ -161,8 +148,8 @@ fn streams(stdio: ChildStdio) -> Stdio {
 }
 
 impl Driver for Library {
-    fn create(&mut self, stdio: ChildStdio, rootfs: Mounting) -> Step {
-        Step::Ready(self.try_create(stdio, rootfs))
+    fn create(&mut self, stdio: ChildStdio) -> Step {
+        Step::Ready(self.try_create(stdio))
     }
 
     fn restore(&mut self, saved: &Saved, stdio: ChildStdio) -> Step {

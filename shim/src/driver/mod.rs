@@ -19,7 +19,6 @@ use wharf_proto::containerd::runc::v1::Options;
 use wharf_runtime::cgroup::{Cgroup, Layout};
 use wharf_runtime::checkpoint::ManageCgroups;
 
-use crate::mounting::Mounting;
 use crate::status::Refusal;
 use crate::stdio::ChildStdio;
 use binary::Binary;
@@ -59,8 +58,8 @@ pub struct Job {
 
 /// How one container is made and changed.
 pub trait Driver {
-    /// Creates the container when its root file system is there: its first process waits at the start gate.
-    fn create(&mut self, stdio: ChildStdio, rootfs: Mounting) -> Step;
+    /// Creates the container: its first process waits at the start gate.
+    fn create(&mut self, stdio: ChildStdio) -> Step;
     /// Makes the container again from what criu saved: its processes are frozen until the start.
     fn restore(&mut self, saved: &Saved, stdio: ChildStdio) -> Step;
     /// Opens the start gate.

@@ -14,8 +14,7 @@ use wharf_proto::containerd::task::v2::CreateTaskRequest;
 use super::options::options;
 use super::{Container, Operation, Process, Stage};
 use crate::connection::Reply;
-use crate::driver::{Saved, Settings, Step};
-use crate::mounting::Mounting;
+use crate::driver::{Saved, Settings};
 use crate::reactor::{Interest, Token};
 use crate::rootfs;
 use crate::serve::Shim;
@@ -143,8 +142,7 @@ impl Shim {
         };
         let key = self.last_key.wrapping_add(1);
         let root = bundle.join("rootfs");
-        let mounting = Mounting::begin(request.rootfs.clone(), root.clone())
-            .map_err(|error| Refusal::system("start a thread", error))?;
+        rootfs::mount_all(&request.rootfs, &root)?;
         let streams = stdio::prepare(&names, &owner).and_then(|(child, mut prepared)| {
             match prepared.start(&self.reactor, &mut self.streams, key) {
                 Ok(()) => Ok((child, prepared)),
@@ -155,9 +153,8 @@ impl Shim {
             Ok(streams) => streams,
             Err(refusal) => {
                 self.streams.close_all(&self.reactor, key);
-                let mounted = mounting.wait();
                 self.undo_mounts(&root);
-                return Err(mounted.err().unwrap_or(refusal));
+                return Err(refusal);
             }
         };
         self.last_key = key;
@@ -180,11 +177,8 @@ impl Shim {
             io_owner: (options.io_uid, options.io_gid),
         };
         let step = match &saved {
-            Some(saved) => match mounting.wait() {
-                Ok(()) => container.driver.restore(saved, child),
-                Err(refusal) => Step::Ready(Err(refusal)),
-            },
-            None => container.driver.create(child, mounting),
+            Some(saved) => container.driver.restore(saved, child),
+            None => container.driver.create(child),
         };
         self.containers.insert(request.id.clone(), container);
         let operation = Operation::Create {
