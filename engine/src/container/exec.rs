@@ -199,7 +199,7 @@ impl Engine {
                 if let Err(error) = self.client.delete_exec(&container.id, &exec.id).await {
                     tracing::warn!(exec_id = exec.id, %error, "exec not deleted");
                 }
-                Err(Error::system(error.to_string()))
+                Err(exec_failed(&error.to_string()))
             }
         }
     }
@@ -254,6 +254,33 @@ impl Engine {
         exec.stdio.finish().await;
         if let Err(error) = remove_tree(&Self::exec_directory(container, exec)) {
             tracing::warn!(exec_id = exec.id, %error, "directory of an exec not removed");
+        }
+    }
+}
+
+/// In Docker's words, which clients print as they are: what the shim says, without the steps that led to it.
+fn exec_failed(error: &str) -> Error {
+    const WORDS: &str = "OCI runtime exec failed";
+    Error::system(match error.find(WORDS) {
+        Some(at) => error[at..].to_owned(),
+        None => format!("{WORDS}: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_exec_is_told_in_dockers_words_once() {
+        for (error, told) in [
+            (
+                "start task x: OCI runtime exec failed: exec: \"a\": permission denied",
+                "OCI runtime exec failed: exec: \"a\": permission denied",
+            ),
+            ("task x not found", "OCI runtime exec failed: task x not found"),
+        ] {
+            assert_eq!(exec_failed(error).to_string(), told);
         }
     }
 }
