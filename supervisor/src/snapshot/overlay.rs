@@ -23,10 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::{IFlags, ioctl_getflags, ioctl_setflags},
-    io::Errno,
-};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::{
     About, Kind, Made, Mount, Snapshotter, Stack, Usage,
@@ -222,14 +219,13 @@ impl Snapshotter for Overlay {
 
 /// Tells the file system that what will be in `directory` is not related; whether it takes such hints.
 fn keeps_apart(directory: &Path) -> bool {
-    let hinted = fs::File::open(directory)
-        .map_err(|_error| Errno::IO)
-        .and_then(|directory| {
-            let flags = ioctl_getflags(&directory)?;
-            ioctl_setflags(&directory, flags | IFlags::TOPDIR)
-        });
     // It costs time only: whatever is wrong with the directory is told by who writes to it.
-    hinted.is_ok()
+    let Ok(directory) = fs::File::open(directory) else {
+        return false;
+    };
+    ioctl_getflags(&directory)
+        .and_then(|flags| ioctl_setflags(&directory, flags | IFlags::TOPDIR))
+        .is_ok()
 }
 
 /// Creates a directory with exactly `mode`, whatever the umask.

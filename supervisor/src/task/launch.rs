@@ -145,6 +145,7 @@ impl Tasks {
                 let shim = Shim::connect(&bootstrap)
                     .await?
                     .map_err(|error| Error::unknown("connect", error))?;
+                shim_log::follow(shim_log::open(invocation.bundle)?, namespace, id, &shim);
                 Ok((shim, None))
             }
         }
