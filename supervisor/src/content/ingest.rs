@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use prost_types::Timestamp;
+
 use super::{
     Status, Writer,
     store::{Store, remove_dir},
@@ -57,6 +59,7 @@ impl Store {
             file,
             hasher,
             begun: status.offset,
+            changed: false,
             status,
             _lock: lock,
         })
@@ -113,13 +116,13 @@ impl Store {
         Ok(statuses)
     }
 
-    /// Throws the ingest and its bytes away. Durable.
+    /// Throws the ingest and its bytes away. Durable. Somebody who writes it is told so when he commits; until he leaves,
+    /// nobody else can begin it anew.
     ///
     /// # Errors
     ///
-    /// `NotFound`; `Unavailable` when somebody writes it.
+    /// `NotFound`.
     pub fn abort(&self, scope: &Scope, reference: &str) -> Result<()> {
-        let _lock = self.locks.lock(&scope.namespace, reference)?;
         let key = Key::new(&[&scope.namespace, reference])?;
         let row = self.shared.metadata.write(Commit::Durable, |txn| {
             let row = txn
@@ -168,10 +171,12 @@ impl Store {
     }
 
     fn new_ingest(&self, namespace: &str, reference: &str) -> Ingest {
-        let name = Digest::of(format!("{namespace}\0{reference}").as_bytes());
+        let now = time::now();
+        // Its own directory each time: that of one which was aborted may go only after the next has begun.
+        let name = format!("{namespace}\0{reference}\0{}.{}", now.seconds, now.nanos);
         Ingest {
-            directory: name.hex()[..32].to_owned(),
-            started_at: Some(time::now()),
+            directory: Digest::of(name.as_bytes()).hex()[..32].to_owned(),
+            started_at: Some(now),
             boot: self.boot.clone(),
             ..Ingest::default()
         }
@@ -193,15 +198,20 @@ fn status(reference: &str, row: &Ingest, data: &fs::Metadata) -> Result<Status> 
     let expected = (!row.expected.is_empty())
         .then(|| row.expected.parse::<Digest>())
         .transpose()?;
+    let started_at = row.started_at.unwrap_or_default();
     Ok(Status {
         reference: reference.to_owned(),
         offset: data.len(),
         total: row.total,
         expected,
-        started_at: row.started_at.unwrap_or_default(),
-        updated_at: data
-            .modified()
-            .map_or_else(|_| row.started_at.unwrap_or_default(), Into::into),
+        started_at,
+        // The kernel's clock for files may be a tick behind: an ingest is not older than its beginning.
+        updated_at: match data.modified().map(Timestamp::from) {
+            Ok(modified) if (modified.seconds, modified.nanos) > (started_at.seconds, started_at.nanos) => {
+                modified
+            }
+            _ => started_at,
+        },
     })
 }
 

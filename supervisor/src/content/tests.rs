@@ -2,8 +2,10 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use prost_types::Timestamp;
+
 use super::*;
-use crate::{Kind, error::Result, event, lease, metadata, namespace::Scope};
+use crate::{Kind, error::Result, event, lease, metadata, namespace::Scope, time};
 
 struct Fixture {
     directory: tempfile::TempDir,
@@ -128,6 +130,42 @@ fn a_mismatch_makes_no_blob_and_keeps_the_ingest() {
     f.store.abort(&a(), "r").unwrap();
     assert!(f.files("ingest").is_empty());
     assert_eq!(kind(f.store.abort(&a(), "r")), Some(Kind::NotFound));
+}
+
+#[test]
+fn an_abort_ends_an_ingest_that_is_being_written() {
+    let f = fixture();
+    let mut writer = f.store.writer(&a(), "r", 0, None).unwrap();
+    writer.append(b"data").unwrap();
+    f.store.abort(&a(), "r").unwrap();
+    assert_eq!(kind(f.store.status(&a(), "r")), Some(Kind::NotFound));
+    assert!(f.files("ingest").is_empty());
+    // Its writer still has the name, and learns it at the end.
+    assert_eq!(kind(f.store.writer(&a(), "r", 0, None)), Some(Kind::Unavailable));
+    writer.append(b"more").unwrap();
+    assert_eq!(
+        kind(writer.commit(None, None, Labels::new())),
+        Some(Kind::NotFound)
+    );
+    assert!(f.files("blobs/sha256").is_empty());
+    assert_eq!(f.store.writer(&a(), "r", 0, None).unwrap().status().offset, 0);
+}
+
+#[test]
+fn an_ingest_remembers_exactly_when_it_changed() {
+    let f = fixture();
+    let before = time::now();
+    let mut writer = f.store.writer(&a(), "r", 0, None).unwrap();
+    let key = |time: &Timestamp| (time.seconds, time.nanos);
+    assert!(key(&writer.status().updated_at) >= key(&before));
+    writer.append(b"data").unwrap();
+    let changed = writer.status().updated_at;
+    drop(writer);
+    assert_eq!(f.store.status(&a(), "r").unwrap().updated_at, changed);
+    assert_eq!(
+        f.store.writer(&a(), "r", 0, None).unwrap().status().updated_at,
+        changed
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::PathBuf,
+    time::SystemTime,
 };
 
 use wharf_proto::{
@@ -43,6 +44,8 @@ pub struct Writer {
     pub(super) status: Status,
     /// Up to where the disk was told to begin.
     pub(super) begun: u64,
+    /// Whether it is the file that has to tell when the last byte came.
+    pub(super) changed: bool,
     pub(super) _lock: Lock,
 }
 
@@ -87,6 +90,7 @@ impl Writer {
             self.begun = self.status.offset;
         }
         self.status.updated_at = time::now();
+        self.changed = true;
         Ok(())
     }
 
@@ -114,6 +118,7 @@ impl Writer {
         self.status.offset = offset;
         self.begun = self.begun.min(offset);
         self.status.updated_at = time::now();
+        self.changed = true;
         Ok(())
     }
 
@@ -163,8 +168,8 @@ impl Writer {
     /// # Errors
     ///
     /// `FailedPrecondition` on a mismatch (the ingest stays); `AlreadyExists` when the namespace has the blob (the
-    /// ingest ends).
-    pub fn commit(self, size: Option<u64>, expected: Option<&Digest>, mut labels: Labels) -> Result<Digest> {
+    /// ingest ends); `NotFound` when it was aborted.
+    pub fn commit(mut self, size: Option<u64>, expected: Option<&Digest>, mut labels: Labels) -> Result<Digest> {
         identifier::validate_labels(&labels).map_err(|error| error.context("info.Labels"))?;
         identifier::drop_empty(&mut labels);
         let digest = self.check(size, expected)?;
@@ -177,6 +182,7 @@ impl Writer {
             });
         }
         let created = self.publish(&digest, labels)?;
+        self.changed = false;
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             // The row is gone, so the directory is swept on open at the latest.
             tracing::warn!(path = %self.directory.display(), %error, "remove a finished ingest");
@@ -206,7 +212,10 @@ impl Writer {
             .set_permissions(fs::Permissions::from_mode(0o444))
             .map_err(failed)?;
         // Also over the same bytes: of a file that is there it is not known whether its entry could be written.
-        fs::rename(self.directory.join("data"), &target).map_err(failed)?;
+        fs::rename(self.directory.join("data"), &target).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::not_found(format!("reference {}: aborted", self.status.reference)),
+            _ => failed(source),
+        })?;
         Store::sync_dir(target.parent().unwrap_or(&target))?;
         let namespace = &self.scope.namespace;
         let key = Key::new(&[namespace, digest.as_str()])?;
@@ -233,6 +242,18 @@ impl Writer {
             lease::hold(txn, &self.scope, lease::CONTENT, digest.as_str())?;
             Ok(created)
         })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The kernel's own stamp is of its coarse clock, a tick behind what the writer was told.
+        if self.changed
+            && let Ok(time) = SystemTime::try_from(self.status.updated_at)
+            && let Err(error) = self.file.set_modified(time)
+        {
+            tracing::debug!(reference = self.status.reference, %error, "stamp an ingest");
+        }
     }
 }
 
