@@ -100,7 +100,7 @@ impl Binary {
         let child = match spawned {
             Ok(child) => child,
             Err(error) => {
-                return Step::Ready(Err(Refusal::system(format!("run {program} {operation}"), error)));
+                return Step::Ready(Err(refusal(operation, &unstarted(&program, &error))));
             }
         };
         let finish: Finish = Box::new(move |status| {
@@ -395,6 +395,20 @@ pub fn read_pid(path: &Path) -> Result<i32, Refusal> {
     let wrong = |cause: &dyn std::fmt::Display| Refusal::system(format!("read {}", path.display()), cause);
     let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
     text.trim().parse().map_err(|error| wrong(&error))
+}
+
+/// Why `program` could not be run, in the words of Go's `exec`: users and scripts know them from containerd's shim.
+fn unstarted(program: &str, error: &io::Error) -> String {
+    let missing = error.kind() == io::ErrorKind::NotFound;
+    if missing && !program.contains('/') {
+        return format!("exec: {program:?}: executable file not found in $PATH");
+    }
+    let cause = match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("fork/exec {program}: {cause}")
 }
 
 /// What a program's words mean. runc has no codes: these are the words that containerd knows, too.
