@@ -1,16 +1,21 @@
 //! What is refused, and what is left when things end badly.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use integration_tests::leftovers::{cgroups_named, mounts_below};
 use integration_tests::{Scratch, eventually};
+use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
+use wharf_proto::any::pack;
 use wharf_proto::containerd::events::TaskExit;
+use wharf_proto::containerd::runc::v1::Options;
 use wharf_proto::containerd::task::v2;
 use wharf_proto::containerd::types::Mount;
+use wharf_proto::containerd::v1::types::Status;
 
-use crate::client::{Driver, Events, LIMIT, Shim, is_running};
+use crate::client::{Driver, Events, LIMIT, Shim, is_running, make_fifo};
 
 crate::with_each_driver!(
     a_dead_shim_is_cleaned_up_by_the_command,
@@ -132,6 +137,84 @@ fn a_program_that_is_not_there_fails_the_exec_and_nothing_else(driver: Driver) {
     let request = shim.exec_request("e", &["/bin/sh", "-c", "exit 9"]);
     shim.exec(&request);
     assert_eq!(shim.wait("e"), 9);
+}
+
+#[test]
+fn a_runtime_that_hangs_in_an_exec_holds_nothing_else_up() {
+    let scratch = Scratch::new();
+    let gate = make_fifo(&scratch.join("gate"));
+    let program = scratch.join("runtime");
+    let text = format!("#!/bin/sh\ncase \"$*\" in *hangs*) cat {gate} ;; esac\nexec runc \"$@\"\n");
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = program.to_string_lossy().into_owned().leak();
+    let mut shim = Shim::start(&scratch, program, &["/bin/sleep", "1000"]);
+    let request = shim.create_request();
+    shim.run(&request);
+
+    let request = shim.exec_request("hangs", &["/bin/true"]);
+    shim.call::<()>("Exec", &request).unwrap();
+    let start = shim.start_request("hangs").encode_to_vec();
+    let hanging = shim.client.send("containerd.task.v2.Task", "Start", start);
+    let again = shim.call::<v2::StartResponse>("Start", &shim.start_request("hangs"));
+    assert_eq!(again.unwrap_err().message, "cannot start a running process");
+    shim.delete("hangs").unwrap_err();
+
+    let request = shim.exec_request("other", &["/bin/sh", "-c", "exit 9"]);
+    shim.exec(&request);
+    assert_eq!(shim.wait("other"), 9);
+    shim.kill("", 9).unwrap();
+    let first = shim.state("").unwrap().pid;
+    eventually("the first process ends", LIMIT, || {
+        (!fs::exists(format!("/proc/{first}")).unwrap()).then_some(())
+    });
+
+    // Its end is told after that of the process that is being made; meanwhile nothing new starts.
+    assert_eq!(shim.state("").unwrap().status(), Status::Running);
+    let request = shim.exec_request("late", &["/bin/true"]);
+    shim.call::<()>("Exec", &request).unwrap();
+    let late = shim.call::<v2::StartResponse>("Start", &shim.start_request("late"));
+    let late = late.unwrap_err().message;
+    assert!(late.contains("init process is not running"), "{late}");
+    assert!(!shim.client.has_answer(hanging));
+    fs::write(&gate, "").unwrap();
+    shim.client.receive::<v2::StartResponse>(hanging).unwrap_err();
+    assert_eq!(shim.wait(""), 137);
+    for exec_id in ["hangs", "late", "other", ""] {
+        shim.delete(exec_id).unwrap();
+    }
+}
+
+#[test]
+fn a_runtime_that_cannot_be_run_is_named_as_by_gos_exec() {
+    let scratch = Scratch::new();
+    let plain = scratch.join("plain");
+    fs::write(&plain, "").unwrap();
+    let plain = plain.to_str().unwrap();
+    let denied = format!("fork/exec {plain}: permission denied");
+    for (program, cause) in [
+        (
+            "no-such-runtime",
+            "exec: \"no-such-runtime\": executable file not found in $PATH",
+        ),
+        (
+            "/no/such/runtime",
+            "fork/exec /no/such/runtime: no such file or directory",
+        ),
+        (plain, &denied),
+    ] {
+        let scratch = Scratch::new();
+        let mut shim = Shim::start(&scratch, "runc", &["/bin/true"]);
+        let mut request = shim.create_request();
+        request.options = Some(pack(&Options {
+            binary_name: program.to_owned(),
+            ..Options::default()
+        }));
+        let refused = shim
+            .call::<v2::CreateTaskResponse>("Create", &request)
+            .unwrap_err();
+        assert_eq!(refused.message, format!("OCI runtime create failed: {cause}"));
+    }
 }
 
 #[test]

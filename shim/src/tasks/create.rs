@@ -171,6 +171,7 @@ impl Shim {
             shares_pids,
             root_may_end_late: rootfs::may_end_late(&request.rootfs),
             current: None,
+            executing: Vec::new(),
             queue: VecDeque::new(),
             delete_at_exit: None,
             oom: None,

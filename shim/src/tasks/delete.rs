@@ -59,10 +59,7 @@ impl Shim {
         if !request.exec_id.is_empty() {
             let starts = |operation: &Operation| matches!(operation, Operation::Exec { key: other, .. } if *other == key);
             let container = self.container(&request.id)?;
-            let is_starting = container
-                .current
-                .as_ref()
-                .is_some_and(|(_, operation)| starts(operation));
+            let is_starting = container.at_work().any(starts);
             return match stage {
                 Stage::Waiting if never_ran && !is_starting => {
                     self.delete_settled(reply, key);
@@ -77,12 +74,8 @@ impl Shim {
         }
         let container = self.container(&request.id)?;
         let deletes = |operation: &Operation| matches!(operation, Operation::Delete(_));
-        let is_deleting = container.delete_at_exit.is_some()
-            || container
-                .current
-                .as_ref()
-                .is_some_and(|(_, operation)| deletes(operation))
-            || container.queue.iter().any(deletes);
+        let is_deleting =
+            container.delete_at_exit.is_some() || container.at_work().chain(&container.queue).any(deletes);
         if is_deleting {
             return refused("the container is being deleted");
         }

@@ -68,12 +68,9 @@ impl Shim {
                 }
             }
             None => {
-                let is_expected = self.containers.values().any(|container| {
-                    container
-                        .current
-                        .as_ref()
-                        .is_some_and(|(_, operation)| operation.makes_process())
-                });
+                let mut containers = self.containers.values();
+                let is_expected =
+                    containers.any(|container| container.at_work().any(Operation::makes_process));
                 if is_expected && self.early.len() < MOST_EARLY {
                     self.early.insert(raw, status);
                 }
@@ -234,11 +231,9 @@ impl Shim {
     /// Whether a process other than the first one runs, or is being executed.
     fn others_run(&self, id: &str) -> bool {
         self.containers.get(id).is_some_and(|container| {
-            let executing = container
-                .current
-                .as_ref()
-                .is_some_and(|(_, operation)| matches!(operation, Operation::Exec { .. }));
-            executing
+            container
+                .at_work()
+                .any(|operation| matches!(operation, Operation::Exec { .. }))
                 || container.execs.values().any(|key| {
                     self.processes
                         .get(key)

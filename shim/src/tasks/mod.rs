@@ -69,7 +69,9 @@ pub struct Container {
     pub root_may_end_late: bool,
     /// The program that is at work, and for what.
     pub current: Option<(Job, Operation)>,
-    /// What waits for it.
+    /// The programs that execute processes, beside it and beside each other: one that hangs holds nothing up.
+    pub executing: Vec<(Job, Operation)>,
+    /// What waits for the program at work.
     pub queue: VecDeque<Operation>,
     /// A delete that waits for the first process's exit.
     pub delete_at_exit: Option<Reply>,
@@ -80,9 +82,28 @@ pub struct Container {
 }
 
 impl Container {
-    /// Whether `pid` is the program at work for it.
+    /// The operations that programs are at work on.
+    pub fn at_work(&self) -> impl Iterator<Item = &Operation> {
+        self.current
+            .iter()
+            .chain(&self.executing)
+            .map(|(_, operation)| operation)
+    }
+
+    /// Whether `pid` is a program at work for it.
     pub fn works_on(&self, pid: Pid) -> bool {
-        self.current.as_ref().is_some_and(|(job, _)| job.pid == pid)
+        let mut jobs = self.current.iter().chain(&self.executing);
+        jobs.any(|(job, _)| job.pid == pid)
+    }
+
+    /// What the program `pid` was at work on, which has ended.
+    pub fn take_job(&mut self, pid: Pid) -> Option<(Job, Operation)> {
+        let is_it = |(job, _): &mut (Job, Operation)| job.pid == pid;
+        let index = self.executing.iter_mut().position(is_it);
+        match index {
+            Some(index) => Some(self.executing.swap_remove(index)),
+            None => self.current.take_if(is_it),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Running operations: one at a time for a container, the others in a queue.
+//! Running operations: one at a time for a container, the others in a queue; programs that execute processes run beside
+//! them.
 
 use prost::{Message, Name};
 use rustix::process::{Pid, WaitStatus};
@@ -112,7 +113,13 @@ impl Shim {
                 self.next(id);
             }
             Step::Running(job) => {
-                if let Some(container) = self.containers.get_mut(id) {
+                let Some(container) = self.containers.get_mut(id) else {
+                    return;
+                };
+                if matches!(operation, Operation::Exec { .. }) {
+                    container.executing.push((job, operation));
+                    self.next(id);
+                } else {
                     container.current = Some((job, operation));
                 }
             }
@@ -127,11 +134,11 @@ impl Shim {
             .find(|(_, container)| container.works_on(pid))
             .map(|(id, _)| id.clone());
         let Some(id) = id else { return };
-        let current = self
+        let ended = self
             .containers
             .get_mut(&id)
-            .and_then(|container| container.current.take());
-        if let Some((job, operation)) = current {
+            .and_then(|container| container.take_job(pid));
+        if let Some((job, operation)) = ended {
             let outcome = (job.finish)(status);
             self.settle(&id, operation, outcome);
             self.next(&id);
@@ -147,12 +154,7 @@ impl Shim {
         if let Some(operation) = operation {
             self.perform(id, operation);
         }
-        let makes_process = |container: &super::Container| {
-            container
-                .current
-                .as_ref()
-                .is_some_and(|(_, op)| op.makes_process())
-        };
+        let makes_process = |container: &super::Container| container.at_work().any(Operation::makes_process);
         if !self.early.is_empty() && !self.containers.values().any(makes_process) {
             // Nobody is left whose process they could be.
             self.early.clear();

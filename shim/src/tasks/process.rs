@@ -54,11 +54,7 @@ impl Shim {
             |operation: &Operation| matches!(operation, Operation::Exec { key: other, .. } if *other == key);
         let container = self.container(&request.id)?;
         let is_paused = container.is_paused;
-        let is_starting = container
-            .current
-            .as_ref()
-            .is_some_and(|(_, operation)| starts(operation))
-            || container.queue.iter().any(starts);
+        let is_starting = container.at_work().chain(&container.queue).any(starts);
         if exists || is_starting {
             return Err(wrong_stage("cannot start a running process"));
         }
@@ -78,9 +74,10 @@ impl Shim {
         check_exec_id(&request.exec_id)?;
         let (_, init) = self.process(&request.id, "")?;
         match init.stage {
-            Stage::Running => {}
+            // An end that waits for other processes is not told yet: for the client it runs. The start is refused then.
+            Stage::Running | Stage::Ending => {}
             Stage::Waiting => return Err(wrong_stage("cannot exec in a created state")),
-            Stage::Ending | Stage::Stopped => return Err(wrong_stage("cannot exec in a stopped state")),
+            Stage::Stopped => return Err(wrong_stage("cannot exec in a stopped state")),
         }
         let container = self.container(&request.id)?;
         if container.is_paused {
