@@ -1,8 +1,9 @@
 //! containerd's restart labels: a container is brought to what they say, also after a crash of the daemon.
 
 use std::fs;
+use std::process::Command;
 
-use integration_tests::eventually;
+use integration_tests::{binaries, eventually};
 
 use crate::subject::{SOON, Subject};
 
@@ -105,4 +106,19 @@ fn a_container_is_what_its_labels_say() {
         subject.ctr(&["tasks", "rm", "--force", id]);
         subject.ctr(&["containers", "rm", id]).ok();
     }
+}
+
+#[test]
+fn the_state_may_be_deeper_than_a_sockets_path() {
+    let mut subject = Subject::unstarted();
+    let state = subject.scratch.join(format!("{}/state", "deep".repeat(11)));
+    let mut command = Command::new(binaries::ours("wharfd"));
+    command.arg("--root").arg(subject.wharfd.home().join("root"));
+    command.arg("--address").arg(subject.wharfd.socket());
+    command.arg("--state").arg(&state);
+    subject.wharfd.restart_as(&mut command);
+    assert!(state.join("s/0123456789abcdef0123456789abcdef").as_os_str().len() > 106);
+    subject.detached("box", &["/bin/sleep", "1000"]);
+    subject.ctr(&["tasks", "rm", "--force", "box"]).ok();
+    subject.ctr(&["containers", "rm", "box"]).ok();
 }

@@ -45,7 +45,7 @@ mod ttrpc;
 pub mod unmount;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf_proto::any;
@@ -63,6 +63,7 @@ pub(crate) use ttrpc::CallError;
 pub use unmount::mounts_below;
 
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::event::{Exchange, check};
 
@@ -102,6 +103,20 @@ enum When {
     Recovered,
 }
 
+/// The longest path of a directory for sockets: a name of 32 digits in it is as long as the kernel takes.
+const LONGEST_SOCKETS: usize = 106 - 1 - 32;
+
+/// Where the shims of the daemon with the directory `state` make their sockets. It is nobody else's, as whoever listens
+/// there without a bundle is told to leave.
+fn sockets(state: &Path) -> PathBuf {
+    let inside = state.join("s");
+    if inside.as_os_str().len() <= LONGEST_SOCKETS {
+        return inside;
+    }
+    let digest = Digest::of(state.as_os_str().as_encoded_bytes());
+    Path::new("/run/wharf-shims").join(&digest.hex()[..16])
+}
+
 impl Tasks {
     /// The tasks below the state directory of `config`, none of them loaded yet: see [`Tasks::reconcile`].
     ///
@@ -118,7 +133,7 @@ impl Tasks {
             daemon: spawn::Daemon {
                 address: config.address.clone(),
                 events: inbox.into(),
-                sockets: config.state.join("s"),
+                sockets: sockets(&config.state),
                 executable,
             },
             own_shim: config.shim.clone(),
