@@ -231,3 +231,18 @@ async fn platforms_and_parts_are_chosen() {
     let status = supervisor.transfer(unknown_stream).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_sends_to_itself_comes_back() {
+    let scratch = Scratch::new();
+    let supervisor = Supervisor::start(&scratch).await;
+    let long: Vec<u8> = (0..300_000u32).map(|number| (number % 251) as u8).collect();
+    for bytes in [long, b"short".to_vec(), Vec::new()] {
+        assert!(
+            supervisor.echo(bytes.clone()).await.unwrap() == bytes,
+            "{}",
+            bytes.len()
+        );
+    }
+    assert_eq!(supervisor.images().await, []);
+}

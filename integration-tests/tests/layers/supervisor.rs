@@ -11,6 +11,7 @@ use integration_tests::{Scratch, binaries};
 use prost_types::Any;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -134,21 +135,10 @@ impl Supervisor {
         (sender, inbound)
     }
 
-    /// Imports the archive `file` into `destination`.
-    pub(crate) async fn import(&self, file: &Path, destination: ImageStore) -> Result<(), Status> {
-        self.import_as(file, destination, false).await
-    }
-
-    /// The same, with layers that are not compressed compressed if so wanted.
-    pub(crate) async fn import_as(
-        &self,
-        file: &Path,
-        destination: ImageStore,
-        force_compress: bool,
-    ) -> Result<(), Status> {
+    /// Opens a stream that `bytes` go over as it takes them; its name, and who feeds it.
+    async fn feed(&self, bytes: Vec<u8>) -> (String, JoinHandle<()>) {
         let id = unique("import");
         let (sender, mut inbound) = self.stream(&id).await;
-        let bytes = fs::read(file).unwrap();
         let feeder = tokio::spawn(async move {
             let mut window = 0i64;
             for chunk in bytes.chunks(32 * 1024) {
@@ -172,6 +162,22 @@ impl Supervisor {
             drop(sender);
             while let Ok(Some(_)) = inbound.message().await {}
         });
+        (id, feeder)
+    }
+
+    /// Imports the archive `file` into `destination`.
+    pub(crate) async fn import(&self, file: &Path, destination: ImageStore) -> Result<(), Status> {
+        self.import_as(file, destination, false).await
+    }
+
+    /// The same, with layers that are not compressed compressed if so wanted.
+    pub(crate) async fn import_as(
+        &self,
+        file: &Path,
+        destination: ImageStore,
+        force_compress: bool,
+    ) -> Result<(), Status> {
+        let (id, feeder) = self.feed(fs::read(file).unwrap()).await;
         let source = ImageImportStream {
             stream: id,
             force_compress,
@@ -329,14 +335,10 @@ impl Supervisor {
         digest
     }
 
-    /// Exports the images `names` as `wanted` says; the stream's name is filled in here.
-    pub(crate) async fn export(
-        &self,
-        names: &[&str],
-        mut wanted: ImageExportStream,
-    ) -> Result<Vec<u8>, Status> {
-        wanted.stream = unique("export");
-        let (sender, mut inbound) = self.stream(&wanted.stream).await;
+    /// Opens a stream that bytes come over; its name, and who collects them.
+    async fn take(&self) -> (String, JoinHandle<Vec<u8>>) {
+        let id = unique("export");
+        let (sender, mut inbound) = self.stream(&id).await;
         let taker = tokio::spawn(async move {
             let mut bytes = Vec::new();
             // As containerd's clients do: 64 KiB whenever less than that is left.
@@ -355,6 +357,39 @@ impl Supervisor {
                 bytes.extend(data.data);
             }
         });
+        (id, taker)
+    }
+
+    /// What comes back of `bytes` that are sent to be sent back.
+    pub(crate) async fn echo(&self, bytes: Vec<u8>) -> Result<Vec<u8>, Status> {
+        let (input, feeder) = self.feed(bytes).await;
+        let (output, taker) = self.take().await;
+        let outcome = self
+            .transfer(TransferRequest {
+                source: Some(any::pack(&ImageImportStream {
+                    stream: input,
+                    ..ImageImportStream::default()
+                })),
+                destination: Some(any::pack(&ImageExportStream {
+                    stream: output,
+                    ..ImageExportStream::default()
+                })),
+                options: None,
+            })
+            .await;
+        feeder.abort();
+        outcome?;
+        Ok(taker.await.unwrap())
+    }
+
+    /// Exports the images `names` as `wanted` says; the stream's name is filled in here.
+    pub(crate) async fn export(
+        &self,
+        names: &[&str],
+        mut wanted: ImageExportStream,
+    ) -> Result<Vec<u8>, Status> {
+        let (id, taker) = self.take().await;
+        wanted.stream = id;
         let references = names.iter().map(|name| ImageReference {
             name: (*name).into(),
             ..ImageReference::default()

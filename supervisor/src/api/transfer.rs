@@ -1,5 +1,5 @@
-//! The Transfer service: registry or archive into the image store, the image store into a registry or archive, and names
-//! onto names.
+//! The Transfer service: registry or archive into the image store, the image store into a registry or archive, names
+//! onto names, and what a client sends straight back to it.
 //!
 //! The operation is a task of its own that is told when the caller goes away, so that it ends in order and gives its
 //! lease back. Refuses options that are not here yet, by name.
@@ -90,6 +90,8 @@ enum Work {
     Pull(Box<registry::Client>),
     /// An archive, and whether its layers are to be compressed.
     Import(Stream, bool),
+    /// What the client sends over one stream, to be sent over the other.
+    Echo(Stream, Stream),
     Tag(String),
     Push {
         client: Box<registry::Client>,
@@ -129,6 +131,9 @@ impl Operation {
                 let input = (transfer::read_bytes(stream), compress);
                 transfer::import(&daemon, &scope, input, destination, progress, &cancelled).await?;
             }
+            Work::Echo(input, output) => {
+                transfer::echo(&daemon, input, output, &cancelled).await?;
+            }
             Work::Tag(name) => {
                 transfer::tag(&daemon, &scope, name, destination).await?;
             }
@@ -167,6 +172,16 @@ fn operation(
         Work::Pull(Box::new(client(daemon, &scope, registry, false)?))
     } else if let Some(archive) = unpack::<ImageImportStream>(source)? {
         let stream = daemon.transfer.streams.take(&scope, &archive.stream)?;
+        if let Some(output) = unpack::<ImageExportStream>(destination)? {
+            let output = daemon.transfer.streams.take(&scope, &output.stream)?;
+            return Ok(Operation {
+                daemon: Arc::clone(daemon),
+                scope,
+                work: Work::Echo(stream, output),
+                destination: Destination::default(),
+                progress,
+            });
+        }
         Work::Import(stream, archive.force_compress)
     } else if let Some(store) = unpack::<ImageStore>(source)? {
         if let Some(registry) = unpack::<OciRegistry>(destination)? {

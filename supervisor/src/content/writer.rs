@@ -169,7 +169,12 @@ impl Writer {
     ///
     /// `FailedPrecondition` on a mismatch (the ingest stays); `AlreadyExists` when the namespace has the blob (the
     /// ingest ends); `NotFound` when it was aborted.
-    pub fn commit(mut self, size: Option<u64>, expected: Option<&Digest>, mut labels: Labels) -> Result<Digest> {
+    pub fn commit(
+        mut self,
+        size: Option<u64>,
+        expected: Option<&Digest>,
+        mut labels: Labels,
+    ) -> Result<Digest> {
         identifier::validate_labels(&labels).map_err(|error| error.context("info.Labels"))?;
         identifier::drop_empty(&mut labels);
         let digest = self.check(size, expected)?;
@@ -213,7 +218,9 @@ impl Writer {
             .map_err(failed)?;
         // Also over the same bytes: of a file that is there it is not known whether its entry could be written.
         fs::rename(self.directory.join("data"), &target).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => Error::not_found(format!("reference {}: aborted", self.status.reference)),
+            io::ErrorKind::NotFound => {
+                Error::not_found(format!("reference {}: aborted", self.status.reference))
+            }
             _ => failed(source),
         })?;
         Store::sync_dir(target.parent().unwrap_or(&target))?;

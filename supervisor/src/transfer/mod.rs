@@ -49,7 +49,7 @@ use crate::{
 
 pub(crate) use destination::{Destination, Name};
 pub(crate) use export::Selection;
-pub(crate) use operation::{export, import, pull, tag};
+pub(crate) use operation::{echo, export, import, pull, tag};
 pub(crate) use platform::Platform;
 pub(crate) use progress::Progress;
 pub(crate) use push::push;

@@ -1,6 +1,10 @@
 //! The operations themselves, each a straight list of steps under a lease.
 
-use std::{future::Future, io::Read, sync::Arc};
+use std::{
+    future::Future,
+    io::{Read, Write as _},
+    sync::Arc,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -153,6 +157,38 @@ pub(crate) async fn export(
     };
     cancelled
         .run_until_cancelled(exporting)
+        .await
+        .unwrap_or_else(|| Err(Error::new(Kind::Canceled, "the caller is gone")))
+}
+
+/// Sends the client what it sends, byte for byte and without a look at it: how clients try out their streams.
+///
+/// # Errors
+///
+/// `Canceled` when the client goes away, and what ends its stream before the data does.
+pub(crate) async fn echo(
+    daemon: &Arc<Daemon>,
+    input: Stream,
+    output: Stream,
+    cancelled: &CancellationToken,
+) -> Result<()> {
+    let echoing = async {
+        let _slot = slot(&daemon.transfer.exporting).await?;
+        let mut reader = stream::read_bytes(input);
+        let (mut writer, sent) = stream::write_bytes(output);
+        let copied = daemon
+            .blocking(move |_daemon| {
+                std::io::copy(&mut reader, &mut writer)
+                    .and_then(|_count| writer.flush())
+                    .map_err(|error| Error::io("send back what came", error))
+            })
+            .await;
+        // Why the client could not be reached tells more than that writing failed.
+        sent.await.map_err(|error| Error::unknown("echo", error))??;
+        copied
+    };
+    cancelled
+        .run_until_cancelled(echoing)
         .await
         .unwrap_or_else(|| Err(Error::new(Kind::Canceled, "the caller is gone")))
 }
