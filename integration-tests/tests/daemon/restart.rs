@@ -1,9 +1,11 @@
 //! containerd's restart labels: a container is brought to what they say, also after a crash of the daemon.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use integration_tests::{binaries, eventually};
+use sha2::{Digest, Sha256};
 
 use crate::subject::{SOON, Subject};
 
@@ -121,4 +123,14 @@ fn the_state_may_be_deeper_than_a_sockets_path() {
     subject.detached("box", &["/bin/sleep", "1000"]);
     subject.ctr(&["tasks", "rm", "--force", "box"]).ok();
     subject.ctr(&["containers", "rm", "box"]).ok();
+    drop(subject);
+    // The directory they had instead stays, as the state does; it is empty.
+    let digest: String = Sha256::digest(state.as_os_str().as_encoded_bytes())[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let instead = Path::new("/run/wharf-shims").join(digest);
+    eventually("the shim removes its socket", SOON, || {
+        fs::remove_dir(&instead).ok()
+    });
 }
