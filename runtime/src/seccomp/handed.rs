@@ -1,26 +1,18 @@
-//! A filter that is compiled while the process that it is for is being made: how it gets there.
+//! A filter that is found or made while the process that it is for is being made (see `later`): how it gets there.
 //!
-//! Compiling takes as long as building a small container. So the process is made with room for a filter, and the filter comes over
-//! a socket of packets: flags and count, then the instructions. Whoever waits has nothing in force yet, and allocates nothing.
+//! The process is made with room for a filter, and the filter comes over a socket of packets: flags and count, then the
+//! instructions. Whoever waits has nothing in force yet, and allocates nothing; without a filter it goes no further.
 
 use std::os::fd::OwnedFd;
 
 use super::cache::{decode_instruction, encode_instruction};
 use super::{MAX_INSTRUCTIONS, Program};
 use crate::Error;
-use crate::spec::oci::{LinuxSeccomp, LinuxSeccompAction};
 use crate::sys::{Errno, Fd, socket};
 
 /// Small enough for any socket's buffer.
 const PACKET_BYTES: usize = 4096;
 const HEAD_BYTES: usize = 8;
-
-/// Whether a profile's filter may come later: none that needs the parent when it is loaded.
-pub(crate) fn may_come_later(profile: &LinuxSeccomp) -> bool {
-    let notifies = |action: Option<LinuxSeccompAction>| action == Some(LinuxSeccompAction::Notify);
-    let mut calls = profile.syscalls.iter();
-    !notifies(profile.default_action) && !calls.any(|call| notifies(Some(call.action)))
-}
 
 impl Program {
     /// Room for a filter.

@@ -20,6 +20,7 @@ mod assemble;
 pub(crate) mod cache;
 mod error;
 mod handed;
+pub(crate) mod later;
 mod notify;
 mod precedence;
 mod rules;
@@ -30,11 +31,10 @@ mod syscalls;
 mod tests;
 
 pub use error::Error;
-pub(crate) use handed::may_come_later;
 pub use notify::Agent;
 
 use crate::spec::oci::{LinuxSeccomp, LinuxSeccompFlag};
-use crate::trace::trace;
+use crate::trace::{is_heard, trace};
 use arch::Arch;
 use rules::Rules;
 
@@ -123,11 +123,14 @@ fn unknown_names(profile: &LinuxSeccomp) -> Vec<&str> {
         .collect()
 }
 
-/// Tells what a profile became, with runc's words.
+/// Tells what a profile became, with runc's words; of one that is looked into later nothing yet.
 pub(crate) fn tell(profile: Option<&LinuxSeccomp>, program: Option<&Program>) {
-    let (Some(profile), Some(program), true) = (profile, program, crate::trace::is_heard()) else {
+    let (Some(profile), Some(program), true) = (profile, program, is_heard()) else {
         return;
     };
+    if program.is_awaited() {
+        return;
+    }
     for name in unknown_names(profile) {
         trace!("unknown seccomp syscall {name:?} ignored");
     }
