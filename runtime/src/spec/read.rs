@@ -380,11 +380,24 @@ impl<'de> Parser<'de, '_> {
             }),
             Some(b'[') => self.nested(b']', |parser| {
                 while parser.next(&mut first, b']')? {
+                    parser.skip_texts();
                     parser.skip()?;
                 }
                 Ok(())
             }),
             _ => self.find().map(drop),
+        }
+    }
+
+    /// Goes over the texts of a list of which another one follows, as long as they are plain: what most of a profile is.
+    fn skip_texts(&mut self) {
+        while let [b'"', bytes @ ..] = &self.bytes()[self.at..]
+            && let length = plain_length(bytes)
+            && let [b'"', b',', rest @ ..] = &bytes[length..]
+            && let white = rest.iter().take_while(|byte| b" \n".contains(byte)).count()
+            && let Some(b'"') = rest.get(white)
+        {
+            self.at += length + 3 + white;
         }
     }
 }
