@@ -7,12 +7,10 @@
 //! # What does not come later
 //!
 //! - A profile that may need the parent when its filter is loaded: one with notices, or with an escape that could hide them.
-//! - A profile that may be empty, which means none: the process must know whether a filter comes. See [`spec::Spec::profile`].
+//! - A profile that may be empty, which means none: the process must know whether a filter comes.
 //! - A profile in a document that is not typed as it stands.
 //!
-//! These are typed with the rest of the configuration, and compiled with the rest of the plan.
-//!
-//! [`spec::Spec::profile`]: crate::spec::Spec
+//! These are typed with the rest of the configuration, compiled with the rest of the plan, and never kept.
 
 use std::os::fd::OwnedFd;
 

@@ -5,6 +5,9 @@
 //! range, and what the rules of a call ask twice is asked once. What the program decides is what libseccomp's would, but for
 //! i386's multiplexed calls: see `rules`.
 //!
+//! Most profiles are looked into when the process is being made that the filter is for: see `later`. The filter of one that was
+//! met before is kept (`cache`).
+//!
 //! A rule may leave calls to a listener (`SCMP_ACT_NOTIFY`), a process of the host's that gets the filter's descriptor over
 //! `listenerPath`. Refused is what would keep the descriptor from getting there: notices about `write`, or about every call.
 //!
