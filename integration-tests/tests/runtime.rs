@@ -463,3 +463,116 @@ fn a_filter_that_was_kept_does_what_it_did_when_it_was_new() {
         );
     }
 }
+
+/// A profile is looked into when the container's process is there already. What is wrong with one is told as before then, nothing
+/// is left, and a filter of it is never kept: the second try is refused as well, and the name can be used.
+#[test]
+fn a_container_whose_profile_is_refused_leaves_nothing() {
+    let allow = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ALLOW"}]);
+    let rule = |rule: Value| json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]});
+    for (profile, message) in [
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": "all"}),
+            "linux.seccomp.syscalls: invalid type: string ",
+        ),
+        (
+            rule(json!({"names": ["mkdir"], "action": "SCMP_ACT_SING"})),
+            "linux.seccomp.syscalls[0].action: string SCMP_ACT_SING is not a valid action for seccomp",
+        ),
+        (
+            rule(json!({"names": ["mkdir"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0}]})),
+            "linux.seccomp.syscalls[0].args[0]: missing field `op`",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_SING", "syscalls": allow}),
+            "linux.seccomp.defaultAction: string SCMP_ACT_SING is not a valid action for seccomp",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_Z80"]}),
+            "linux.seccomp.architectures[0]: string SCMP_ARCH_Z80 is not a valid arch for seccomp",
+        ),
+        // What only the compiler finds.
+        (
+            rule(json!({"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5000})),
+            "linux.seccomp.syscalls[0].errnoRet: 5000 is no error number",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}),
+            "linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without SCMP_ACT_NOTIFY",
+        ),
+    ] {
+        let scratch = Scratch::new();
+        let (directory, id) = (scratch.join("bundle"), scratch.unique());
+        let ran = scratch.join("ran");
+        bundle::bundle(&directory, &["/bin/busybox", "touch", "/host/ran"], |spec| {
+            spec["mounts"].as_array_mut().expect("mounts").push(json!({
+                "destination": "/host", "source": scratch.path(), "type": "bind", "options": ["bind"],
+            }));
+            spec["linux"]["seccomp"] = profile.clone();
+        });
+        let runtime = Runtime::ours(&scratch);
+        let path = directory.display().to_string();
+        for command in ["create", "run", "run"] {
+            let refused = runtime.run(&[command, "--bundle", &path, id]);
+            assert!(refused.code == 1 && refused.stderr.contains(message), "{refused}");
+            assert_nothing_left(&scratch, &runtime);
+        }
+        assert!(!ran.exists(), "{profile}: the program ran");
+    }
+}
+
+/// Whoever listens is told what a profile became, also when the filter is kept.
+#[test]
+fn unknown_calls_of_a_profile_are_told_in_the_log() {
+    let scratch = Scratch::new();
+    let directory = scratch.join("bundle");
+    let name = scratch.unique();
+    bundle::bundle(&directory, &["/bin/true"], |spec| {
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": [name], "action": "SCMP_ACT_LOG"}],
+        });
+    });
+    let runtime = Runtime::ours(&scratch);
+    for round in 0..2 {
+        let id = format!("{name}-{round}");
+        let path = directory.display().to_string();
+        let told = runtime.run(&["--debug", "run", "--bundle", &path, &id]);
+        let words = format!("unknown seccomp syscall \\\"{name}\\\" ignored");
+        assert!(told.code == 0 && told.stderr.contains(&words), "{told}");
+        // The next one finds it kept.
+        runtime.run(&["run", "--bundle", &path, &id]).ok();
+    }
+}
+
+/// A process that is executed waits for its filter as the first one does: a new one, one that is kept, and one that nobody kept.
+#[test]
+fn an_executed_process_has_the_filter() {
+    let scratch = Scratch::new();
+    let (directory, id) = (scratch.join("bundle"), scratch.unique());
+    bundle::bundle(&directory, &["/bin/busybox", "sleep", "1000"], |spec| {
+        spec["root"]["readonly"] = false.into();
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [
+                {"names": [id], "action": "SCMP_ACT_ALLOW"},
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+            ],
+        });
+    });
+    let runtime = Runtime::ours(&scratch);
+    runtime.run_detached(&directory, id);
+    for debug in [None, Some("--debug"), None] {
+        let arguments = ["exec", id, "/bin/busybox", "mkdir", "/tmp/new"];
+        let arguments: Vec<&str> = debug.into_iter().chain(arguments).collect();
+        let refused = runtime.run(&arguments);
+        assert!(
+            refused.code == 1 && refused.stderr.contains("Function not implemented"),
+            "{refused}"
+        );
+        let grep = ["/bin/busybox", "grep", "Seccomp:", "/proc/self/status"];
+        let status = runtime.run(&[&["exec", id], &grep[..]].concat()).ok();
+        assert_eq!(status.trim(), "Seccomp:\t2");
+    }
+    runtime.run(&["delete", "--force", id]).ok();
+}

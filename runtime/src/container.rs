@@ -218,7 +218,7 @@ impl Container {
     /// The configuration as it was at creation.
     pub(crate) fn spec(&self) -> Result<Spec, Error> {
         let text = self.record.config.0.to_vec();
-        Ok(spec::parse_with(text, &self.filters)?)
+        Ok(spec::parse_but_profile(text)?)
     }
 
     /// The hooks. The configuration is read again only if it has some.

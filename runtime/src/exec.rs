@@ -10,8 +10,9 @@ use crate::create::{end, own_oom_score, write_oom_score, write_pid_file};
 use crate::init::{self, Failure, Message, Work};
 use crate::pidfd_socket::PidfdSocket;
 use crate::plan::{self, Caller, Facts, Opened, ProcessPlan};
-use crate::process::{Conversation, Early, Groups, Heard, Request, Streams, join_list, spawn};
-use crate::spec::oci;
+use crate::process::{Conversation, Early, Groups, Heard, Request, Spawned, Streams, join_list, spawn};
+use crate::seccomp::later;
+use crate::spec::{Spec, oci};
 use crate::sys::credentials::is_known_capability;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
@@ -112,7 +113,8 @@ impl Container {
         };
         let own_user = self.record.namespaces & libc::CLONE_NEWUSER as u64 != 0;
         let caller = self.caller();
-        let mut plan = self.compile(&options, caller)?;
+        let spec = self.spec()?;
+        let mut plan = self.compile(&options, &spec, caller)?;
         let streams = Streams::new(options.stdio, plan.terminal.is_some())?;
         let mut console = match options.console_socket.as_deref() {
             Some(_) if plan.terminal.is_none() => {
@@ -164,7 +166,6 @@ impl Container {
                 streams: &streams,
                 preserve_fds: options.preserve_fds,
                 gate: None,
-                filter: None,
                 // Only the parent has the privilege to do some things.
                 wait_for_parent: has_work || moved_later,
                 join,
@@ -179,23 +180,34 @@ impl Container {
                 work: Work::Process(&mut plan),
             })
         })?;
-        let (child, socket) = spawned;
+        let Spawned {
+            child,
+            socket,
+            filter,
+        } = spawned;
         drop(streams);
         let attended = (|| {
             let conversation = Conversation::new(&socket, &child.pidfd);
-            if has_work || moved_by.is_some() {
-                let told = (|| {
+            let told = (|| {
+                if has_work || moved_by.is_some() {
                     if let Some(mover) = &moved_by {
                         mover.move_process(child.pid)?;
                     }
                     self.prepare(child.pid, oom_score)?;
-                    conversation.go()
-                })();
-                let failure = |error| match conversation.last_words() {
-                    Some(Heard::Message(Message::Failed(failure))) => step_failed(failure, &plan, &entrances),
-                    _ => error,
-                };
-                told.map_err(failure)?;
+                    conversation.go()?;
+                }
+                // What the child half needs last.
+                match &filter {
+                    Some(socket) => later::hand_over(&spec, &self.filters, socket),
+                    None => Ok(None),
+                }
+            })();
+            let failure = |error| match conversation.last_words() {
+                Some(Heard::Message(Message::Failed(failure))) => step_failed(failure, &plan, &entrances),
+                _ => error,
+            };
+            if let Some(filter) = told.map_err(failure)? {
+                later::keep(&spec, &filter, &self.filters);
             }
             let state = || self.record.state(self.record.pid, Status::Running);
             let master = attend(
@@ -247,8 +259,7 @@ impl Container {
         }
     }
 
-    fn compile(&self, options: &ExecOptions, caller: Caller) -> Result<ProcessPlan, Error> {
-        let spec = self.spec()?;
+    fn compile(&self, options: &ExecOptions, spec: &Spec, caller: Caller) -> Result<ProcessPlan, Error> {
         let mut process = options.process.clone();
         if let Some(first) = &spec.oci().process {
             complete(&mut process, first);
@@ -268,7 +279,7 @@ impl Container {
             staging: false,
             no_new_keyring: options.no_new_keyring,
             caller,
-            filter: spec.filter().filter(),
+            filter_comes_later: spec.later_profile().is_some(),
         };
         let mut plan = plan::compile_process(&process, linux, &facts)?;
         plan.leave_out_capabilities(is_known_capability);

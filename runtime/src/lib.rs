@@ -18,7 +18,8 @@
 //! network namespace and the first of its mounts, those of new and empty file systems, while the parent makes them, and is then
 //! handed their entrances. Otherwise it waits only where the parent
 //! must act on it from outside: for id maps, a systemd unit, network devices, hooks before the change of root, sources of mounts
-//! that it may not open itself, whoever listens to its filter, and a filter that is compiled meanwhile. Then it builds the container
+//! that it may not open itself, whoever listens to its filter, and last for the filter, whose profile is looked into meanwhile.
+//! Then it builds the container
 //! around itself and waits in `accept` at the gate. [`Container::start`], in whatever process, connects; the connection ends with
 //! `execve`, or carries what failed. Where [`CreateOptions::start_follows`] the gate may be open before the child half comes to it.
 //! [`Container::exec`] is the same child half, which joins instead of building.

@@ -253,7 +253,7 @@ fn on_host(document: &Value, mountinfo: &str, own: &str) -> Result<String, Strin
         staging: false,
         no_new_keyring: false,
         caller: Caller::ROOT,
-        filter: None,
+        filter_comes_later: false,
     };
     let plan = Plan::compile(spec.oci(), &facts).map_err(|error| error.to_string())?;
     let warnings = (spec.warnings(), cgroups.warnings());

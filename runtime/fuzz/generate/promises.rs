@@ -62,7 +62,7 @@ pub fn check(data: &[u8]) {
         staging: false,
         no_new_keyring: false,
         caller: Caller::ROOT,
-        filter: None,
+        filter_comes_later: false,
     };
     if let Ok(plan) = Plan::compile(spec.oci(), &facts) {
         look(&plan);

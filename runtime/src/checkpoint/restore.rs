@@ -27,6 +27,7 @@ use crate::plan::{
 };
 use crate::process::{Streams, open_joins};
 use crate::record::{NOTIFY_DIRECTORY, NOTIFY_TARGET, Record};
+use crate::seccomp::later;
 use crate::spec::Spec;
 use crate::sys::process::{Child, Ended, Notice as Told, pidfd_signal, wait};
 use crate::sys::{Fd, fd};
@@ -63,6 +64,7 @@ impl Runtime {
         created.systemd_cgroup = options.systemd_cgroup;
         created.rootless = options.rootless;
         let (mut plan, cgroups) = self.compile(spec.oci(), spec, &bundle, &created)?;
+        later::check(spec, &self.filters)?;
         let resctrl = create::resctrl(&plan)?;
         let streams = Streams::new(
             std::mem::take(&mut options.stdio),

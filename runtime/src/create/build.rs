@@ -14,20 +14,20 @@ use crate::hook;
 use crate::init::{self, Failure, HookFailure, Meanwhile, Message, Work};
 use crate::intel_rdt::{self, Resctrl};
 use crate::pidfd_socket::PidfdSocket;
-use crate::plan::{self, Opened, Plan};
+use crate::plan::{Opened, Plan};
 use crate::process::{
-    Conversation, Early, Groups, Heard, Request, Streams, above, gate, pair, spawn, start_time,
+    Conversation, Early, Groups, Heard, Request, Spawned, Streams, gate, spawn, start_time,
 };
 use crate::record::{Config, Record};
-use crate::seccomp::Program;
 use crate::seccomp::cache::Cache;
+use crate::seccomp::later;
 use crate::source::Sources;
 use crate::spec::Spec;
 use crate::sys::process::raise_hard_limit;
 use crate::sys::socket::MAX_PASSED;
 use crate::terminal::ConsoleSocket;
 use crate::trace::trace;
-use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, seccomp, user_namespace};
+use crate::{ContainerId, Error, Status, Timestamp, kernel, net_device, user_namespace};
 
 /// What building one container needs to know.
 pub(super) struct Construction<'a> {
@@ -41,7 +41,7 @@ pub(super) struct Construction<'a> {
     pub(super) preserve_fds: u32,
     /// Open the start gate before the process comes to it.
     pub(super) opens_gate: bool,
-    /// Where a filter is kept that is compiled meanwhile.
+    /// Where filters are kept.
     pub(super) filters: &'a Cache,
     pub(super) resctrl: Option<Resctrl>,
 }
@@ -98,13 +98,6 @@ impl Construction<'_> {
             Some(cgroup) if meanwhile.is_none() => cgroup.entrances()?,
             _ => Vec::new(),
         };
-        let filter = match plan.process.seccomp.as_ref().is_some_and(Program::is_awaited) {
-            true => {
-                let (ours, theirs) = pair()?;
-                Some((ours, above(theirs)?))
-            }
-            false => None,
-        };
         let is_root = rustix::process::geteuid().is_root();
         let raise = match plan.namespaces.has(libc::CLONE_NEWUSER) {
             true => limits_to_raise(&plan.process)?,
@@ -121,7 +114,11 @@ impl Construction<'_> {
         };
         let oom_score = plan.process.oom_score_adj;
         let born_outside = plan.mappings.is_none();
-        let (child, socket) = spawn(Request {
+        let Spawned {
+            child,
+            socket,
+            filter,
+        } = spawn(Request {
             create: plan.namespaces.create,
             early,
             cgroup: undo.cgroup.as_ref().map(Cgroup::v2_dir_fd).transpose()?.flatten(),
@@ -132,7 +129,6 @@ impl Construction<'_> {
             streams: self.streams,
             preserve_fds: self.preserve_fds,
             gate: Some(gate.as_fd()),
-            filter: filter.as_ref().map(|(_, theirs)| theirs.as_fd()),
             wait_for_parent,
             join,
             old_kernel: kernel::is_old(),
@@ -146,7 +142,6 @@ impl Construction<'_> {
             work: Work::Container(&mut plan),
         })?;
         drop(gate);
-        let filter = filter.map(|(ours, _)| ours);
         let child = &*undo.child.insert(child);
         let conversation = Conversation::new(&socket, &child.pidfd);
         let recorded = (|| {
@@ -199,13 +194,18 @@ impl Construction<'_> {
                 undo.intel_rdt.clone(),
             )?;
             directory.write(&record)?;
-            if let Some(socket) = &filter {
-                self.compile_filter(socket)?;
-            }
+            // What the child half needs last.
+            let new = match &filter {
+                Some(socket) => later::hand_over(self.spec, self.filters, socket)?,
+                None => None,
+            };
             let starting = match self.opens_gate {
                 true => gate::open(directory.fd())?,
                 false => None,
             };
+            if let Some(filter) = new {
+                later::keep(self.spec, &filter, self.filters);
+            }
             Ok((record, starting))
         })();
         // A process that ended while it was written about has said why.
@@ -235,18 +235,6 @@ impl Construction<'_> {
             starting,
             warnings,
         })
-    }
-
-    /// Compiles the filter, which the child half waits for when everything else stands.
-    fn compile_filter(&self, socket: &OwnedFd) -> Result<(), Error> {
-        let linux = self.spec.oci().linux.as_ref();
-        let Some(profile) = linux.and_then(|linux| linux.seccomp.as_ref()) else {
-            return Err(Error::Invalid("the filter's profile is gone".into()));
-        };
-        let program = seccomp::compile(profile).map_err(plan::Error::from)?;
-        program.send(socket)?;
-        self.spec.filter().keep(Some(&program), self.filters);
-        Ok(())
     }
 
     /// Follows the child half until it waits at the gate; answers the terminal's master, if it stays here.

@@ -9,11 +9,9 @@ use crate::intel_rdt::{self, Resctrl};
 use crate::plan::{self, Caller, Facts, Opened, Plan};
 use crate::record::{NOTIFY_DIRECTORY, NOTIFY_SOCKET, NOTIFY_TARGET};
 use crate::resources;
-use crate::seccomp::Program;
 use crate::spec::{Spec, oci};
 use crate::sys::credentials::is_known_capability;
 use crate::terminal::ConsoleSocket;
-use crate::trace::is_heard;
 use crate::{Error, Runtime, kernel, lsm, mountinfo, seccomp, user_namespace};
 
 impl Runtime {
@@ -64,11 +62,6 @@ impl Runtime {
             Some(root) if options.no_pivot => mountinfo::whole_views(&bundle.join(&root.path))?,
             _ => Vec::new(),
         };
-        // With a listener of ours for what is compiled, it is told in its order.
-        let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-        let later =
-            loaded.filter().filter().is_none() && profile.is_some_and(seccomp::may_come_later) && !is_heard();
-        let awaited = later.then(Program::awaited);
         let facts = Facts {
             id: &options.id,
             bundle,
@@ -81,19 +74,12 @@ impl Runtime {
             staging: kernel::is_old(),
             no_new_keyring: options.no_new_keyring,
             caller: Caller::detect(layout)?,
-            filter: loaded.filter().filter().or(awaited.as_ref()),
+            filter_comes_later: loaded.later_profile().is_some(),
         };
         let mut plan = Plan::compile(spec, &facts)?;
         plan.process.leave_out_capabilities(is_known_capability);
-        match awaited {
-            // The room itself: a copy of it has none.
-            Some(room) => plan.process.seccomp = Some(room),
-            None => {
-                let filter = plan.process.seccomp.as_ref();
-                seccomp::tell(profile, filter);
-                loaded.filter().keep(filter, &self.filters);
-            }
-        }
+        let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+        seccomp::tell(profile, plan.process.seccomp.as_ref());
         Ok((plan, cgroups))
     }
 }

@@ -93,14 +93,14 @@ impl Runtime {
         self.create_as(options, &spec)
     }
 
-    /// Reads the configuration of a bundle, as [`spec::load`] does, but for a system call filter that is kept: its profile is not
-    /// looked into.
+    /// Reads the configuration of a bundle, as [`spec::load`] does, but that most profiles of system call filters are not looked
+    /// into: that is left for [`Self::create_as`], which makes the container's process meanwhile.
     ///
     /// # Errors
     ///
     /// As [`spec::load`].
     pub fn configuration(&self, bundle: &Path) -> Result<Spec, Error> {
-        Ok(spec::load_with(bundle, &self.filters)?)
+        Ok(spec::load_but_profile(bundle)?)
     }
 
     /// As [`Self::create`], of a configuration that the caller has already loaded (to decide about the streams, say).

@@ -28,6 +28,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 
 use crate::plan::{Opened, Plan, ProcessPlan};
+use crate::seccomp::Program;
 use crate::sys::{Fd, process, socket};
 
 pub(crate) use criu::{Service, Trouble, become_criu, make_mountpoints};
@@ -45,7 +46,7 @@ pub(crate) struct Wires {
     pub(crate) meanwhile: Option<Meanwhile>,
     /// The listening socket of the start gate; none for a process that starts at once.
     pub(crate) gate: Option<Fd>,
-    /// Where the filter comes from, if that is still compiled.
+    /// Where the filter comes from, if there is only room for it.
     pub(crate) filter: Option<Fd>,
     /// Becomes 0, 1 and 2; nothing to keep what is there.
     pub(crate) streams: Option<[Fd; 3]>,
@@ -110,6 +111,17 @@ pub(crate) enum Work<'a> {
     Container(&'a mut Plan),
     /// Another process in one.
     Process(&'a mut ProcessPlan),
+}
+
+impl Work<'_> {
+    /// Whether the process has only room for its filter.
+    pub(crate) fn awaits_filter(&self) -> bool {
+        let process = match self {
+            Self::Container(plan) => &plan.process,
+            Self::Process(process) => process,
+        };
+        process.seccomp.as_ref().is_some_and(Program::is_awaited)
+    }
 }
 
 /// Runs the child half; ends in the user's program or with exit code 1.

@@ -82,8 +82,8 @@ pub struct Facts<'a> {
     pub no_new_keyring: bool,
     /// Who creates the container, or executes in it.
     pub caller: Caller,
-    /// The configuration's filter, if it was compiled before.
-    pub filter: Option<&'a seccomp::Program>,
+    /// The configuration's filter comes later: there is only room for it.
+    pub filter_comes_later: bool,
 }
 
 /// A container, compiled.
@@ -205,10 +205,10 @@ pub fn compile_process(
     if !facts.caller.is_root() || !facts.caller.may_set_groups {
         plan.groups = None;
     }
-    plan.seccomp = match (facts.filter, &linux.seccomp) {
-        (Some(filter), _) => Some(filter.clone()),
-        (None, Some(profile)) => Some(seccomp::compile(profile)?),
-        (None, None) => None,
+    plan.seccomp = match &linux.seccomp {
+        Some(_) if facts.filter_comes_later => Some(seccomp::Program::awaited()),
+        Some(profile) => Some(seccomp::compile(profile)?),
+        None => None,
     };
     if plan.seccomp.as_ref().is_some_and(seccomp::Program::has_listener) {
         plan.agent = linux.seccomp.as_ref().map(seccomp::Agent::of);

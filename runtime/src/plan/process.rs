@@ -43,7 +43,7 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     /// Resource number, soft and hard limit.
     pub rlimits: Vec<(u32, u64, u64)>,
-    /// The system call filter.
+    /// The system call filter, or room for it.
     pub seccomp: Option<seccomp::Program>,
     /// Who listens, when the filter has notices.
     pub agent: Option<seccomp::Agent>,

@@ -43,7 +43,7 @@ fn compile_for(version: Version, document: &Value) -> Result<Plan, Error> {
             staging: false,
             no_new_keyring: false,
             caller: Caller::ROOT,
-            filter: None,
+            filter_comes_later: false,
         },
     )
 }

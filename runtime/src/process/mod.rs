@@ -8,5 +8,5 @@ mod streams;
 
 pub(crate) use conversation::{Conversation, Heard};
 pub(crate) use identity::{is_alive, open_pidfd, parent, reap, start_time, wait_exit};
-pub(crate) use spawn::{Early, Groups, Request, above, join_list, open_joins, pair, spawn};
+pub(crate) use spawn::{Early, Groups, Request, Spawned, join_list, open_joins, spawn};
 pub(crate) use streams::Streams;

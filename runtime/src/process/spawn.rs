@@ -59,8 +59,6 @@ pub(crate) struct Request<'a> {
     pub(crate) preserve_fds: u32,
     /// The start gate.
     pub(crate) gate: Option<BorrowedFd<'a>>,
-    /// Where its filter comes from, if that is still compiled.
-    pub(crate) filter: Option<BorrowedFd<'a>>,
     /// It waits for the parent, who has something to do first.
     pub(crate) wait_for_parent: bool,
     /// Joined by the child half.
@@ -83,14 +81,20 @@ pub(crate) struct Request<'a> {
     pub(crate) raise: Vec<(u32, u64)>,
 }
 
-/// Makes the child; answers it and this side of the conversation.
-pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
+/// A child half that was made.
+pub(crate) struct Spawned {
+    pub(crate) child: Child,
+    /// This side of the conversation.
+    pub(crate) socket: OwnedFd,
+    /// Where it waits for its filter, if its plan has only room for one.
+    pub(crate) filter: Option<OwnedFd>,
+}
+
+/// Makes the child.
+pub(crate) fn spawn(request: Request<'_>) -> Result<Spawned, Error> {
     let (ours, theirs) = pair()?;
-    let theirs = above(theirs)?;
-    let usher = match request.usher {
-        true => pair().and_then(|(ours, theirs)| Ok(Some((ours, above(theirs)?))))?,
-        false => None,
-    };
+    let usher = request.usher.then(pair).transpose()?;
+    let filter = request.work.awaits_filter().then(pair).transpose()?;
     // An usher joins before anything is closed.
     let late = if usher.is_some() { &[][..] } else { &request.join };
     let proc = (request.old_kernel || request.host_proc)
@@ -105,7 +109,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     let mut keep: Vec<u32> = [Fd::of(&theirs)]
         .into_iter()
         .chain(request.gate.as_ref().map(Fd::of))
-        .chain(request.filter.as_ref().map(Fd::of))
+        .chain(filter.as_ref().map(|(_, theirs)| Fd::of(theirs)))
         // The usher's, closed by the process that it makes.
         .chain(usher.as_ref().map(|(_, theirs)| Fd::of(theirs)))
         .chain(late.iter().map(|namespace| Fd::of(&namespace.fd)))
@@ -128,7 +132,7 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
         meanwhile,
         proc: proc.as_ref().map(Fd::of),
         gate: request.gate.as_ref().map(Fd::of),
-        filter: request.filter.as_ref().map(Fd::of),
+        filter: filter.as_ref().map(|(_, theirs)| Fd::of(theirs)),
         streams: request.streams.wires(),
         close: gaps(first_undeclared, &keep),
         first_undeclared,
@@ -178,24 +182,30 @@ pub(crate) fn spawn(request: Request<'_>) -> Result<(Child, OwnedFd), Error> {
     );
     let child = in_namespaces(&request.early, make)?;
     trace!("child process in init(): {}", child.pid);
-    match usher {
-        None => Ok((child, ours)),
+    let child = match usher {
+        None => child,
         Some((usher, theirs)) => {
             drop(theirs);
-            Ok((follow(child, &usher)?, ours))
+            follow(child, &usher)?
         }
-    }
+    };
+    Ok(Spawned {
+        child,
+        socket: ours,
+        filter: filter.map(|(ours, _)| ours),
+    })
 }
 
-/// Two ends of a connection that keeps packets apart.
-pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
-    socketpair(
+/// Two ends of a connection that keeps packets apart, the second for the child half.
+fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
     )
-    .map_err(|errno| Error::io("make a socket pair", errno))
+    .map_err(|errno| Error::io("make a socket pair", errno))?;
+    Ok((ours, above(theirs)?))
 }
 
 /// The process that an usher made; or the usher itself, if it failed: the conversation then begins, and ends, with why.
@@ -214,7 +224,7 @@ fn follow(usher: Child, socket: &OwnedFd) -> Result<Child, Error> {
 }
 
 /// The descriptor under a number that no standard stream has.
-pub(crate) fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
+fn above(fd: OwnedFd) -> Result<OwnedFd, Error> {
     above_streams(fd).map_err(|errno| Error::io("duplicate a descriptor", errno))
 }
 

@@ -23,7 +23,7 @@
 //! - The key is the profile as it stands in the configuration, the program that typed and compiled it (a hash of its sources) and
 //!   the architecture, and it is compared and not only its hash: no two profiles share a filter, whoever wrote them.
 //! - What is kept was typed and compiled without a complaint: a profile that has no filter here is looked into.
-//! - A filter with a listener is not kept: more of its profile is needed than the filter.
+//! - A filter with a listener is not kept: more of its profile is needed than the filter. (Nor is such a profile looked for.)
 //! - A file of another owner, one that others may write, a link, or one with a second name is not read.
 //! - The checksum tells what a writer that was cut short, or two at once, have left.
 //!
@@ -74,44 +74,6 @@ impl Cache {
             && !program.has_listener()
         {
             write(directory, &slot(profile), &encode(program, profile)).ok();
-        }
-    }
-}
-
-/// What is known of a configuration's profile.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Found {
-    /// There is no profile, or nobody has asked for its filter.
-    #[default]
-    Nothing,
-    /// Its filter was kept.
-    Filter(Program),
-    /// Its filter was not; this is its text.
-    New(Box<[u8]>),
-}
-
-impl Found {
-    /// Looks for the filter of `profile`; whether it was kept.
-    pub fn look(&mut self, profile: &[u8], cache: &Cache) -> bool {
-        *self = match cache.load(profile) {
-            Some(program) => Self::Filter(program),
-            None => Self::New(profile.into()),
-        };
-        matches!(self, Self::Filter(_))
-    }
-
-    /// The filter that was kept.
-    pub fn filter(&self) -> Option<&Program> {
-        match self {
-            Self::Filter(program) => Some(program),
-            _ => None,
-        }
-    }
-
-    /// Keeps the filter that was compiled because there was none.
-    pub fn keep(&self, program: Option<&Program>, cache: &Cache) {
-        if let (Self::New(profile), Some(program)) = (self, program) {
-            cache.store(profile, program);
         }
     }
 }
@@ -333,21 +295,6 @@ mod tests {
             "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}"#;
         cache.store(text.as_bytes(), &compile(text.as_bytes()));
         assert_eq!(cache.load(text.as_bytes()), None);
-    }
-
-    #[test]
-    fn a_profile_is_looked_for_once_and_kept_when_it_was_new() {
-        let directory = tempfile::tempdir().unwrap();
-        let cache = Cache::at(directory.path().join("filters"));
-        let profile = profile("read");
-        let mut found = Found::default();
-        assert!(found.filter().is_none());
-        assert!(!found.look(&profile, &cache));
-        assert!(found.filter().is_none());
-        let compiled = compile(&profile);
-        found.keep(Some(&compiled), &cache);
-        assert!(found.look(&profile, &cache));
-        assert_eq!(found.filter(), Some(&compiled));
     }
 
     #[test]

@@ -1,26 +1,18 @@
-//! A filter that is compiled while the process that it is for is being made: how it gets there.
+//! A filter that is found or made while the process that it is for is being made (see `later`): how it gets there.
 //!
-//! Compiling takes as long as building a small container. So the process is made with room for a filter, and the filter comes over
-//! a socket of packets: flags and count, then the instructions. Whoever waits has nothing in force yet, and allocates nothing.
+//! The process is made with room for a filter, and the filter comes over a socket of packets: flags and count, then the
+//! instructions. Whoever waits has nothing in force yet, and allocates nothing; without a filter it goes no further.
 
 use std::os::fd::OwnedFd;
 
 use super::cache::{decode_instruction, encode_instruction};
 use super::{MAX_INSTRUCTIONS, Program};
 use crate::Error;
-use crate::spec::oci::{LinuxSeccomp, LinuxSeccompAction};
 use crate::sys::{Errno, Fd, socket};
 
 /// Small enough for any socket's buffer.
 const PACKET_BYTES: usize = 4096;
 const HEAD_BYTES: usize = 8;
-
-/// Whether a profile's filter may come later: none that needs the parent when it is loaded.
-pub(crate) fn may_come_later(profile: &LinuxSeccomp) -> bool {
-    let notifies = |action: Option<LinuxSeccompAction>| action == Some(LinuxSeccompAction::Notify);
-    let mut calls = profile.syscalls.iter();
-    !notifies(profile.default_action) && !calls.any(|call| notifies(Some(call.action)))
-}
 
 impl Program {
     /// Room for a filter.
@@ -59,22 +51,23 @@ impl Program {
 
     /// Fills the room with what [`Self::send`] sends; blocks for it.
     pub(crate) fn receive(&mut self, from: Fd) -> Result<(), Errno> {
-        let mut packet = [0; PACKET_BYTES];
-        let mut next = |limit: usize| match socket::receive(from, &mut packet[..limit])? {
+        let next = |packet: &mut [u8]| match socket::receive(from, packet)? {
             0 => Err(Errno::new(libc::EPIPE)),
-            length => Ok((packet, length)),
+            length => Ok(length),
         };
-        let (head, length) = next(HEAD_BYTES)?;
-        let [f0, f1, f2, f3, c0, c1, c2, c3, ..] = head;
+        let mut head = [0; HEAD_BYTES];
+        let length = next(&mut head)?;
+        let [f0, f1, f2, f3, c0, c1, c2, c3] = head;
         let count = u32::from_ne_bytes([c0, c1, c2, c3]) as usize;
         // The room is what the process was made with: it cannot grow here.
         let room = self.instructions.capacity() - self.instructions.len();
         if length != HEAD_BYTES || count == 0 || count > room {
             return Err(Errno::new(libc::EPROTO));
         }
+        let mut packet = [0; PACKET_BYTES];
         while self.instructions.len() < count {
-            let (part, length) = next(PACKET_BYTES)?;
-            let (instructions, rest) = part[..length].as_chunks::<8>();
+            let length = next(&mut packet)?;
+            let (instructions, rest) = packet[..length].as_chunks::<8>();
             if !rest.is_empty() || instructions.len() > count - self.instructions.len() {
                 return Err(Errno::new(libc::EPROTO));
             }

@@ -5,6 +5,9 @@
 //! range, and what the rules of a call ask twice is asked once. What the program decides is what libseccomp's would, but for
 //! i386's multiplexed calls: see `rules`.
 //!
+//! Most profiles are looked into when the process is being made that the filter is for: see `later`. The filter of one that was
+//! met before is kept (`cache`).
+//!
 //! A rule may leave calls to a listener (`SCMP_ACT_NOTIFY`), a process of the host's that gets the filter's descriptor over
 //! `listenerPath`. Refused is what would keep the descriptor from getting there: notices about `write`, or about every call.
 //!
@@ -20,6 +23,7 @@ mod assemble;
 pub(crate) mod cache;
 mod error;
 mod handed;
+pub(crate) mod later;
 mod notify;
 mod precedence;
 mod rules;
@@ -30,11 +34,10 @@ mod syscalls;
 mod tests;
 
 pub use error::Error;
-pub(crate) use handed::may_come_later;
 pub use notify::Agent;
 
 use crate::spec::oci::{LinuxSeccomp, LinuxSeccompFlag};
-use crate::trace::trace;
+use crate::trace::{is_heard, trace};
 use arch::Arch;
 use rules::Rules;
 
@@ -123,11 +126,14 @@ fn unknown_names(profile: &LinuxSeccomp) -> Vec<&str> {
         .collect()
 }
 
-/// Tells what a profile became, with runc's words.
+/// Tells what a profile became, with runc's words; of one that is looked into later nothing yet.
 pub(crate) fn tell(profile: Option<&LinuxSeccomp>, program: Option<&Program>) {
-    let (Some(profile), Some(program), true) = (profile, program, crate::trace::is_heard()) else {
+    let (Some(profile), Some(program), true) = (profile, program, is_heard()) else {
         return;
     };
+    if program.is_awaited() {
+        return;
+    }
     for name in unknown_names(profile) {
         trace!("unknown seccomp syscall {name:?} ignored");
     }

@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::locate::{typed, typed_but};
+use super::locate::{typed, typed_settled};
+use super::read::read;
 use super::{Error, normalize, oci, validate, validate_process};
-use crate::seccomp::cache::{Cache, Found};
+use crate::seccomp::later;
 
 /// The configuration's name in a bundle.
 pub const CONFIG_FILE: &str = "config.json";
@@ -22,7 +24,8 @@ pub struct Spec {
     original: Arc<Vec<u8>>,
     oci: oci::Spec,
     warnings: Vec<String>,
-    filter: Found,
+    /// Where in the document the profile of the system call filter stands, if that may be looked into later.
+    profile: Option<Range<usize>>,
 }
 
 impl Spec {
@@ -37,16 +40,32 @@ impl Spec {
         self.original.clone()
     }
 
-    /// The typed document. Of one that a [`crate::Runtime`] has loaded, which keeps filters, `linux.seccomp` is there and empty
-    /// if its filter is kept.
+    /// The typed document. Of one that a [`crate::Runtime`] has loaded, `linux.seccomp` is there and empty if its profile is
+    /// looked into later: when the container's process is being made, which needs its filter last.
     #[must_use]
     pub fn oci(&self) -> &oci::Spec {
         &self.oci
     }
 
-    /// What is known of `linux.seccomp` besides.
-    pub(crate) fn filter(&self) -> &Found {
-        &self.filter
+    /// The text of a profile that may be looked into later. It is JSON, and not an empty profile.
+    pub(crate) fn later_profile(&self) -> Option<&str> {
+        let text = self.original.get(self.profile.clone()?)?;
+        str::from_utf8(text).ok()
+    }
+
+    /// Types that profile.
+    ///
+    /// # Errors
+    ///
+    /// A field is not usable.
+    pub(crate) fn type_profile(&self) -> Result<oci::LinuxSeccomp, Error> {
+        let text = self.later_profile().unwrap_or_default();
+        read(text.as_bytes(), None).or_else(|_| {
+            // With what is around it: a complaint names the field in the document.
+            let whole: oci::Spec = typed_settled(&self.original, "")?;
+            let profile = whole.linux.and_then(|linux| linux.seccomp);
+            profile.ok_or_else(|| Error::field("linux.seccomp", "is not there"))
+        })
     }
 
     /// What was ignored, one sentence each, for the caller to log.
@@ -62,13 +81,17 @@ impl Spec {
 ///
 /// The file cannot be read, is too large, is not JSON, or a field is not usable.
 pub fn load(bundle: &Path) -> Result<Spec, Error> {
-    load_with(bundle, &Cache::default())
+    load_with(bundle, parse)
 }
 
-/// As [`load`], but that a profile whose filter is in `filters` is not looked into: that it is usable is known.
-pub(crate) fn load_with(bundle: &Path, filters: &Cache) -> Result<Spec, Error> {
+/// As [`load`], but that a profile that may be looked into later is not looked into yet.
+pub(crate) fn load_but_profile(bundle: &Path) -> Result<Spec, Error> {
+    load_with(bundle, parse_but_profile)
+}
+
+fn load_with(bundle: &Path, parse: impl FnOnce(Vec<u8>) -> Result<Spec, Error>) -> Result<Spec, Error> {
     let path = bundle.join(CONFIG_FILE);
-    match parse_with(read_bounded(&path)?, filters) {
+    match parse(read_bounded(&path)?) {
         Err(Error::Syntax(source)) => Err(Error::NotJson { path, source }),
         parsed => parsed,
     }
@@ -80,24 +103,39 @@ pub(crate) fn load_with(bundle: &Path, filters: &Cache) -> Result<Spec, Error> {
 ///
 /// As [`load`], but for reading.
 pub fn parse(original: Vec<u8>) -> Result<Spec, Error> {
-    parse_with(original, &Cache::default())
+    parse_with(original, false)
 }
 
-/// As [`load_with`], of a document in memory.
-pub(crate) fn parse_with(original: Vec<u8>, filters: &Cache) -> Result<Spec, Error> {
-    let mut filter = Found::default();
-    // Whoever listens is told of the calls in the profile that are not known.
-    let listened = crate::trace::is_heard();
-    let mut oci: oci::Spec = typed_but(&original, "", &mut |profile| {
-        filter.look(profile, filters) && !listened
-    })?;
-    let warnings = normalize::spec(&mut oci, filter.filter().is_some());
+/// As [`load_but_profile`], of a document in memory.
+pub(crate) fn parse_but_profile(original: Vec<u8>) -> Result<Spec, Error> {
+    parse_with(original, true)
+}
+
+fn parse_with(original: Vec<u8>, leaves_profile: bool) -> Result<Spec, Error> {
+    let mut profile = None;
+    let as_it_is = read(
+        &original,
+        Some(&mut |at: Range<usize>| {
+            let text = original.get(at.clone()).map(str::from_utf8);
+            profile = Some(at).filter(|_| matches!(text, Some(Ok(text)) if later::may_come_later(text)));
+            leaves_profile && profile.is_some()
+        }),
+    );
+    let mut oci: oci::Spec = match as_it_is {
+        Ok(oci) => oci,
+        Err(_) => {
+            // Typed is another text then.
+            profile = None;
+            typed_settled(&original, "")?
+        }
+    };
+    let warnings = normalize::spec(&mut oci, profile.is_some());
     validate(&oci)?;
     Ok(Spec {
         original: Arc::new(original),
         oci,
         warnings,
-        filter,
+        profile,
     })
 }
 

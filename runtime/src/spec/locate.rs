@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Error;
-use super::read::{self, Known, read};
+use super::read::{self, read};
 
 /// Types the document `text`, which stands at `path` in the configuration.
 ///
@@ -17,16 +17,14 @@ use super::read::{self, Known, read};
 /// twice, perhaps in other letters, for more of the same: the last value, the objects joined. (Here the last of those in the
 /// same letters, whole.) Few documents have either, so they are looked for only in what cannot be typed as it is.
 pub(super) fn typed<T: DeserializeOwned>(text: &[u8], path: &str) -> Result<T, Error> {
-    typed_but(text, path, &mut |_| false)
+    read(text, None).or_else(|_| typed_settled(text, path))
 }
 
-/// As [`typed`], but for a system call filter that is `known` by its text: it is not looked into, and empty in what is answered.
-pub(super) fn typed_but<T: DeserializeOwned>(text: &[u8], path: &str, known: Known<'_>) -> Result<T, Error> {
-    read(text, Some(&mut *known)).or_else(|_| {
-        let plain = settled(text, path)?;
-        // From bytes once more: a parser of another kind would be all of its code once more.
-        read(plain.as_bytes(), Some(known)).map_err(|error| complaint(&plain, path, &error))
-    })
+/// As [`typed`], of what cannot be typed as it is.
+pub(super) fn typed_settled<T: DeserializeOwned>(text: &[u8], path: &str) -> Result<T, Error> {
+    let plain = settled(text, path)?;
+    // From bytes once more: a parser of another kind would be all of its code once more.
+    read(plain.as_bytes(), None).map_err(|error| complaint(&plain, path, &error))
 }
 
 /// Objects whose names are data: there, names in other letters are other names.

@@ -21,7 +21,7 @@ mod tests;
 pub use default::{OCI_VERSION, default};
 pub use error::Error;
 pub use load::{CONFIG_FILE, MAX_CONFIG_BYTES, Spec, load, parse, parse_process, parse_resources};
-pub(crate) use load::{load_with, parse_with};
+pub(crate) use load::{load_but_profile, parse_but_profile};
 pub use normalize::is_capability;
 pub(crate) use text::{check_path, is_net_device_name, told};
 pub use validate::{validate, validate_process};

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use super::oci;
 use crate::features::CAPABILITIES;
 
-/// Rewrites a whole configuration; answers what was left out, one sentence each. An empty system call filter is one that `is_kept`,
-/// or none.
-pub(super) fn spec(spec: &mut oci::Spec, is_kept: bool) -> Vec<String> {
+/// Rewrites a whole configuration; answers what was left out, one sentence each. An empty system call filter is one that
+/// `comes_later`, or none.
+pub(super) fn spec(spec: &mut oci::Spec, comes_later: bool) -> Vec<String> {
     let mut warnings = spec.process.as_mut().map(process).unwrap_or_default();
     let Some(linux) = &mut spec.linux else {
         return warnings;
@@ -28,7 +28,7 @@ pub(super) fn spec(spec: &mut oci::Spec, is_kept: bool) -> Vec<String> {
     // Neither an action nor a call: the profile of somebody who wants none.
     linux
         .seccomp
-        .take_if(|profile| !is_kept && profile.default_action.is_none() && profile.syscalls.is_empty());
+        .take_if(|profile| !comes_later && profile.default_action.is_none() && profile.syscalls.is_empty());
     warnings
 }
 

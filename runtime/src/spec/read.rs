@@ -9,6 +9,7 @@
 //! behind it would be lost. What is no JSON is refused too, but why is for another reader to say (see `locate`).
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
@@ -19,23 +20,25 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::{Number, Value};
 
+use super::oci::seccomp::Glance;
+
 /// How deep objects and lists may stand in each other, as with `serde_json`.
 const MAX_DEPTH: u32 = 127;
 
-/// Is shown the text of a part that has been judged before, perhaps; whether it has, and need not be typed.
-pub(super) type Known<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+/// Is told where in the text a profile stands that has a default action and is JSON; whether it is left for later.
+pub(super) type Later<'a> = &'a mut dyn FnMut(Range<usize>) -> bool;
 
-/// The type whose text is shown to [`Known`]: the largest part of a configuration, and mostly the same one.
+/// The type whose text [`Later`] is about: the largest part of a configuration, and the one that is needed last.
 const PROFILE: &str = "LinuxSeccomp";
 
-/// Reads a value from `text`, which holds it and nothing else. A profile that is `known` is read as an empty one.
-pub(super) fn read<'de, T: Deserialize<'de>>(text: &'de [u8], known: Option<Known<'_>>) -> Result<T, Error> {
+/// Reads a value from `text`, which holds it and nothing else. A profile that is left for `later` is read as an empty one.
+pub(super) fn read<'de, T: Deserialize<'de>>(text: &'de [u8], later: Option<Later<'_>>) -> Result<T, Error> {
     let text = std::str::from_utf8(text).map_err(Error::custom)?;
     let mut parser = Parser {
         text,
         at: 0,
         depth: 0,
-        known,
+        later,
     };
     let value = T::deserialize(&mut parser)?;
     match parser.peek() {
@@ -119,7 +122,7 @@ struct Parser<'de, 'k> {
     /// How much was read.
     at: usize,
     depth: u32,
-    known: Option<Known<'k>>,
+    later: Option<Later<'k>>,
 }
 
 /// A text in the document.
@@ -377,6 +380,7 @@ impl<'de> Parser<'de, '_> {
             }),
             Some(b'[') => self.nested(b']', |parser| {
                 while parser.next(&mut first, b']')? {
+                    parser.skip_texts();
                     parser.skip()?;
                 }
                 Ok(())
@@ -385,29 +389,15 @@ impl<'de> Parser<'de, '_> {
         }
     }
 
-    /// The object that begins here, if it is one; where it ends is told by brackets alone.
-    fn object(&self) -> Option<&'de str> {
-        let rest = &self.text[self.at..];
-        let bytes = rest.as_bytes();
-        let (mut depth, mut at) = (0, 0);
-        loop {
-            match bytes.get(at)? {
-                b'"' => loop {
-                    at += 1;
-                    at += plain_length(bytes.get(at..)?);
-                    match bytes.get(at)? {
-                        b'"' => break,
-                        b'\\' => at += 1,
-                        _ => {}
-                    }
-                },
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' if depth == 1 => return Some(&rest[..=at]),
-                b'}' | b']' => depth -= 1,
-                b'\n' if bytes[at + 1..].starts_with(INDENTATION) => at += INDENTATION.len(),
-                _ => {}
-            }
-            at += 1;
+    /// Goes over the texts of a list of which another one follows, as long as they are plain: what most of a profile is.
+    fn skip_texts(&mut self) {
+        while let [b'"', bytes @ ..] = &self.bytes()[self.at..]
+            && let length = plain_length(bytes)
+            && let [b'"', b',', rest @ ..] = &bytes[length..]
+            && let white = rest.iter().take_while(|byte| b" \n".contains(byte)).count()
+            && let Some(b'"') = rest.get(white)
+        {
+            self.at += length + 3 + white;
         }
     }
 }
@@ -502,14 +492,18 @@ impl<'de> Deserializer<'de> for &mut Parser<'de, '_> {
             return Err(self.complaint(&"an object"));
         }
         if name == PROFILE
-            && self.known.is_some()
-            && let Some(object) = self.object()
-            && let Some(known) = &mut self.known
-            && known(object.as_bytes())
+            && let Some(later) = self.later.take()
         {
-            // Before its end, where there is nothing more in it. (Another way to visit nothing would be all of the types' parsers
-            // once more.)
-            self.at += object.len() - 2;
+            let begins = self.at;
+            let glance = Glance::deserialize(&mut *self);
+            let has_action = glance.is_ok_and(|glance| glance.default_action.is_some());
+            self.at = match has_action && later(begins..self.at) {
+                // Before its end, where there is nothing more in it. (Another way to visit nothing would be all of the types'
+                // parsers once more.)
+                true => self.at - 2,
+                false => begins,
+            };
+            self.later = Some(later);
         }
         self.nested(b'}', |parser| visitor.visit_map(Members::of(parser, Some(names))))
     }
@@ -738,26 +732,45 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_is_known_is_not_looked_into() {
+    fn a_profile_that_is_left_for_later_is_not_looked_into() {
         use super::super::oci::{Linux, LinuxSeccomp};
 
-        let profile = r#"{"defaultAction": "]}\"", "names": [{}, "}"]}"#;
-        let text = format!(r#"{{"cgroupsPath": "/a", "seccomp": {profile}, "rootfsPropagation": "slave"}}"#);
+        // Whatever is wrong with the rest of it.
+        let profile = r#"{"flags": "]}\"", "DefaultAction": "SCMP_ACT_LOG", "syscalls": [{}, "}"]}"#;
+        let text = |profile: &str| {
+            format!(r#"{{"cgroupsPath": "/a", "seccomp": {profile}, "rootfsPropagation": "slave"}}"#)
+        };
+        let whole = text(profile);
         let mut seen = Vec::new();
-        let mut known = |profile: &[u8]| {
-            seen.push(profile.to_vec());
+        let mut later = |at: Range<usize>| {
+            seen.push(whole[at].to_owned());
             true
         };
-        let linux: Linux = read(text.as_bytes(), Some(&mut known)).unwrap();
+        let linux: Linux = read(whole.as_bytes(), Some(&mut later)).unwrap();
         assert_eq!(linux.seccomp, Some(LinuxSeccomp::default()));
         assert_eq!(linux.rootfs_propagation, "slave");
-        assert_eq!(seen, [profile.as_bytes()]);
-        assert!(read::<Linux>(text.as_bytes(), Some(&mut |_| false)).is_err());
-        // Neither where it would not be the profile, nor where it does not end.
+        assert_eq!(seen, [profile]);
+        assert!(read::<Linux>(whole.as_bytes(), Some(&mut |_| false)).is_err());
+        assert!(read::<Linux>(whole.as_bytes(), None).is_err());
+        // None that may be empty or is no JSON, and nothing that is no profile.
+        for other in [
+            "null",
+            "{}",
+            r#"{"defaultAction": ""}"#,
+            r#"{"defaultAction": null}"#,
+            r#"{"defaultAction": "SCMP_ACT_LOG", "defaultaction": ""}"#,
+            r#"{"defaultAction": "SCMP_ACT_LOG", "defaultAction": "SCMP_ACT_LOG"}"#,
+            r#"{"defaultAction": "log"}"#,
+            r#"{"defaultAction": ["SCMP_ACT_LOG"]}"#,
+            r#"{"syscalls": [{"defaultAction": "SCMP_ACT_LOG"}]}"#,
+            r#"{"defaultAction": "SCMP_ACT_LOG", "flags": }"#,
+            r#"{"defaultAction": "SCMP_ACT_LOG", "flags": [1 2]}"#,
+        ] {
+            let of = |later| read::<Linux>(text(other).as_bytes(), later).map_err(|error| error.to_string());
+            assert_eq!(of(Some(&mut |_| panic!("{other}"))), of(None));
+        }
         let elsewhere = format!(r#"{{"other": {{"seccomp": {profile}}}}}"#);
         read::<Linux>(elsewhere.as_bytes(), Some(&mut |_| panic!("no profile"))).unwrap();
-        let cut = &text[..text.len() - 40];
-        assert!(read::<Linux>(cut.as_bytes(), Some(&mut |_| true)).is_err());
     }
 
     #[test]

@@ -392,3 +392,88 @@ fn what_only_looks_like_a_configuration_is_refused() {
     bytes[at] = 0xff;
     assert!(matches!(parse(bytes), Err(Error::Syntax(_))));
 }
+
+/// The profile of a document that is read without it, and of one that is read at once; why it is refused, if it is.
+fn read_both_ways(profile: &str) -> [Result<Option<oci::LinuxSeccomp>, String>; 2] {
+    let changes = json!({"linux": {"seccomp": "PROFILE", "cgroupsPath": "/a"}});
+    let text = document(changes).to_string().replace("\"PROFILE\"", profile);
+    let told = |error: Error| error.to_string();
+    let profile_of = |spec: Spec| spec.oci().linux.clone().and_then(|linux| linux.seccomp);
+    let later = parse_but_profile(text.clone().into_bytes()).and_then(|spec| match spec.later_profile() {
+        Some(text) => {
+            assert_eq!(text, profile);
+            assert_eq!(profile_of(spec.clone()), Some(oci::LinuxSeccomp::default()));
+            spec.type_profile().map(Some)
+        }
+        None => Ok(profile_of(spec)),
+    });
+    let at_once = parse(text.into_bytes()).map(profile_of);
+    [later.map_err(told), at_once.map_err(told)]
+}
+
+#[test]
+fn a_profile_is_the_same_and_refused_with_the_same_words_when_it_is_looked_into_later() {
+    for profile in [
+        r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#,
+        r#"{"DefaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": null, "flags": ["SECCOMP_FILTER_FLAG_TSYNC"], "future": {"a": [1]}}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": [], "Flags": ["SECCOMP_FILTER_FLAG_LOG"]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a", "listenerMetadata": "b"}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_NOTIFY"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_NOTIF\u0059"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultAction": null}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "DEFAULTACTION": ""}"#,
+        r#"{"defaultAction": "", "syscalls": [], "architectures": ["SCMP_ARCH_X86"]}"#,
+        "{}",
+        "null",
+    ] {
+        let [later, at_once] = read_both_ways(profile);
+        assert!(
+            later.is_ok() && later == at_once,
+            "{profile}: {later:?}, {at_once:?}"
+        );
+    }
+    for profile in [
+        r#"{"defaultAction": "SCMP_ACT_SING"}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_SING"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG", "args": [{"op": 1}]}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": "a", "action": "SCMP_ACT_LOG"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [[]]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_Z80"]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["\u0000"]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": [}"#,
+        "[]",
+        "5",
+    ] {
+        let [later, at_once] = read_both_ways(profile);
+        assert!(
+            later.is_err() && later == at_once,
+            "{profile}: {later:?}, {at_once:?}"
+        );
+    }
+}
+
+#[test]
+fn a_profile_that_may_need_more_than_its_filter_or_be_none_is_looked_into_at_once() {
+    let is_left = |profile: &str| {
+        let changes = json!({"linux": {"seccomp": "PROFILE"}});
+        let text = document(changes).to_string().replace("\"PROFILE\"", profile);
+        parse_but_profile(text.into_bytes())
+            .unwrap()
+            .later_profile()
+            .is_some()
+    };
+    assert!(is_left(r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#));
+    for profile in [
+        "null",
+        "{}",
+        r#"{"syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_NOTIFY"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_NOTIF\u0059"}]}"#,
+        r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#,
+        // What is typed is not the text as it stands.
+        r#"{"defaultAction": "SCMP_ACT_ALLOW"}, "cgroupsPath": null"#,
+    ] {
+        assert!(!is_left(profile), "{profile}");
+    }
+}

@@ -14,7 +14,7 @@ mod linux;
 mod mount;
 mod process;
 mod resources;
-mod seccomp;
+pub(super) mod seccomp;
 mod word;
 
 use std::collections::BTreeMap;

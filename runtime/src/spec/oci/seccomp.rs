@@ -34,6 +34,14 @@ pub struct LinuxSeccomp {
     pub syscalls: Vec<LinuxSyscall>,
 }
 
+/// What tells at a glance that a profile is not the empty one that means none.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::spec) struct Glance {
+    #[serde(deserialize_with = "optional")]
+    pub(in crate::spec) default_action: Option<LinuxSeccompAction>,
+}
+
 /// A rule about some calls.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
