@@ -99,6 +99,9 @@ impl Scan<'_> {
                         "the daemon, which removes it at its start".into(),
                     );
                 }
+            } else if name == "opt" {
+                let size = snapshot::disk_usage(&path)?;
+                self.item("programs", &path, size, "the clients that installed them".into());
             } else if !KNOWN.contains(&name.as_str()) {
                 // Whoever put it there may want it.
                 let size = snapshot::disk_usage(&path)?;

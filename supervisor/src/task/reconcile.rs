@@ -11,6 +11,7 @@
 //! | is dead | `task.json` exists | cleaned up by `delete`; exit and delete are published |
 //! | is dead, or never was | was never created | cleaned up; nobody was told of it, so nobody is now |
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -51,6 +52,7 @@ impl Tasks {
     pub async fn reconcile(self: &Arc<Self>) -> Result<()> {
         let directory = self.directory.clone();
         let bundles = blocking(move || bundles(&directory)).await?;
+        let addresses = self.sockets(&bundles).await?;
         let places = Arc::new(Semaphore::new(PARALLEL));
         let mut work = JoinSet::new();
         for (namespace, id) in bundles {
@@ -68,14 +70,43 @@ impl Tasks {
                 tracing::error!(%error, "recovery of a task panicked");
             }
         }
-        self.sweep_sockets().await
+        self.sweep_sockets(addresses).await
+    }
+
+    /// The sockets of shims that may be ours. Where others have theirs as well, the bundles tell: ours was noted there, or has
+    /// the name that the bundle's shim gives it when it belongs to no group.
+    async fn sockets(&self, bundles: &[(String, String)]) -> Result<Vec<String>> {
+        let daemon = self.daemon.clone();
+        if daemon.has_own_sockets {
+            return blocking(move || socket_addresses(&daemon.sockets)).await;
+        }
+        let (directory, bundles) = (self.directory.clone(), bundles.to_vec());
+        blocking(move || {
+            let mut addresses = BTreeSet::new();
+            for (namespace, id) in &bundles {
+                let alone = spawn::alone(&daemon, namespace, id);
+                let noted = fs::read_to_string(directory.join(namespace).join(id).join("address"));
+                let known = noted
+                    .ok()
+                    .into_iter()
+                    .chain(alone.to_str().map(|path| format!("unix://{path}")));
+                addresses.extend(known.filter(|address| {
+                    let socket = spawn::socket(address).and_then(|path| {
+                        path.symlink_metadata()
+                            .map_err(|error| Error::io("stat a socket", error))
+                    });
+                    socket.is_ok_and(|about| about.file_type().is_socket())
+                }));
+            }
+            Ok(addresses.into_iter().collect())
+        })
+        .await
     }
 
     /// Tells shims of ours to leave that no bundle leads to: the daemon was killed while it started them. Sockets that
     /// nobody listens on are removed.
-    async fn sweep_sockets(&self) -> Result<()> {
-        let sockets = self.daemon.sockets.clone();
-        for address in blocking(move || socket_addresses(&sockets)).await? {
+    async fn sweep_sockets(&self, addresses: Vec<String>) -> Result<()> {
+        for address in addresses {
             let in_use = self.table().values().any(|slot| match slot {
                 Slot::Live(task) => task.shim().address() == address,
                 Slot::Reserved => false,

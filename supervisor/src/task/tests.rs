@@ -73,7 +73,12 @@ impl Machine {
     /// A daemon that has taken up what there is.
     async fn daemon(&self) -> (Arc<Tasks>, Arc<Exchange>) {
         let events = Arc::new(Exchange::new());
-        let tasks = Tasks::new(&self.config, Arc::clone(&events)).unwrap();
+        let tasks = Tasks::new(
+            &self.config,
+            Arc::clone(&events),
+            Arc::new(Opt::open(&self.config)),
+        )
+        .unwrap();
         tasks.reconcile().await.unwrap();
         (tasks, events)
     }

@@ -10,8 +10,7 @@ use super::{
     document::Document,
     export as exporter,
     fetch::{Fetcher, Source},
-    graph, import as archive, slot, stream,
-    unpack,
+    graph, import as archive, slot, stream, unpack,
 };
 use crate::{
     daemon::Daemon,
@@ -189,11 +188,7 @@ async fn complete(
 ) -> Result<()> {
     let wishes = &destination.unpacks;
     let checked = fetcher.daemon.transfer.checks_platforms();
-    if !wishes.is_empty()
-        && !wishes
-            .iter()
-            .any(|wish| wish.platform.is_unpacked_here(checked))
-    {
+    if !wishes.is_empty() && !wishes.iter().any(|wish| wish.platform.is_unpacked_here(checked)) {
         return Err(Error::invalid(
             "unable to initialize unpacker: no unpack platforms defined",
         ));
