@@ -143,16 +143,9 @@ impl Shim {
         let key = self.last_key.wrapping_add(1);
         let root = bundle.join("rootfs");
         rootfs::mount_all(&request.rootfs, &root)?;
-        let streams = stdio::prepare(&names, &owner).and_then(|(child, mut prepared)| {
-            match prepared.start(&self.reactor, &mut self.streams, key) {
-                Ok(()) => Ok((child, prepared)),
-                Err(error) => Err(Refusal::system("watch the container's streams", error)),
-            }
-        });
-        let (child, prepared) = match streams {
+        let (child, prepared) = match stdio::prepare(&names, &owner) {
             Ok(streams) => streams,
             Err(refusal) => {
-                self.streams.close_all(&self.reactor, key);
                 self.undo_mounts(&root);
                 return Err(refusal);
             }
@@ -239,7 +232,8 @@ impl Shim {
         }
     }
 
-    /// Gives a new process its pid, its terminal and its streams.
+    /// Gives a new process its pid, its terminal and its streams. Nothing was copied before: what a runtime that fails writes where
+    /// the process's output was to go is told in the answer, and not the client's to read.
     pub fn attach(
         &mut self,
         key: u32,
@@ -251,6 +245,9 @@ impl Shim {
             return Ok(());
         };
         process.pid = pid;
+        prepared
+            .start(&self.reactor, &mut self.streams, key)
+            .map_err(|error| Refusal::system("watch the process's streams", error))?;
         process.logger = prepared.logger.take();
         process.input_keeper = prepared.input_keeper.take().filter(|_| !process.input_closed);
         if let Some(master) = console {

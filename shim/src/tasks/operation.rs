@@ -95,10 +95,7 @@ impl Shim {
             uid: io_owner.0,
             gid: io_owner.1,
         };
-        let (child, mut prepared) = stdio::prepare(&process.names, &owner)?;
-        prepared
-            .start(&self.reactor, &mut self.streams, key)
-            .map_err(|error| Refusal::system("watch the process's streams", error))?;
+        let (child, prepared) = stdio::prepare(&process.names, &owner)?;
         *kept = Some(Box::new(prepared));
         let (exec_id, spec) = (process.exec_id.clone(), process.spec.clone());
         Ok(self.container(id)?.driver.exec(&exec_id, &spec, child))
