@@ -29,7 +29,8 @@ impl Tasks {
             named => named.to_owned(),
         };
         let (own, opt) = (self.own_shim.clone(), Arc::clone(&self.daemon.opt));
-        let shim = blocking(move || runtime_name::shim(&runtime, own.as_deref(), &opt)).await?;
+        let shim = blocking(move || runtime_name::shim(&runtime, own.as_deref(), &opt)).await;
+        let shim = shim.map_err(|error| error.context("failed to resolve runtime path"))?;
         let failed = |error: Error| error.context(format!("{} -info", shim.display()));
         let mut command = Command::new(&shim);
         command
