@@ -52,7 +52,14 @@ impl Tasks {
     pub async fn reconcile(self: &Arc<Self>) -> Result<()> {
         let directory = self.directory.clone();
         let bundles = blocking(move || bundles(&directory)).await?;
-        let addresses = self.sockets(&bundles).await?;
+        // Where others have their sockets as well, only the bundles tell which are ours.
+        let noted = match self.daemon.has_own_sockets {
+            true => None,
+            false => {
+                let (tasks, bundles) = (Arc::clone(self), bundles.clone());
+                Some(blocking(move || Ok(tasks.noted(&bundles))).await?)
+            }
+        };
         let places = Arc::new(Semaphore::new(PARALLEL));
         let mut work = JoinSet::new();
         for (namespace, id) in bundles {
@@ -70,43 +77,31 @@ impl Tasks {
                 tracing::error!(%error, "recovery of a task panicked");
             }
         }
-        self.sweep_sockets(addresses).await
+        self.sweep_sockets(noted).await
     }
 
-    /// The sockets of shims that may be ours. Where others have theirs as well, the bundles tell: ours was noted there, or has
-    /// the name that the bundle's shim gives it when it belongs to no group.
-    async fn sockets(&self, bundles: &[(String, String)]) -> Result<Vec<String>> {
-        let daemon = self.daemon.clone();
-        if daemon.has_own_sockets {
-            return blocking(move || socket_addresses(&daemon.sockets)).await;
+    /// Where the shims of `bundles` may serve: ours was noted there, or has the name that a shim gives it whose container
+    /// belongs to no group. Blocks.
+    fn noted(&self, bundles: &[(String, String)]) -> BTreeSet<String> {
+        let mut addresses = BTreeSet::new();
+        for (namespace, id) in bundles {
+            let noted = fs::read_to_string(self.directory.join(namespace).join(id).join("address"));
+            let alone = spawn::alone(&self.daemon, namespace, id);
+            addresses.extend(noted);
+            addresses.extend(alone.to_str().map(|path| format!("unix://{path}")));
         }
-        let (directory, bundles) = (self.directory.clone(), bundles.to_vec());
-        blocking(move || {
-            let mut addresses = BTreeSet::new();
-            for (namespace, id) in &bundles {
-                let alone = spawn::alone(&daemon, namespace, id);
-                let noted = fs::read_to_string(directory.join(namespace).join(id).join("address"));
-                let known = noted
-                    .ok()
-                    .into_iter()
-                    .chain(alone.to_str().map(|path| format!("unix://{path}")));
-                addresses.extend(known.filter(|address| {
-                    let socket = spawn::socket(address).and_then(|path| {
-                        path.symlink_metadata()
-                            .map_err(|error| Error::io("stat a socket", error))
-                    });
-                    socket.is_ok_and(|about| about.file_type().is_socket())
-                }));
-            }
-            Ok(addresses.into_iter().collect())
-        })
-        .await
+        addresses
     }
 
     /// Tells shims of ours to leave that no bundle leads to: the daemon was killed while it started them. Sockets that
     /// nobody listens on are removed.
-    async fn sweep_sockets(&self, addresses: Vec<String>) -> Result<()> {
-        for address in addresses {
+    async fn sweep_sockets(&self, noted: Option<BTreeSet<String>>) -> Result<()> {
+        let sockets = self.daemon.sockets.clone();
+        let addresses = blocking(move || match noted {
+            None => socket_addresses(&sockets),
+            Some(noted) => Ok(noted.into_iter().filter(|address| is_socket(address)).collect()),
+        });
+        for address in addresses.await? {
             let in_use = self.table().values().any(|slot| match slot {
                 Slot::Live(task) => task.shim().address() == address,
                 Slot::Reserved => false,
@@ -318,6 +313,14 @@ pub(crate) fn bundles(directory: &Path) -> Result<Vec<(String, String)>> {
         }
     }
     Ok(bundles)
+}
+
+/// Whether there is a socket at an address. Blocks.
+fn is_socket(address: &str) -> bool {
+    spawn::socket(address).is_ok_and(|path| {
+        path.symlink_metadata()
+            .is_ok_and(|about| about.file_type().is_socket())
+    })
 }
 
 /// The addresses of all sockets in a directory. Blocks.
