@@ -100,8 +100,14 @@ impl Scan<'_> {
                     );
                 }
             } else if name == "opt" {
-                let size = snapshot::disk_usage(&path)?;
-                self.item("programs", &path, size, "the clients that installed them".into());
+                for directory in ["bin", "lib"].map(|name| path.join(name)) {
+                    if directory.is_dir() {
+                        for (_, path) in entries(&directory)? {
+                            let size = snapshot::disk_usage(&path)?;
+                            self.item("program", &path, size, "the client that installed it".into());
+                        }
+                    }
+                }
             } else if !KNOWN.contains(&name.as_str()) {
                 // Whoever put it there may want it.
                 let size = snapshot::disk_usage(&path)?;
