@@ -97,7 +97,8 @@ fn configuration(home: &Path) -> String {
     let home = home.display();
     format!(
         "version = 2\nroot = \"{home}/root\"\nstate = \"{home}/state\"\n\
-         disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\", \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.snapshotter.v1.zfs\"]\n\
-         [grpc]\naddress = \"{home}/c.sock\"\n[ttrpc]\naddress = \"{home}/c.sock.ttrpc\"\n"
+         disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.btrfs\", \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.snapshotter.v1.zfs\"]\n\
+         [grpc]\naddress = \"{home}/c.sock\"\n[ttrpc]\naddress = \"{home}/c.sock.ttrpc\"\n\
+         [plugins.'io.containerd.internal.v1.opt']\npath = \"{home}/opt\"\n"
     )
 }

@@ -92,9 +92,20 @@ impl Pair {
     ///
     /// One of them does not come up.
     pub fn start() -> Pair {
+        Pair::start_with("")
+    }
+
+    /// As [`Pair::start`], with `configuration` as the content of our side's file.
+    ///
+    /// # Panics
+    ///
+    /// One of them does not come up.
+    pub fn start_with(configuration: &str) -> Pair {
         let scratch = Scratch::new();
         let containerd = Containerd::start(&scratch);
-        let wharfd = Wharfd::start(&scratch);
+        let mut wharfd = Wharfd::unstarted(&scratch);
+        fs::write(wharfd.home().join("wharfd.toml"), configuration).expect("write a configuration");
+        wharfd.restart();
         let side = |name: &str, socket: &Path, snapshots: PathBuf| Side {
             directory: scratch.directory(name),
             socket: socket.to_path_buf(),

@@ -30,6 +30,10 @@ pub struct Config {
     /// The executable to start for the runtimes of Wharf and runc. Default: `containerd-shim-wharf-v2` beside the
     /// daemon's executable, then on `$PATH`.
     pub shim: Option<PathBuf>,
+    /// Where shims of ours make their sockets. Default: `s` below `state`.
+    pub shim_sockets: Option<PathBuf>,
+    /// Where clients install programs. Default: below the root.
+    pub opt: Opt,
     /// How registries are reached.
     pub registry: Registry,
     /// Which snapshotters there are. Default: all that work here, and no external ones.
@@ -46,6 +50,18 @@ pub struct Config {
     pub restart_interval: std::time::Duration,
     /// What is configured of tracing, as the `OTEL_…` variables that say the same. Always empty without the feature `otlp`.
     pub tracing: Vec<(&'static str, String)>,
+}
+
+/// Where clients install programs: containerd's plugin `opt`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Opt {
+    /// The directory `opt` below the root.
+    #[default]
+    BelowRoot,
+    /// This directory, an absolute path.
+    At(PathBuf),
+    /// Nowhere.
+    Disabled,
 }
 
 /// How the API is served.
@@ -106,6 +122,9 @@ impl Default for Grpc {
 /// The largest message that is taken or sent unless told otherwise, in bytes: containerd's 16 MiB.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
+/// The longest directory for sockets whose names are SHA-256 digests: containerd's limit, as the kernel takes 107 bytes.
+const LONGEST_SOCKET_DIRECTORY: usize = 42;
+
 /// How registries are reached.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -134,6 +153,8 @@ impl Default for Config {
             state: "/run/wharf/supervisor".into(),
             address: "/run/wharf/wharfd.sock".into(),
             shim: None,
+            shim_sockets: None,
+            opt: Opt::default(),
             registry: Registry::default(),
             snapshots: Settings::default(),
             transfer: transfer::Settings::default(),
@@ -172,6 +193,23 @@ impl Config {
                     path.display()
                 )));
             }
+        }
+        if let Opt::At(path) = &self.opt
+            && (!path.is_absolute() || path.to_str().is_none_or(|text| text.contains(':')))
+        {
+            return Err(Error::invalid(format!(
+                "plugins.\"io.containerd.internal.v1.opt\".path {} must be an absolute UTF-8 path without colon",
+                path.display()
+            )));
+        }
+        if let Some(path) = &self.shim_sockets
+            && (!path.is_absolute() || path.as_os_str().len() > LONGEST_SOCKET_DIRECTORY)
+        {
+            return Err(Error::invalid(format!(
+                "plugins.\"io.containerd.shim.v1.manager\".socket_dir {} must be an absolute path of at most \
+                 {LONGEST_SOCKET_DIRECTORY} bytes",
+                path.display()
+            )));
         }
         for path in self.registry.hosts.iter().chain(&self.registry.docker_config) {
             if !path.is_absolute() {

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     event, layer,
     metadata::{self, Commit, Key, META, Meta, Read as _},
-    mount, sandbox, snapshot, task, transfer,
+    mount, opt, sandbox, snapshot, task, transfer,
 };
 
 /// How large messages of the API may be, in bytes.
@@ -47,6 +47,8 @@ pub struct Daemon {
     pub sandboxes: Arc<sandbox::Controller>,
     /// What transfers share.
     pub transfer: transfer::Shared,
+    /// Where clients install programs.
+    pub opt: Arc<opt::Opt>,
     /// What makes layers of data that is not understood here.
     pub processors: layer::Processors,
     /// How registries are reached.
@@ -81,7 +83,8 @@ impl Daemon {
         let loaded = snapshot::load(&root.join("snapshots"), &config.snapshots, &uuid)?;
         let snapshots = snapshot::Store::open(Arc::clone(&metadata), Arc::clone(&events), loaded)?;
         let mounts = mount::Mounts::new(Arc::clone(&metadata), config.state.join("mounts"), root, &uuid)?;
-        let tasks = task::Tasks::new(config, Arc::clone(&events))?;
+        let opt = Arc::new(opt::Opt::open(config));
+        let tasks = task::Tasks::new(config, Arc::clone(&events), Arc::clone(&opt))?;
         let sandboxes = sandbox::Controller::new(
             config.state.join("sandboxes"),
             Arc::clone(&tasks),
@@ -105,7 +108,8 @@ impl Daemon {
             tasks,
             transfer: transfer::Shared::new(&config.transfer),
             sandboxes,
-            processors: config.processors.clone(),
+            processors: config.processors.clone().within(&opt),
+            opt,
             registry: config.registry.clone(),
             checkpoints,
             mount_place,

@@ -58,6 +58,7 @@ mod metrics;
 mod mount;
 mod namespace;
 mod notify;
+mod opt;
 mod process;
 mod registry;
 mod restart;
@@ -76,8 +77,8 @@ mod transfer;
 mod upgrade;
 
 pub use config::{
-    Config, File as ConfigFile, Grpc as GrpcConfig, Metrics as MetricsConfig, Registry as RegistryConfig,
-    Tcp as TcpConfig,
+    Config, File as ConfigFile, Grpc as GrpcConfig, Metrics as MetricsConfig, Opt as OptDirectory,
+    Registry as RegistryConfig, Tcp as TcpConfig,
 };
 pub use error::{Error, Kind};
 pub use fsck::{Fault, Item, Options as CheckOptions, Report, check};

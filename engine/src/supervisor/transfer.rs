@@ -95,6 +95,8 @@ impl Client {
                 auth,
                 host,
             } => {
+                // An index without an image for this platform is refused then.
+                destination.manifest_limit = 1;
                 let auth_stream = match auth {
                     Some(auth) => {
                         let id = stream_id("auth")?;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use integration_tests::{binaries, run};
 
-use crate::{content, images, processes, snapshots, tasks};
+use crate::{content, images, install, processes, snapshots, tasks};
 
 /// Flags that no script needs to use, by the beginning of the command, with the reason.
 const LEFT_OUT: &[(&str, &[&str], &str)] = &[
@@ -115,6 +115,7 @@ fn calls<'a>(leaf: &Leaf, words: &[&'a str]) -> Option<Vec<&'a str>> {
 fn every_command_and_flag_of_ctr_is_used() {
     let scripts = [
         images::SCRIPTS,
+        install::SCRIPTS,
         content::SCRIPTS,
         snapshots::SCRIPTS,
         tasks::SCRIPTS,

@@ -6,6 +6,7 @@
 mod content;
 mod coverage;
 mod images;
+mod install;
 mod processes;
 mod snapshots;
 mod tasks;
@@ -23,12 +24,14 @@ use serde_json::json;
 /// file `two.tar` as well.
 struct Stage {
     pair: Pair,
-    _registry: Registry,
+    registry: Registry,
 }
 
 impl Stage {
     fn start() -> Stage {
-        let mut pair = Pair::start().apart();
+        // `ctr shim` looks for shims where containerd has them, wherever its state is.
+        let sockets = "[plugins.'io.containerd.shim.v1.manager']\nsocket_dir = '/run/containerd/s'\n";
+        let mut pair = Pair::start_with(sockets).apart();
         let registry = Registry::start(&pair.scratch);
         let layout = two_layers(&pair.scratch);
         registry.push(layout.path(), "1", "two:1");
@@ -48,10 +51,7 @@ impl Stage {
         pair.variable("REGISTRY", host);
         // Never used up by what the user of this machine has set.
         pair.variable("EDITOR", "false");
-        Stage {
-            pair,
-            _registry: registry,
-        }
+        Stage { pair, registry }
     }
 }
 
@@ -62,8 +62,6 @@ impl Stage {
             "OUT",
             "--mount type=bind,src=DIRECTORY/out,dst=/out,options=rbind:rw",
         );
-        let state = self.pair.scratch.join("wharfd/state");
-        self.pair.variable("WHARFD_STATE", &state.display().to_string());
     }
 }
 

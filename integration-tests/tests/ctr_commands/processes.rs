@@ -18,14 +18,13 @@ pub(crate) const SCRIPTS: &[&str] = &[
      ctr images tag docker.io/library/t:1 u:1; ctr images label u:1 a=b; ctr images rm u:1; \
      until grep -q /images/delete events && grep -q /tasks/delete events; do sleep 0.05; done; kill $!; \
      grep -E '\"e1\"|/namespaces/|/images/' events | awk '{print $6, $7}' | sed 's/,\"snapshot_key.*//' | grep -E '^/(tasks/(create|start|exit|delete)|images|namespaces)' | cut -d' ' -f1 | sort",
-    // `ctr` looks for shims where containerd keeps them by default; those of a `wharfd` are below its own state.
     "ctr run --detach docker.io/library/t:1 s1 sleep 1000; \
-     name=$(printf %s \"$SOCKET/$CONTAINERD_NAMESPACE/s1\" | sha256sum | cut -d' ' -f1); [ -e /run/containerd/s/$name ] || ln -s $WHARFD_STATE/s/$name /run/containerd/s/; \
      ctr shim --id s1 state | tr ',' '\\n' | grep -E '\"(id|status|terminal)\"'; ctr shim --id s1 delete 2>&1 | sed 's/: not found$//'; \
      ctr shim --id s1 exec --spec none --cwd / x1 >/dev/null 2>&1; echo $?; \
      ctr oci spec | sed -n '/\"process\"/,/^    }/p' | sed '1s/.*/{/;$s/.*/}/' >process; ctr shim --id s1 exec --spec process --cwd / --env A=B --stdin '' --stdout '' --stderr '' x2; echo $?; \
      ctr shim --id s1 start 2>&1 | sed 's/: not found$//'; ctr tasks kill --signal KILL s1; until ctr tasks ls | grep -q STOPPED; do sleep 0.05; done; ctr tasks delete s1; ctr containers rm s1; \
-     [ -L /run/containerd/s/$name ] && rm /run/containerd/s/$name; ctr shim --id none state",
+     ctr shim --id s1 state; ctr shim --id none state; \
+     ls /run/containerd/s | grep $(printf %s \"$SOCKET/$CONTAINERD_NAMESPACE/s1\" | sha256sum | cut -d' ' -f1)",
     // Profiles of a Go program: there is no such socket here, and `wharfd` has none at all.
     "ctr pprof --debug-socket $PWD/none block; ctr pprof -d $PWD/none goroutines; ctr pprof -d $PWD/none heap; \
      ctr pprof -d $PWD/none threadcreate; ctr pprof -d $PWD/none profile --seconds 1; \

@@ -151,6 +151,95 @@ fn guarded(scratch: &Scratch) -> (Daemon, String) {
     (daemon, host)
 }
 
+/// Pushes an index of `entries` as `team/app:tag`.
+fn push_index(
+    scratch: &Scratch,
+    registry: &Registry,
+    tag: &str,
+    entries: &[&serde_json::Value],
+) -> (String, String) {
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": entries,
+    });
+    let file = scratch.join("index.json");
+    fs::write(&file, index.to_string()).unwrap();
+    let reference = registry.reference(&format!("team/app:{tag}"));
+    let (host, _) = reference.split_once('/').unwrap();
+    integration_tests::run(
+        Command::new("curl")
+            .args(["--fail", "--silent", "--show-error", "--request", "PUT"])
+            .args([
+                "--header",
+                "Content-Type: application/vnd.oci.image.index.v1+json",
+            ])
+            .arg("--data-binary")
+            .arg(format!("@{}", file.display()))
+            .arg(format!("http://{host}/v2/team/app/manifests/{tag}")),
+    )
+    .ok();
+    (reference, integration_tests::image::digest_of(&file))
+}
+
+/// The only image of a layout, as an index says that it is for `architecture`.
+fn entry(layout: &std::path::Path, architecture: &str) -> serde_json::Value {
+    let index: serde_json::Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let mut entry = index["manifests"][0].clone();
+    entry["platform"] = json!({"os": "linux", "architecture": architecture});
+    entry
+}
+
+/// As containerd 2.3 has it: what is not for the wanted platform is an image all the same, and its layers are unpacked when it
+/// is all that there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_another_platform_is_not_refused() {
+    let scratch = Scratch::new();
+    let registry = Registry::start(&scratch);
+    let layout = image(&scratch, GZIP);
+    let single = registry.push(layout.path(), "latest", "team/app:single");
+    let ours = entry(layout.path(), &store("").platforms[0].architecture);
+    let (index, digest) = push_index(&scratch, &registry, "index", &[&ours]);
+    let wanting = |reference: &str, os: &str| {
+        let mut wanting = store(reference);
+        let unpack = wanting.unpacks[0].platform.as_mut().unwrap();
+        for platform in [unpack, &mut wanting.platforms[0]] {
+            platform.architecture = "s390x".into();
+            platform.os = os.into();
+        }
+        wanting
+    };
+    let transferred = async |reference: &str, destination: ImageStore| {
+        let scratch = Scratch::new();
+        let supervisor = Supervisor::start(&scratch).await;
+        let mut request = supervisor.pull(reference);
+        request.destination = Some(any::pack(&destination));
+        supervisor.transfer(request).await?;
+        assert_eq!(supervisor.images().await.len(), 1);
+        Ok((supervisor.blobs().await, supervisor.snapshots().await.len()))
+    };
+    let (blobs, snapshots) = transferred(&single, wanting(&single, "linux")).await.unwrap();
+    assert_eq!((blobs.len(), snapshots), (5, 3));
+    let (blobs, snapshots) = transferred(&index, wanting(&index, "linux")).await.unwrap();
+    assert!(blobs.len() == 1 && blobs.contains(&digest), "{blobs:?}");
+    assert_eq!(snapshots, 0);
+    let mut metadata = wanting(&index, "linux");
+    metadata.all_metadata = true;
+    let (blobs, snapshots) = transferred(&index, metadata).await.unwrap();
+    assert_eq!((blobs.len(), snapshots), (3, 0));
+    // One image is asked for, and there is none.
+    let mut one = wanting(&index, "linux");
+    one.manifest_limit = 1;
+    let refused: tonic::Status = transferred(&index, one).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    let refused = transferred(&single, wanting(&single, "windows"))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("no unpack platforms"), "{refused}");
+}
+
 /// Of another platform, manifest and configuration are fetched when all metadata are wanted, and layers never are.
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_of_all_platforms_come_without_their_layers() {
@@ -164,36 +253,10 @@ async fn metadata_of_all_platforms_come_without_their_layers() {
     let layer = theirs.layer_of(&tree, integration_tests::image::Compression::Gzip);
     theirs.tag("latest", &json!({}));
     registry.push(theirs.path(), "latest", "team/app:theirs");
-    let manifest = |layout: &std::path::Path, architecture: &str| {
-        let index: serde_json::Value =
-            serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
-        let mut entry = index["manifests"][0].clone();
-        entry["platform"] = json!({"os": "linux", "architecture": architecture});
-        entry
-    };
     let host = store("").platforms[0].architecture.clone();
-    let other = manifest(theirs.path(), "s390x");
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [other, manifest(ours.path(), &host)],
-    });
-    let file = scratch.join("index.json");
-    fs::write(&file, index.to_string()).unwrap();
-    let reference = registry.reference("team/app:multi");
-    let (host, _) = reference.split_once('/').unwrap();
-    integration_tests::run(
-        Command::new("curl")
-            .args(["--fail", "--silent", "--show-error", "--request", "PUT"])
-            .args([
-                "--header",
-                "Content-Type: application/vnd.oci.image.index.v1+json",
-            ])
-            .arg("--data-binary")
-            .arg(format!("@{}", file.display()))
-            .arg(format!("http://{host}/v2/team/app/manifests/multi")),
-    )
-    .ok();
+    let other = entry(theirs.path(), "s390x");
+    let ours = entry(ours.path(), &host);
+    let (reference, _) = push_index(&scratch, &registry, "multi", &[&other, &ours]);
     let other = other["digest"].as_str().unwrap().to_owned();
     let config: serde_json::Value =
         serde_json::from_slice(&fs::read(theirs.path().join("blobs").join(other.replace(':', "/"))).unwrap())

@@ -82,11 +82,7 @@ impl Introspection {
                     plugin.exports = about.exports;
                 }
                 Err(error) => {
-                    plugin.init_err = Some(GoogleStatus {
-                        code: error.kind().code().into(),
-                        message: error.to_string(),
-                        ..GoogleStatus::default()
-                    });
+                    plugin.init_err = Some(failure(error));
                 }
             }
             plugin
@@ -109,7 +105,24 @@ impl Introspection {
                 },
                 ..Plugin::default()
             });
-        snapshotters.chain(parts).collect()
+        snapshotters.chain(parts).chain(self.opt()).collect()
+    }
+
+    /// The directory into which clients install programs.
+    fn opt(&self) -> Option<Plugin> {
+        let mut plugin = Plugin {
+            r#type: "io.containerd.internal.v1".to_owned(),
+            id: "opt".to_owned(),
+            ..Plugin::default()
+        };
+        match self.0.opt.state()? {
+            Ok(directory) => {
+                let path = directory.display().to_string();
+                plugin.exports.insert("path".to_owned(), path);
+            }
+            Err(error) => plugin.init_err = Some(failure(error)),
+        }
+        Some(plugin)
     }
 
     /// What a part tells of itself for `options`: the task service, what a runtime is.
@@ -128,6 +141,15 @@ impl Introspection {
             .ok_or_else(|| Error::invalid(format!("unknown request type {:?}", options.type_url)))?;
         let info = self.0.tasks.runtime_info(request).await?;
         Ok(any::pack(&info))
+    }
+}
+
+/// Why a part is not there.
+fn failure(error: &Error) -> GoogleStatus {
+    GoogleStatus {
+        code: error.kind().code().into(),
+        message: error.to_string(),
+        ..GoogleStatus::default()
     }
 }
 

@@ -7,7 +7,7 @@
 //! log_level = "info"
 //! log_format = "text"                                          # or "json", or "journal" for lines with their priority
 //! shim = "/usr/libexec/wharf/containerd-shim-wharf-v2"
-//! disabled_plugins = ["io.containerd.snapshotter.v1.btrfs"]    # snapshotters only
+//! disabled_plugins = ["io.containerd.snapshotter.v1.btrfs"]    # snapshotters, and io.containerd.internal.v1.opt
 //!
 //! [grpc]                                                       # as containerd has it
 //! uid = 0
@@ -50,6 +50,12 @@
 //! service_name = "wharfd"
 //! sampling_ratio = 1.0
 //!
+//! [plugins."io.containerd.internal.v1.opt"]
+//! path = "/var/lib/wharf/supervisor/opt"                       # where `ctr install` puts programs; `opt` below the root
+//!
+//! [plugins."io.containerd.shim.v1.manager"]
+//! socket_dir = "/run/containerd/s"                             # where `ctr shim` looks; by default `s` below the state
+//!
 //! [plugins."io.containerd.monitor.container.v1.restart"]
 //! interval = "10s"                                             # between looks for containers whose labels ask to be restarted
 //!
@@ -71,7 +77,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Grpc, Metrics, Registry, Tcp};
+use super::{Config, Grpc, Metrics, Opt, Registry, Tcp};
 use crate::{
     error::{Error, Result},
     layer::{Processor, Processors},
@@ -99,7 +105,7 @@ pub struct File {
     pub log_level: Option<String>,
     /// How it is written: `text`, `json`, or `journal`.
     pub log_format: Option<String>,
-    /// Plugins that are not loaded, by containerd's URIs. Only snapshotters can be left out.
+    /// Plugins that are not loaded, by containerd's URIs. Only snapshotters and `opt` can be left out.
     #[serde(default)]
     disabled_plugins: BTreeSet<String>,
     /// See [`Config::grpc`].
@@ -189,6 +195,10 @@ struct Plugins {
     otlp: OtlpPlugin,
     #[serde(default, rename = "io.containerd.internal.v1.tracing")]
     tracing: TracingPlugin,
+    #[serde(default, rename = "io.containerd.internal.v1.opt")]
+    opt: OptPlugin,
+    #[serde(default, rename = "io.containerd.shim.v1.manager")]
+    shims: ShimPlugin,
     #[serde(
         default,
         rename = "io.containerd.monitor.container.v1.restart",
@@ -210,6 +220,18 @@ struct OtlpPlugin {
 struct TracingPlugin {
     service_name: Option<String>,
     sampling_ratio: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct OptPlugin {
+    path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ShimPlugin {
+    socket_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -236,6 +258,8 @@ fn socket_address(setting: &str, text: &str) -> Result<SocketAddr> {
 
 /// What a snapshotter's URI begins with.
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1.";
+/// The URI of the directory for installed programs.
+const OPT: &str = "io.containerd.internal.v1.opt";
 
 impl File {
     /// The file with the settings in it that have a default; without `log_format`, which depends on who reads, and the
@@ -275,11 +299,18 @@ impl File {
     /// `InvalidArgument`, `Unimplemented`: naming the setting.
     pub fn config(&self) -> Result<Config> {
         let default = Config::default();
+        let set = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
         let config = Config {
             root: self.root.clone().unwrap_or(default.root),
             state: self.state.clone().unwrap_or(default.state),
             address: self.address.clone().unwrap_or(default.address),
             shim: self.shim.clone(),
+            shim_sockets: set(&self.plugins.shims.socket_dir),
+            opt: match set(&self.plugins.opt.path) {
+                _ if self.disabled_plugins.contains(OPT) => Opt::Disabled,
+                Some(path) => Opt::At(path),
+                None => Opt::BelowRoot,
+            },
             registry: self.registry.clone(),
             snapshots: self.snapshots()?,
             transfer: self.plugins.transfer.clone(),
@@ -433,10 +464,10 @@ impl File {
                 return Err(Error::invalid(format!("mount_options: {option:?} cannot be set")));
             }
         }
-        for uri in &self.disabled_plugins {
+        for uri in self.disabled_plugins.iter().filter(|uri| *uri != OPT) {
             let name = uri.strip_prefix(SNAPSHOTTER).ok_or_else(|| {
                 Error::invalid(format!(
-                    "disabled_plugins: {uri:?} is not a snapshotter ({SNAPSHOTTER}NAME)"
+                    "disabled_plugins: {uri:?} is neither a snapshotter ({SNAPSHOTTER}NAME) nor {OPT}"
                 ))
             })?;
             settings.disabled.insert(name.to_owned());

@@ -99,6 +99,15 @@ impl Scan<'_> {
                         "the daemon, which removes it at its start".into(),
                     );
                 }
+            } else if name == "opt" {
+                for directory in ["bin", "lib"].map(|name| path.join(name)) {
+                    if directory.is_dir() {
+                        for (_, path) in entries(&directory)? {
+                            let size = snapshot::disk_usage(&path)?;
+                            self.item("program", &path, size, "the client that installed it".into());
+                        }
+                    }
+                }
             } else if !KNOWN.contains(&name.as_str()) {
                 // Whoever put it there may want it.
                 let size = snapshot::disk_usage(&path)?;

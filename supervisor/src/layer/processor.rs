@@ -41,6 +41,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
+    opt::Opt,
     sys,
 };
 
@@ -84,6 +85,18 @@ pub struct Processors(pub Vec<Processor>);
 pub(crate) type Payloads = BTreeMap<String, Any>;
 
 impl Processors {
+    /// The same with what clients have installed first on their search paths, unless they have their own.
+    #[must_use]
+    pub(crate) fn within(mut self, opt: &Opt) -> Self {
+        for processor in &mut self.0 {
+            let found = opt
+                .variables()
+                .filter_map(|(name, value)| Some(format!("{name}={}", value.to_str()?)));
+            processor.env.splice(..0, found.collect::<Vec<_>>());
+        }
+        self
+    }
+
     /// The programs that a layer of `media_type` needs, in order; none for one that is understood here. A processor comes
     /// before what is understood here.
     ///

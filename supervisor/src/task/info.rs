@@ -1,6 +1,7 @@
 //! What a runtime says of itself: `containerd-shim-… -info`.
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -27,8 +28,9 @@ impl Tasks {
             "" => DEFAULT.to_owned(),
             named => named.to_owned(),
         };
-        let own = self.own_shim.clone();
-        let shim = blocking(move || runtime_name::shim(&runtime, own.as_deref())).await?;
+        let (own, opt) = (self.own_shim.clone(), Arc::clone(&self.daemon.opt));
+        let shim = blocking(move || runtime_name::shim(&runtime, own.as_deref(), &opt)).await;
+        let shim = shim.map_err(|error| error.context("failed to resolve runtime path"))?;
         let failed = |error: Error| error.context(format!("{} -info", shim.display()));
         let mut command = Command::new(&shim);
         command

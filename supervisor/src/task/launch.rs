@@ -23,7 +23,7 @@ impl Tasks {
     /// `InvalidArgument` for a spec that is none; `Unknown` when there is no such shim.
     pub async fn furnish(&self, bundle: &Bundle, runtime: &str, spec: &[u8]) -> Result<PathBuf> {
         // Some calls into memory, for which no other thread is woken: a client waits.
-        let executable = runtime_name::shim(runtime, self.own_shim.as_deref())
+        let executable = runtime_name::shim(runtime, self.own_shim.as_deref(), &self.daemon.opt)
             .map_err(|error| error.context("failed to start shim: failed to resolve runtime path"))?;
         prepare(bundle, spec).await?;
         if let Err(error) = bundle.set_shim(&executable) {

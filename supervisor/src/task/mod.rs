@@ -66,6 +66,7 @@ use crate::config::Config;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::event::{Exchange, check};
+use crate::opt::Opt;
 
 /// The topic of the end of a process.
 const EXIT: &str = "/tasks/exit";
@@ -123,7 +124,7 @@ impl Tasks {
     /// # Errors
     ///
     /// `Unknown`: the daemon's own executable is not known.
-    pub fn new(config: &Config, events: Arc<Exchange>) -> Result<Arc<Self>> {
+    pub fn new(config: &Config, events: Arc<Exchange>, opt: Arc<Opt>) -> Result<Arc<Self>> {
         let executable =
             std::env::current_exe().map_err(|error| Error::io("find the daemon's own executable", error))?;
         let mut inbox = config.address.clone().into_os_string();
@@ -133,7 +134,12 @@ impl Tasks {
             daemon: spawn::Daemon {
                 address: config.address.clone(),
                 events: inbox.into(),
-                sockets: sockets(&config.state),
+                sockets: config
+                    .shim_sockets
+                    .clone()
+                    .unwrap_or_else(|| sockets(&config.state)),
+                has_own_sockets: config.shim_sockets.is_none(),
+                opt,
                 executable,
             },
             own_shim: config.shim.clone(),

@@ -11,6 +11,7 @@
 //! | is dead | `task.json` exists | cleaned up by `delete`; exit and delete are published |
 //! | is dead, or never was | was never created | cleaned up; nobody was told of it, so nobody is now |
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -51,6 +52,14 @@ impl Tasks {
     pub async fn reconcile(self: &Arc<Self>) -> Result<()> {
         let directory = self.directory.clone();
         let bundles = blocking(move || bundles(&directory)).await?;
+        // Where others have their sockets as well, only the bundles tell which are ours.
+        let noted = match self.daemon.has_own_sockets {
+            true => None,
+            false => {
+                let (tasks, bundles) = (Arc::clone(self), bundles.clone());
+                Some(blocking(move || Ok(tasks.noted(&bundles))).await?)
+            }
+        };
         let places = Arc::new(Semaphore::new(PARALLEL));
         let mut work = JoinSet::new();
         for (namespace, id) in bundles {
@@ -68,14 +77,31 @@ impl Tasks {
                 tracing::error!(%error, "recovery of a task panicked");
             }
         }
-        self.sweep_sockets().await
+        self.sweep_sockets(noted).await
+    }
+
+    /// Where the shims of `bundles` may serve: ours was noted there, or has the name that a shim gives it whose container
+    /// belongs to no group. Blocks.
+    fn noted(&self, bundles: &[(String, String)]) -> BTreeSet<String> {
+        let mut addresses = BTreeSet::new();
+        for (namespace, id) in bundles {
+            let noted = fs::read_to_string(self.directory.join(namespace).join(id).join("address"));
+            let alone = spawn::alone(&self.daemon, namespace, id);
+            addresses.extend(noted);
+            addresses.extend(alone.to_str().map(|path| format!("unix://{path}")));
+        }
+        addresses
     }
 
     /// Tells shims of ours to leave that no bundle leads to: the daemon was killed while it started them. Sockets that
     /// nobody listens on are removed.
-    async fn sweep_sockets(&self) -> Result<()> {
+    async fn sweep_sockets(&self, noted: Option<BTreeSet<String>>) -> Result<()> {
         let sockets = self.daemon.sockets.clone();
-        for address in blocking(move || socket_addresses(&sockets)).await? {
+        let addresses = blocking(move || match noted {
+            None => socket_addresses(&sockets),
+            Some(noted) => Ok(noted.into_iter().filter(|address| is_socket(address)).collect()),
+        });
+        for address in addresses.await? {
             let in_use = self.table().values().any(|slot| match slot {
                 Slot::Live(task) => task.shim().address() == address,
                 Slot::Reserved => false,
@@ -287,6 +313,14 @@ pub(crate) fn bundles(directory: &Path) -> Result<Vec<(String, String)>> {
         }
     }
     Ok(bundles)
+}
+
+/// Whether there is a socket at an address. Blocks.
+fn is_socket(address: &str) -> bool {
+    spawn::socket(address).is_ok_and(|path| {
+        path.symlink_metadata()
+            .is_ok_and(|about| about.file_type().is_socket())
+    })
 }
 
 /// The addresses of all sockets in a directory. Blocks.

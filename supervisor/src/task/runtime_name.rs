@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
+use crate::opt::Opt;
 
 /// The executable of Wharf's own shim.
 const OWN: &str = "containerd-shim-wharf-v2";
@@ -25,12 +26,12 @@ pub fn is_own(runtime: &str) -> bool {
     SERVED.contains(&runtime)
 }
 
-/// Finds the shim of `runtime`; `own` replaces Wharf's. Blocks on the file system.
+/// Finds the shim of `runtime` in the directories of `path`, and beside the daemon; `own` replaces Wharf's. Blocks on the file system.
 ///
 /// # Errors
 ///
 /// `Unknown`, as containerd has it: not the name of a runtime, or there is no such executable.
-pub fn shim(runtime: &str, own: Option<&Path>) -> Result<PathBuf> {
+pub fn shim(runtime: &str, own: Option<&Path>, opt: &Opt) -> Result<PathBuf> {
     if runtime.is_empty() {
         return Err(unusable("no runtime name".to_owned()));
     }
@@ -48,7 +49,7 @@ pub fn shim(runtime: &str, own: Option<&Path>) -> Result<PathBuf> {
             return Ok(own.to_owned());
         }
         // The daemon's own release first: an older shim on $PATH may lack what this daemon relies on.
-        return search(OWN, beside().into_iter().chain(path())).ok_or_else(|| missing(runtime, OWN));
+        return search(OWN, beside().into_iter().chain(opt.path())).ok_or_else(|| missing(runtime, OWN));
     }
     let name = binary(runtime).ok_or_else(|| {
         unusable(format!(
@@ -56,7 +57,7 @@ pub fn shim(runtime: &str, own: Option<&Path>) -> Result<PathBuf> {
              `io.containerd.runc.v2` or a full path to the binary"
         ))
     })?;
-    search(&name, path().chain(beside())).ok_or_else(|| missing(runtime, &name))
+    search(&name, opt.path().into_iter().chain(beside())).ok_or_else(|| missing(runtime, &name))
 }
 
 fn unusable(what: String) -> Error {
@@ -86,11 +87,6 @@ fn search(name: &str, directories: impl Iterator<Item = PathBuf>) -> Option<Path
         .find(|path| executable(path))
 }
 
-fn path() -> impl Iterator<Item = PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).collect::<Vec<_>>().into_iter()
-}
-
 fn beside() -> Option<PathBuf> {
     env::current_exe().ok()?.parent().map(Path::to_owned)
 }
@@ -103,6 +99,7 @@ fn executable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
 
     #[test]
     fn runtime_names_become_executables() {
@@ -121,6 +118,11 @@ mod tests {
     #[test]
     fn runcs_names_mean_our_shim_and_others_are_searched() {
         let own = Path::new("/x/shim");
+        let opt = Opt::open(&Config {
+            opt: crate::config::Opt::Disabled,
+            ..Config::default()
+        });
+        let shim = |runtime: &str, own: Option<&Path>| shim(runtime, own, &opt);
         for runtime in SERVED {
             assert_eq!(shim(runtime, Some(own)).unwrap(), own);
         }

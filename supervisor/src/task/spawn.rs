@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -18,6 +19,7 @@ use wharf_proto::containerd::task::v2::DeleteResponse;
 
 use super::bundle::{Bootstrap, Bundle};
 use crate::error::{Error, Kind, Result};
+use crate::opt::Opt;
 
 /// How long `start` may take. It forks and binds a socket: tens of milliseconds on an idle machine.
 const START: Duration = Duration::from_secs(30);
@@ -37,6 +39,10 @@ pub struct Daemon {
     pub events: PathBuf,
     /// Where shims of ours make their sockets.
     pub sockets: PathBuf,
+    /// Whether nobody else makes sockets there.
+    pub has_own_sockets: bool,
+    /// What programs clients have installed.
+    pub opt: Arc<Opt>,
     /// The daemon's own executable.
     pub executable: PathBuf,
 }
@@ -50,6 +56,7 @@ impl Daemon {
             .env("GRPC_ADDRESS", &self.address)
             .env("MAX_SHIM_VERSION", "3")
             .env("WHARF_SHIM_SOCKET_DIR", &self.sockets)
+            .envs(self.opt.variables())
             // A signal to the daemon's terminal must not reach the shim.
             .process_group(0);
     }
@@ -259,6 +266,13 @@ fn parse(output: &[u8]) -> Result<Bootstrap> {
         )));
     }
     Ok(bootstrap)
+}
+
+/// Where the shim of a container that belongs to no group makes its socket: as containerd's shims name it.
+pub fn alone(daemon: &Daemon, namespace: &str, id: &str) -> PathBuf {
+    let name = daemon.address.join(namespace).join(id);
+    let digest = crate::digest::Digest::of(name.as_os_str().as_encoded_bytes());
+    daemon.sockets.join(digest.hex())
 }
 
 /// The socket behind an address.

@@ -73,7 +73,12 @@ impl Machine {
     /// A daemon that has taken up what there is.
     async fn daemon(&self) -> (Arc<Tasks>, Arc<Exchange>) {
         let events = Arc::new(Exchange::new());
-        let tasks = Tasks::new(&self.config, Arc::clone(&events)).unwrap();
+        let tasks = Tasks::new(
+            &self.config,
+            Arc::clone(&events),
+            Arc::new(Opt::open(&self.config)),
+        )
+        .unwrap();
         tasks.reconcile().await.unwrap();
         (tasks, events)
     }
@@ -506,4 +511,31 @@ async fn many_waits_for_one_exec_are_one_question_to_the_shim() {
     tokio::task::yield_now().await;
     task.exec_deleted("e");
     assert!(deleted.await.unwrap().unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn of_a_directory_that_others_use_only_our_own_sockets_are_looked_at() {
+    let mut machine = Machine::new();
+    let shared = machine.config.state.join("shared");
+    fs::create_dir_all(machine.config.state.join("tasks/default/c1")).unwrap();
+    fs::create_dir_all(&shared).unwrap();
+    let socket = |name: &str| {
+        let path = shared.join(name);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        path
+    };
+    machine.config.shim_sockets = Some(shared.clone());
+    machine.config.address = "/run/d.sock".into();
+    // sha256sum of `/run/d.sock/default/c1`.
+    let left = socket("5f30a913cc829ab290a1e9aad86561e7854c76144e3f2d00d7cefa992903868d");
+    let strange = socket("somebody-elses");
+    machine.daemon().await;
+    assert!(!left.exists() && strange.exists());
+    // A directory of our own is swept.
+    machine.config.shim_sockets = None;
+    fs::create_dir_all(machine.config.state.join("s")).unwrap();
+    let own = machine.config.state.join("s/any");
+    drop(std::os::unix::net::UnixListener::bind(&own).unwrap());
+    machine.daemon().await;
+    assert!(!own.exists());
 }

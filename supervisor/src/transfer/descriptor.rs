@@ -98,10 +98,10 @@ impl Descriptor {
     /// The label by which its parent keeps it; one that ends in a dot gets a number.
     pub(super) fn label(&self) -> &'static str {
         match self.kind() {
-            Kind::Index | Kind::Manifest => "containerd.io/gc.ref.content.m.",
+            Kind::Manifest => "containerd.io/gc.ref.content.m.",
             Kind::Config => "containerd.io/gc.ref.content.config",
             Kind::Layer => "containerd.io/gc.ref.content.l.",
-            Kind::Other => "containerd.io/gc.ref.content.",
+            Kind::Index | Kind::Other => "containerd.io/gc.ref.content.",
         }
     }
 
@@ -172,13 +172,17 @@ mod tests {
             child(DOCKER_LAYER_GZIP, "l0"),
             child(DOCKER_LAYER, "l1"),
             child("x", "o"),
+            child(OCI_INDEX, "i"),
+            child(OCI_MANIFEST, "m"),
         ];
         let labels: Vec<_> = labels(&children).into_iter().collect();
         let expected = [
             ("containerd.io/gc.ref.content.0", "o"),
+            ("containerd.io/gc.ref.content.1", "i"),
             ("containerd.io/gc.ref.content.config", "c"),
             ("containerd.io/gc.ref.content.l.0", "l0"),
             ("containerd.io/gc.ref.content.l.1", "l1"),
+            ("containerd.io/gc.ref.content.m.0", "m"),
         ];
         assert_eq!(
             labels,

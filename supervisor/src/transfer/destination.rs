@@ -10,9 +10,14 @@ use super::{
 use crate::{
     daemon::Daemon,
     error::Result,
+    identifier::Labels,
     image::{self, Image},
+    lease,
     namespace::Scope,
 };
+
+/// The label that has an image kept by another.
+const KEPT_BY_IMAGE: &str = "containerd.io/gc.bref.image";
 
 /// A further name, or a rule to make one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,6 +87,19 @@ impl Destination {
         names
     }
 
+    /// The labels of the image `name`. Where the destination has a name, further ones go with it: they have expired already, and
+    /// are kept by that one.
+    fn labels(&self, name: &str, now: jiff::Timestamp) -> Labels {
+        let mut labels = self.labels.clone();
+        if !self.name.is_empty() && name != self.name {
+            labels.insert(KEPT_BY_IMAGE.to_owned(), self.name.clone());
+            // To the second, as containerd writes it.
+            let now = jiff::Timestamp::from_second(now.as_second()).unwrap_or(now);
+            labels.insert(lease::EXPIRE.to_owned(), now.to_string());
+        }
+        labels
+    }
+
     /// Writes the records of `target` under `names`. Blocks; durable.
     pub(super) fn store(
         &self,
@@ -90,12 +108,13 @@ impl Destination {
         target: &Descriptor,
         names: &[String],
     ) -> Result<Vec<Image>> {
+        let now = jiff::Timestamp::now();
         names
             .iter()
             .map(|name| {
                 let record = Image {
                     name: name.clone(),
-                    labels: self.labels.clone(),
+                    labels: self.labels(name, now),
                     target: Some(target.to_wire()),
                     ..Image::default()
                 };
@@ -187,5 +206,17 @@ mod tests {
             ..Destination::default()
         };
         assert_eq!(destination.target_names(&entry(None)), ["a", "b", "d@sha256:d"]);
+        let now = "2026-01-02T03:04:05.6Z".parse().unwrap();
+        assert!(destination.labels("a", now).is_empty());
+        let further: Vec<_> = destination.labels("b", now).into_iter().collect();
+        let expected = [
+            (KEPT_BY_IMAGE, "a"),
+            ("containerd.io/gc.expire", "2026-01-02T03:04:05Z"),
+        ];
+        assert_eq!(
+            further,
+            expected.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        );
+        assert!(Destination::default().labels("b", now).is_empty());
     }
 }

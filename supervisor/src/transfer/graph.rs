@@ -27,6 +27,9 @@ pub(super) struct Image {
 /// Reads `target` and all indexes below it; of each index only what fits `platforms` best, or everything when none are
 /// given, and no more than `limit` entries unless that is 0. With `all_metadata` also what does not fit, without layers.
 /// The target's progress is told as a part of `name`.
+///
+/// An index of which nothing fits is an image all the same, as it is for containerd: its clients ask again, for another
+/// platform. It is refused where a number of images was asked for, and so is an archive of which nothing fits.
 pub(super) async fn images(
     fetcher: &Fetcher,
     (name, target): (&str, &Descriptor),
@@ -35,6 +38,7 @@ pub(super) async fn images(
     all_metadata: bool,
 ) -> Result<Vec<Image>> {
     let mut images = Vec::new();
+    let mut is_empty = true;
     let mut pending = vec![(target.clone(), name.to_owned(), 0, true)];
     while let Some((descriptor, parent, depth, is_wanted)) = pending.pop() {
         if depth > MAX_DEPTH {
@@ -54,7 +58,7 @@ pub(super) async fn images(
             Document::Index(entries) => {
                 let mut rest = entries.clone();
                 let mut chosen = match is_wanted {
-                    true => choose(&descriptor, entries, platforms)?,
+                    true => choose(entries, platforms),
                     false => Vec::new(),
                 };
                 fitting.clone_from(&chosen);
@@ -63,6 +67,9 @@ pub(super) async fn images(
                     chosen.append(&mut rest);
                 }
                 if limit > 0 {
+                    if chosen.is_empty() {
+                        return Err(Error::not_found(no_match(&descriptor, platforms)));
+                    }
                     chosen.truncate(limit);
                 }
                 Ok(Document::Index(chosen))
@@ -76,6 +83,7 @@ pub(super) async fn images(
         };
         match document {
             Document::Index(entries) => {
+                is_empty &= entries.is_empty();
                 let parent = descriptor.reference();
                 pending.extend(entries.into_iter().rev().map(|entry| {
                     let is_wanted = fitting.contains(&entry);
@@ -83,6 +91,7 @@ pub(super) async fn images(
                 }));
             }
             Document::Manifest { config, layers } => {
+                is_empty = false;
                 images.push(Image {
                     manifest: descriptor,
                     config,
@@ -98,17 +107,26 @@ pub(super) async fn images(
             )));
         }
     }
+    if is_empty && fetcher.is_local() {
+        return Err(Error::not_found(no_match(target, platforms)));
+    }
     Ok(images)
 }
 
+/// What is said of an `index` that has nothing for `platforms`.
+pub(super) fn no_match(index: &Descriptor, platforms: &[Platform]) -> String {
+    let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    format!(
+        "no match for platform {} in index {}",
+        wanted.join(", "),
+        index.digest
+    )
+}
+
 /// The entries of an index that are wanted.
-pub(super) fn choose(
-    index: &Descriptor,
-    entries: Vec<Descriptor>,
-    platforms: &[Platform],
-) -> Result<Vec<Descriptor>> {
+pub(super) fn choose(entries: Vec<Descriptor>, platforms: &[Platform]) -> Vec<Descriptor> {
     if platforms.is_empty() {
-        return Ok(entries);
+        return entries;
     }
     let mut chosen: Vec<Descriptor> = Vec::new();
     for wanted in platforms {
@@ -134,15 +152,7 @@ pub(super) fn choose(
             }
         }
     }
-    if chosen.is_empty() {
-        let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-        return Err(Error::not_found(format!(
-            "no match for platform {} in index {}",
-            wanted.join(", "),
-            index.digest
-        )));
-    }
-    Ok(chosen)
+    chosen
 }
 
 #[cfg(test)]
@@ -171,8 +181,8 @@ mod tests {
             variant: String::new(),
         }];
         let choose = |entries: Vec<Descriptor>, platforms: &[Platform]| {
-            choose(&Descriptor::default(), entries, platforms)
-                .map(|chosen| chosen.into_iter().map(|entry| entry.digest).collect::<Vec<_>>())
+            let chosen = choose(entries, platforms).into_iter();
+            chosen.map(|entry| entry.digest).collect::<Vec<_>>()
         };
         let multi = vec![
             entry("arm", Some(("arm64", "")), None),
@@ -180,20 +190,15 @@ mod tests {
             entry("first", Some(("amd64", "")), None),
             entry("second", Some(("amd64", "")), None),
         ];
-        assert_eq!(choose(multi.clone(), &host).unwrap(), ["first"]);
-        assert_eq!(choose(multi, &[]).unwrap().len(), 4);
-        assert!(
-            choose(vec![entry("arm", Some(("arm64", "")), None)], &host)
-                .unwrap_err()
-                .is_not_found()
-        );
+        assert_eq!(choose(multi.clone(), &host), ["first"]);
+        assert_eq!(choose(multi, &[]).len(), 4);
+        assert!(choose(vec![entry("arm", Some(("arm64", "")), None)], &host).is_empty());
         // The layouts of tools that write no platform, and archives of several images.
         assert_eq!(
             choose(
                 vec![entry("one", None, Some("a")), entry("two", None, Some("b"))],
                 &host
             )
-            .unwrap()
             .len(),
             2
         );
@@ -201,6 +206,6 @@ mod tests {
             entry("one", Some(("amd64", "")), Some("a")),
             entry("two", Some(("amd64", "")), Some("b")),
         ];
-        assert_eq!(choose(named, &host).unwrap(), ["one", "two"]);
+        assert_eq!(choose(named, &host), ["one", "two"]);
     }
 }

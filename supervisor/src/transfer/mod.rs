@@ -96,6 +96,11 @@ async fn slot(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
 }
 
 impl Shared {
+    /// Whether only images that run here are unpacked.
+    fn checks_platforms(&self) -> bool {
+        self.settings.check_platform_supported
+    }
+
     /// Nothing is under way.
     pub(crate) fn new(settings: &Settings) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -14,8 +14,7 @@ use super::{
     document::Document,
     export as exporter,
     fetch::{Fetcher, Source},
-    graph, import as archive, slot, stream,
-    unpack::{self, Outcome},
+    graph, import as archive, slot, stream, unpack,
 };
 use crate::{
     daemon::Daemon,
@@ -32,7 +31,7 @@ use crate::{
 /// # Errors
 ///
 /// Those of the registry; `InvalidArgument` for documents or layers that are refused; `FailedPrecondition` for content
-/// that is not what its descriptor says; `NotFound` when no image fits the wanted platform. No record is written then.
+/// that is not what its descriptor says; `NotFound` when a number of images is wanted and none fits. No record is written then.
 pub(crate) async fn pull(
     daemon: &Arc<Daemon>,
     scope: &Scope,
@@ -223,6 +222,13 @@ async fn complete(
     (name, target): (&str, &Descriptor),
     destination: &Destination,
 ) -> Result<()> {
+    let wishes = &destination.unpacks;
+    let checked = fetcher.daemon.transfer.checks_platforms();
+    if !wishes.is_empty() && !wishes.iter().any(|wish| wish.platform.is_unpacked_here(checked)) {
+        return Err(Error::invalid(
+            "unable to initialize unpacker: no unpack platforms defined",
+        ));
+    }
     let images = graph::images(
         fetcher,
         (name, target),
@@ -231,34 +237,14 @@ async fn complete(
         destination.all_metadata,
     )
     .await?;
-    let mut unpacked = false;
-    let mut other = None;
     for image in &images {
         let wishes: &[_] = match image.is_wanted {
             true => &destination.unpacks,
             false => &[],
         };
-        match unpack::complete(fetcher, image, wishes).await? {
-            Outcome::Unpacked(_) => unpacked = true,
-            Outcome::OtherPlatform(platform) => other = Some(platform),
-            Outcome::Fetched => {}
-        }
+        unpack::complete(fetcher, image, wishes).await?;
     }
-    match (unpacked, other) {
-        (false, Some(found)) => {
-            let wanted: Vec<String> = destination
-                .unpacks
-                .iter()
-                .map(|wish| wish.platform.to_string())
-                .collect();
-            Err(Error::not_found(format!(
-                "no match for platform {}: the image {} is for {found}",
-                wanted.join(", "),
-                target.digest
-            )))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Writes the records, last of all.

@@ -55,6 +55,16 @@ impl Platform {
         self.normalised() == other.normalised()
     }
 
+    /// Whether images for it are unpacked here: those of our operating system, as the layers of another processor can be
+    /// unpacked as well as our own; when platforms are to be `checked`, only those that run here.
+    pub(super) fn is_unpacked_here(&self, checked: bool) -> bool {
+        let host = Self::host();
+        match checked {
+            true => host.score(self).is_some(),
+            false => host.os == self.normalised().os,
+        }
+    }
+
     /// How well `image` runs where `self` is wanted: higher is better, `None` not at all.
     pub(super) fn score(&self, image: &Self) -> Option<u32> {
         let (wanted, image) = (self.normalised(), image.normalised());
@@ -120,5 +130,14 @@ mod tests {
         assert_eq!(score("linux/arm64/v8", "linux/arm64"), Some(1000));
         assert!(score("linux/arm/v7", "linux/arm/v6") > score("linux/arm/v7", "linux/arm/v5"));
         assert_eq!(score("linux/arm/v6", "linux/arm/v7"), None);
+    }
+
+    #[test]
+    fn another_processors_image_is_unpacked_unless_platforms_are_checked() {
+        let host = Platform::host();
+        let other = platform("linux/s390x");
+        assert!(host.is_unpacked_here(false) && host.is_unpacked_here(true));
+        assert!(other.is_unpacked_here(false) && !other.is_unpacked_here(true));
+        assert!(!platform("windows/amd64").is_unpacked_here(false));
     }
 }

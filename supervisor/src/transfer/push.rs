@@ -174,7 +174,10 @@ fn plan(
         let parent = descriptor.reference();
         match document::parse(&descriptor, &bytes)? {
             Document::Index(entries) => {
-                let chosen = graph::choose(&descriptor, entries, platforms)?;
+                let chosen = graph::choose(entries, platforms);
+                if chosen.is_empty() && !platforms.is_empty() {
+                    return Err(Error::not_found(graph::no_match(&descriptor, platforms)));
+                }
                 let entries = chosen.into_iter().rev();
                 pending.extend(entries.map(|entry| (entry, parent.clone(), depth + 1)));
             }

@@ -8,6 +8,7 @@
 //! max_concurrent_unpacks = 0                # layers of all pulls; 0: as many as processors, from 2 to 8
 //! concurrent_layer_fetch_buffer = 4194304   # bytes of a piece; 0: blobs in one request
 //! max_requests_per_host = 8                 # requests for data to one registry, of all pulls and pushes
+//! check_platform_supported = false          # unpack only what runs here, not all that is for Linux
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub concurrent_layer_fetch_buffer: u64,
     /// Requests for data to one registry, of all pulls and pushes together. Default 8.
     pub max_requests_per_host: usize,
+    /// Whether only images that run here are unpacked, not all that are for this operating system. Default false.
+    pub check_platform_supported: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             max_concurrent_unpacks: 0,
             concurrent_layer_fetch_buffer: 4 << 20,
             max_requests_per_host: 8,
+            check_platform_supported: false,
         }
     }
 }

@@ -29,24 +29,20 @@ use crate::{
 /// A wish to unpack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unpack {
-    /// The platform whose image is unpacked.
+    /// The platform whose image is unpacked: of it only the operating system counts, unless platforms are checked.
     pub(crate) platform: Platform,
     /// The snapshotter; empty for the default one.
     pub(crate) snapshotter: String,
 }
 
-/// Gets the config and layers of `image` into the store and unpacks them where `wishes` say so; says whether any did.
+/// Gets the config and layers of `image` into the store and unpacks them where `wishes` say so.
 ///
 /// All layers are under way at the same time; they become snapshots bottom first.
-pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Outcome> {
+pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<()> {
     let parent = image.manifest.reference();
     let (nobody, _) = oneshot::channel();
     fetcher.blob(&image.config, &parent, nobody).await?;
-    let outcome = plan(fetcher, image, wishes).await?;
-    let plans = match &outcome {
-        Outcome::Unpacked(plans) => Arc::clone(plans),
-        _ => Arc::default(),
-    };
+    let plans = plan(fetcher, image, wishes).await?;
     let stop = Arc::new(Stop::default());
     let _stopped = stop.token.clone().drop_guard();
     let mut layers = Vec::with_capacity(image.layers.len());
@@ -83,7 +79,7 @@ pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]
             .blocking(move |daemon| unpack::keep(daemon, &scope, &snapshotter, &config, top.as_ref()))
             .await?;
     }
-    Ok(outcome)
+    Ok(())
 }
 
 /// What ends the work on all layers of an image: a failure of one, or that nobody waits any more.
@@ -262,16 +258,6 @@ impl Got {
     }
 }
 
-/// What became of the wishes.
-pub(super) enum Outcome {
-    /// Nothing was wished for, or this is no image with layers (an attestation, an artifact).
-    Fetched,
-    /// The image is for this platform, which no wish names.
-    OtherPlatform(Platform),
-    /// It was unpacked as planned.
-    Unpacked(Arc<[Plan]>),
-}
-
 /// The layers of one image in one snapshotter.
 pub(super) struct Plan {
     snapshotter: String,
@@ -279,7 +265,8 @@ pub(super) struct Plan {
     chain: Vec<crate::digest::Digest>,
 }
 
-async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Outcome> {
+/// None when nothing is wished for that can be, or this is no image with layers (an attestation, an artifact).
+async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Arc<[Plan]>> {
     use super::descriptor::Kind;
     if wishes.is_empty()
         || image.config.kind() != Kind::Config
@@ -288,7 +275,7 @@ async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Out
             layer.kind() != Kind::Layer && !fetcher.daemon.processors.can_apply(&layer.media_type)
         })
     {
-        return Ok(Outcome::Fetched);
+        return Ok(Arc::default());
     }
     let bytes = fetcher.read(&image.config.digest()?).await?;
     let Config { platform, diff_ids } = document::parse_config(&image.config.digest, &bytes)?;
@@ -300,30 +287,26 @@ async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Out
             image.layers.len()
         )));
     }
-    let fits = |wish: &&Unpack| {
-        platform
-            .as_ref()
-            .is_none_or(|platform| wish.platform.score(platform).is_some())
-    };
+    let checked = fetcher.daemon.transfer.checks_platforms();
+    // An image that does not say runs anywhere.
+    if platform.is_some_and(|platform| !platform.is_unpacked_here(checked)) {
+        return Ok(Arc::default());
+    }
     // Two wishes for one snapshotter are one: the layers are the same.
     let snapshotters: BTreeSet<&str> = wishes
         .iter()
-        .filter(fits)
+        .filter(|wish| wish.platform.is_unpacked_here(checked))
         .map(|wish| match wish.snapshotter.as_str() {
             "" => snapshot::DEFAULT,
             named => named,
         })
         .collect();
-    let plans: Arc<[Plan]> = snapshotters
+    Ok(snapshotters
         .into_iter()
         .map(|snapshotter| Plan {
             snapshotter: snapshotter.to_owned(),
             chain: document::chain_ids(&diff_ids),
             diff_ids: diff_ids.clone(),
         })
-        .collect();
-    match (plans.is_empty(), platform) {
-        (true, Some(platform)) => Ok(Outcome::OtherPlatform(platform)),
-        _ => Ok(Outcome::Unpacked(plans)),
-    }
+        .collect())
 }

@@ -49,6 +49,39 @@ fn tracing_is_configured_as_containerds_is() {
 }
 
 #[test]
+fn installed_programs_and_shims_sockets_have_containerds_settings() {
+    let config = super::tests::config;
+    assert_eq!(config("").unwrap().opt, Opt::BelowRoot);
+    let set = config(
+        "[plugins.'io.containerd.internal.v1.opt']\npath = '/opt/x'\n\
+         [plugins.'io.containerd.shim.v1.manager']\nsocket_dir = '/run/containerd/s'\n",
+    )
+    .unwrap();
+    assert_eq!(set.opt, Opt::At("/opt/x".into()));
+    assert_eq!(set.shim_sockets, Some("/run/containerd/s".into()));
+    let without = config("disabled_plugins = ['io.containerd.internal.v1.opt']").unwrap();
+    assert_eq!(without.opt, Opt::Disabled);
+    for (bad, named) in [
+        ("[plugins.'io.containerd.internal.v1.opt']\npath = 'x'", "path"),
+        (
+            "[plugins.'io.containerd.internal.v1.opt']\npath = '/x:/y'",
+            "path",
+        ),
+        (
+            "[plugins.'io.containerd.shim.v1.manager']\nsocket_dir = 's'",
+            "socket_dir",
+        ),
+        (
+            "[plugins.'io.containerd.shim.v1.manager']\nsocket_dir = '/a/directory/that/is/too/long/for/such/sockets'",
+            "socket_dir",
+        ),
+    ] {
+        let error = config(bad).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
 fn tcp_is_served_with_mutual_tls_only() {
     let all = "tcp_tls_cert = '/c'\ntcp_tls_key = '/k'\ntcp_tls_ca = '/a'\n";
     let tcp = config(&format!("[grpc]\ntcp_address = '127.0.0.1:1'\n{all}"))
