@@ -92,6 +92,7 @@ impl Daemon {
         );
         let checkpoints = root.join("checkpoints");
         task::checkpoint::sweep(&checkpoints)?;
+        task::make_bundles_known(&config.state)?;
         let mount_place = config.state.join("mount");
         fs::DirBuilder::new()
             .recursive(true)

@@ -1,6 +1,8 @@
 //! A task's bundle: the directory that the shim works in.
 //!
 //! ```text
+//! <state>/io.containerd.runtime.v2.task -> tasks
+//!                                  where tools that look into containerd's bundles find these
 //! <state>/tasks/                   0711
 //!   <namespace>/                   0711
 //!     <id>/                        0700, or 0710 for the group that root in the container is mapped to
@@ -54,6 +56,21 @@ const MAX_FILE: u64 = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct Bundle {
     path: PathBuf,
+}
+
+/// Gives the bundles below `state` the name that containerd's have, for tools that look into them.
+///
+/// # Errors
+///
+/// The link cannot be made.
+pub fn make_known(state: &Path) -> Result<()> {
+    let link = state.join("io.containerd.runtime.v2.task");
+    match std::os::unix::fs::symlink("tasks", &link) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io(format!("link {}", link.display()), error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How the shim is reached, in the form that shims answer `start` with and containerd keeps.

@@ -52,7 +52,7 @@ use wharf_proto::any;
 use wharf_proto::containerd::events::{TaskDelete, TaskExit};
 use wharf_proto::containerd::types::Envelope;
 
-pub(crate) use bundle::{Bootstrap, Bundle};
+pub(crate) use bundle::{Bootstrap, Bundle, make_known as make_bundles_known};
 pub use create::Create;
 pub use handle::{Exit, Task};
 pub use inbox::Inbox;
