@@ -41,7 +41,10 @@ impl Subject {
     pub(crate) fn wharfd(runtime: &str) -> Subject {
         let scratch = Scratch::new();
         let wharfd = Wharfd::start(&scratch);
-        let bundles = wharfd.home().join("state/tasks");
+        // Found as those of containerd are; mounts are below the directory's own name.
+        let state = wharfd.home().join("state");
+        let directory = fs::read_link(state.join("io.containerd.runtime.v2.task"));
+        let bundles = state.join(directory.expect("the name that tools know"));
         let mut subject = Subject::over(scratch, wharfd.socket(), runtime, bundles);
         subject.wharfd = Some(wharfd);
         subject
