@@ -144,7 +144,7 @@ async fn the_list_of_plugins_tells_the_truth() {
     for (text, said) in [
         (
             "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]",
-            "not a snapshotter",
+            "neither a snapshotter",
         ),
         (
             "[proxy_plugins.x]\ntype = \"content\"\naddress = \"/x\"",
