@@ -279,6 +279,7 @@ async fn pump(
 ) {
     let mut buffer = vec![0; PIECE];
     let mut patience = None;
+    let mut hung_up = false;
     loop {
         let has_writer = match read(fifo.get_ref(), &mut buffer) {
             Read::Some(bytes) => {
@@ -293,23 +294,25 @@ async fn pump(
         };
         if let Some(patience) = patience {
             tokio::select! {
-                () = readable(&fifo, has_writer) => {}
+                () = readable(&fifo, has_writer, &mut hung_up) => {}
                 () = tokio::time::sleep_until(patience) => return,
             }
         } else {
             tokio::select! {
-                () = readable(&fifo, has_writer) => {}
+                () = readable(&fifo, has_writer, &mut hung_up) => {}
                 () = ended.cancelled() => patience = Some(tokio::time::Instant::now() + LINGER),
             }
         }
     }
 }
 
-async fn readable(fifo: &AsyncFd<OwnedFd>, has_writer: bool) {
+/// Waits until there may be something to read. `hung_up` remembers that the writers were told to have gone.
+async fn readable(fifo: &AsyncFd<OwnedFd>, has_writer: bool, hung_up: &mut bool) {
     match fifo.readable().await {
         Ok(mut ready) => {
-            // The hang-up of a FIFO whose writers have gone stays, and would be reported for ever.
-            if ready.ready().is_read_closed() && !has_writer {
+            // The hang-up of a FIFO whose writers have gone stays, and would be reported for ever. The first time it may have come
+            // with their last words.
+            if ready.ready().is_read_closed() && !has_writer && std::mem::replace(hung_up, true) {
                 std::future::pending::<()>().await;
             }
             ready.clear_ready();
@@ -379,6 +382,20 @@ mod tests {
         stdio.finish().await;
         assert_eq!(reader.await.unwrap(), b"first last");
         assert!(!fifos.stdout.exists());
+    }
+
+    #[tokio::test]
+    async fn output_that_comes_with_its_end_is_read_before_the_process_is_known_to_have_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let stdio = Stdio::default();
+        let mut receiver = stdio.attach(true, true).unwrap();
+        let fifos = stdio.begin(directory.path(), false, false, false).unwrap();
+        // The pumps have looked, and found nobody.
+        tokio::task::yield_now().await;
+        writer(&fifos).write_all(b"all").unwrap();
+        let piece = tokio::time::timeout(LINGER, receiver.recv()).await;
+        assert_eq!(piece.unwrap().unwrap().1.as_ref(), b"all");
+        stdio.finish().await;
     }
 
     #[tokio::test]
