@@ -19,8 +19,9 @@ use sha2::{Digest, Sha256};
 /// Where sockets are made unless the caller says otherwise.
 pub const DEFAULT_DIRECTORY: &str = "/run/containerd/s";
 
-/// The longest path of a socket that containerd accepts.
-const LONGEST: usize = 106;
+/// The longest path of a socket that the kernel takes with the NUL after it. The shims of containerd stop a byte before, but its
+/// daemon and `ctr` do not: with the longest directory that they take, 42 bytes, the name is whole.
+const LONGEST: usize = 107;
 /// The fewest digits of a socket's name.
 const SHORTEST_NAME: usize = 32;
 
@@ -208,9 +209,10 @@ mod tests {
             socket_path(&directory, "a", "b", "c").as_os_str().len()
         };
         assert_eq!(length(41), 106);
-        assert_eq!(length(42), 106);
-        assert_eq!(length(73), 106);
+        assert_eq!(length(42), 107);
+        assert_eq!(length(43), 107);
         assert_eq!(length(74), 107);
+        assert_eq!(length(75), 108);
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn the_state_may_be_deeper_than_a_sockets_path() {
     command.arg("--address").arg(subject.wharfd.socket());
     command.arg("--state").arg(&state);
     subject.wharfd.restart_as(&mut command);
-    assert!(state.join("s/0123456789abcdef0123456789abcdef").as_os_str().len() > 106);
+    assert!(state.join("s/0123456789abcdef0123456789abcdef").as_os_str().len() > 107);
     subject.detached("box", &["/bin/sleep", "1000"]);
     subject.ctr(&["tasks", "rm", "--force", "box"]).ok();
     subject.ctr(&["containers", "rm", "box"]).ok();

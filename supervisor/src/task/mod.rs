@@ -105,7 +105,7 @@ enum When {
 }
 
 /// The longest path of a directory for sockets: a name of 32 digits in it is as long as the kernel takes.
-const LONGEST_SOCKETS: usize = 106 - 1 - 32;
+const LONGEST_SOCKETS: usize = 107 - 1 - 32;
 
 /// Where the shims of the daemon with the directory `state` make their sockets. It is nobody else's, as whoever listens
 /// there without a bundle is told to leave.

@@ -4,7 +4,7 @@
 //! up after a shim that is dead. Their arguments, environment and output are those of containerd's shim protocol v2.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,7 +270,14 @@ fn parse(output: &[u8]) -> Result<Bootstrap> {
 
 /// Where the shim of a container that belongs to no group makes its socket: as containerd's shims name it.
 pub fn alone(daemon: &Daemon, namespace: &str, id: &str) -> PathBuf {
-    let name = daemon.address.join(namespace).join(id);
+    let mut name = PathBuf::new();
+    for component in daemon.address.join(namespace).join(id).components() {
+        match component {
+            // Shims clean the path as text.
+            Component::ParentDir => drop(name.pop()),
+            other => name.push(other),
+        }
+    }
     let digest = crate::digest::Digest::of(name.as_os_str().as_encoded_bytes());
     daemon.sockets.join(digest.hex())
 }
@@ -325,5 +332,26 @@ mod tests {
         for bad in ["/a/b", "unix://", "unix://a", "\0abstract", "vsock://2:1"] {
             assert!(socket(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_socket_is_named_after_the_cleaned_address() {
+        let alone = |address: &str| {
+            let daemon = Daemon {
+                address: address.into(),
+                events: PathBuf::new(),
+                sockets: "/s".into(),
+                has_own_sockets: true,
+                opt: Arc::new(Opt::open(&crate::Config {
+                    opt: crate::config::Opt::Disabled,
+                    ..crate::Config::default()
+                })),
+                executable: PathBuf::new(),
+            };
+            alone(&daemon, "default", "c1")
+        };
+        let digest = crate::digest::Digest::of(b"/run/w.sock/default/c1");
+        assert_eq!(alone("/run/w.sock"), Path::new("/s").join(digest.hex()));
+        assert_eq!(alone("//run/./x/../w.sock/"), alone("/run/w.sock"));
     }
 }
