@@ -57,6 +57,28 @@ impl Shared {
     pub(super) fn keep_blobs(&self) -> RwLockReadGuard<'_, ()> {
         self.removal.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Removes the blob's file if it is there and no namespace sees it. A failure is left to the next sweep.
+    pub(super) fn remove_unseen(&self, digest: &Digest) {
+        let _guard = self.removal.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = Key::prefix(&[digest.as_str()])
+            .and_then(|prefix| self.metadata.read(|txn| txn.any(CONTENT_USERS, &prefix)))
+            .and_then(|seen| {
+                if seen {
+                    return Ok(());
+                }
+                let path = self.blob_path(digest);
+                match fs::remove_file(&path) {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        Err(Error::io(format!("remove {}", path.display()), source))
+                    }
+                    _ => Ok(()),
+                }
+            });
+        if let Err(error) = removed {
+            tracing::warn!(%digest, %error, "remove a blob that nobody sees");
+        }
+    }
 }
 
 impl Store {
@@ -248,26 +270,9 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the blob's file if no namespace sees it. A failure is left to the next sweep.
+    /// As [`Shared::remove_unseen`].
     pub(crate) fn remove_unseen(&self, digest: &Digest) {
-        let _guard = self
-            .shared
-            .removal
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let removed = Key::prefix(&[digest.as_str()])
-            .and_then(|prefix| self.shared.metadata.read(|txn| txn.any(CONTENT_USERS, &prefix)))
-            .and_then(|seen| {
-                let path = self.shared.blob_path(digest);
-                if seen {
-                    return Ok(());
-                }
-                fs::remove_file(&path)
-                    .map_err(|source| Error::io(format!("remove {}", path.display()), source))
-            });
-        if let Err(error) = removed {
-            tracing::warn!(%digest, %error, "remove a blob that nobody sees");
-        }
+        self.shared.remove_unseen(digest);
     }
 
     /// Flushes a directory, so that its entries are durable.

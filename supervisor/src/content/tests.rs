@@ -152,6 +152,28 @@ fn an_abort_ends_an_ingest_that_is_being_written() {
 }
 
 #[test]
+fn an_abort_beside_the_commit_leaves_no_blob() {
+    let f = fixture();
+    let aborted = || {
+        let mut writer = f.store.writer(&a(), "r", 0, None).unwrap();
+        writer.append(b"data").unwrap();
+        // The row is gone, but the bytes are there: the abort removes them later, or came before the writer made its directory.
+        let directory = writer.directory.clone();
+        f.store.abort(&a(), "r").unwrap();
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("data"), b"data").unwrap();
+        kind(writer.commit(None, None, Labels::new()))
+    };
+    assert_eq!(aborted(), Some(Kind::NotFound));
+    assert!(f.files("blobs/sha256").is_empty() && f.files("ingest").is_empty());
+    let digest = f.store.write(&Scope::new("b"), b"data", Labels::new()).unwrap();
+    assert_eq!(aborted(), Some(Kind::NotFound));
+    assert!(f.files("ingest").is_empty());
+    assert_eq!(kind(f.store.info(&a(), &digest)), Some(Kind::NotFound));
+    assert_eq!(f.store.read(&Scope::new("b"), &digest, 4).unwrap(), b"data");
+}
+
+#[test]
 fn an_ingest_remembers_exactly_when_it_changed() {
     let f = fixture();
     let before = time::now();

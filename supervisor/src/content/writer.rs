@@ -186,13 +186,20 @@ impl Writer {
                 Err(second) => error.context(format!("empty the ingest: {second}")),
             });
         }
-        let created = self.publish(&digest, labels)?;
+        let created = match self.publish(&digest, labels) {
+            // What was aborted leaves nothing, but the blob may be another's as well.
+            Err(error) if error.is_not_found() => {
+                self.shared.remove_unseen(&digest);
+                Err(error)
+            }
+            created => Ok(created?),
+        };
         self.changed = false;
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             // The row is gone, so the directory is swept on open at the latest.
             tracing::warn!(path = %self.directory.display(), %error, "remove a finished ingest");
         }
-        if !created {
+        if !created? {
             return Err(Error::already_exists(format!("content {digest}")));
         }
         let event = ContentCreate {
@@ -218,9 +225,7 @@ impl Writer {
             .map_err(failed)?;
         // Also over the same bytes: of a file that is there it is not known whether its entry could be written.
         fs::rename(self.directory.join("data"), &target).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => {
-                Error::not_found(format!("reference {}: aborted", self.status.reference))
-            }
+            io::ErrorKind::NotFound => self.aborted(),
             _ => failed(source),
         })?;
         Store::sync_dir(target.parent().unwrap_or(&target))?;
@@ -238,6 +243,11 @@ impl Writer {
             labels,
         };
         self.shared.metadata.write(Commit::Durable, |txn| {
+            // An abort deletes the row first, and its caller is told so before or after the bytes were moved away.
+            let begun = txn.get(INGESTS, &ingest)?;
+            if begun.is_none_or(|row| self.shared.ingest_path(&row.directory) != self.directory) {
+                return Err(self.aborted());
+            }
             let created = txn.get(CONTENT, &key)?.is_none();
             if created {
                 namespace::ensure(txn, namespace)?;
@@ -249,6 +259,10 @@ impl Writer {
             lease::hold(txn, &self.scope, lease::CONTENT, digest.as_str())?;
             Ok(created)
         })
+    }
+
+    fn aborted(&self) -> Error {
+        Error::not_found(format!("reference {}: aborted", self.status.reference))
     }
 }
 
