@@ -95,7 +95,7 @@ impl Client {
                 auth,
                 host,
             } => {
-                // An index without an image for this platform is refused then.
+                // What has no image for this platform is refused then, an index or a single image.
                 destination.manifest_limit = 1;
                 let auth_stream = match auth {
                     Some(auth) => {

@@ -229,11 +229,25 @@ async fn an_image_of_another_platform_is_not_refused() {
     let (blobs, snapshots) = transferred(&index, metadata).await.unwrap();
     assert_eq!((blobs.len(), snapshots), (3, 0));
     // One image is asked for, and there is none.
-    let mut one = wanting(&index, "linux");
-    one.manifest_limit = 1;
-    let refused: tonic::Status = transferred(&index, one).await.unwrap_err();
-    assert_eq!(refused.code(), Code::NotFound, "{refused}");
-    let refused = transferred(&single, wanting(&single, "windows"))
+    for reference in [&index, &single] {
+        let scratch = Scratch::new();
+        let supervisor = Supervisor::start(&scratch).await;
+        let mut one = wanting(reference, "linux");
+        one.manifest_limit = 1;
+        let mut request = supervisor.pull(reference);
+        request.destination = Some(any::pack(&one));
+        let refused = supervisor.transfer(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{refused}");
+        assert!(
+            refused.message().contains("no match for platform linux/s390x"),
+            "{refused}"
+        );
+        assert!(supervisor.images().await.is_empty() && supervisor.snapshots().await.is_empty());
+    }
+    let mut ours = store(&single);
+    ours.manifest_limit = 1;
+    assert_eq!(transferred(&single, ours).await.unwrap().1, 3);
+    let refused: tonic::Status = transferred(&single, wanting(&single, "windows"))
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");

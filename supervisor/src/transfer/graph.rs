@@ -4,7 +4,7 @@ use super::{
     descriptor::{Descriptor, Kind},
     document::Document,
     fetch::Fetcher,
-    platform::Platform,
+    platform::{self, Platform},
 };
 use crate::error::{Error, Result};
 
@@ -115,10 +115,9 @@ pub(super) async fn images(
 
 /// What is said of an `index` that has nothing for `platforms`.
 pub(super) fn no_match(index: &Descriptor, platforms: &[Platform]) -> String {
-    let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     format!(
         "no match for platform {} in index {}",
-        wanted.join(", "),
+        platform::list(platforms),
         index.digest
     )
 }

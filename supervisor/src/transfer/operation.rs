@@ -237,12 +237,17 @@ async fn complete(
         destination.all_metadata,
     )
     .await?;
+    // Where a number of images was asked for, one that no index chose has to fit as well.
+    let required: &[_] = match destination.manifest_limit {
+        0 => &[],
+        _ => &destination.platforms,
+    };
     for image in &images {
         let wishes: &[_] = match image.is_wanted {
             true => &destination.unpacks,
             false => &[],
         };
-        unpack::complete(fetcher, image, wishes).await?;
+        unpack::complete(fetcher, image, wishes, required).await?;
     }
     Ok(())
 }

@@ -95,6 +95,12 @@ impl std::fmt::Display for Platform {
     }
 }
 
+/// What a message calls several.
+pub(super) fn list(platforms: &[Platform]) -> String {
+    let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    platforms.join(", ")
+}
+
 impl From<types::Platform> for Platform {
     fn from(wire: types::Platform) -> Self {
         Self {

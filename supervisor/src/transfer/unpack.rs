@@ -15,7 +15,7 @@ use super::{
     document::{self, Config},
     fetch::Fetcher,
     graph::Image,
-    platform::Platform,
+    platform::{Platform, list},
     slot,
 };
 use crate::{
@@ -35,14 +35,20 @@ pub(crate) struct Unpack {
     pub(crate) snapshotter: String,
 }
 
-/// Gets the config and layers of `image` into the store and unpacks them where `wishes` say so.
+/// Gets the config and layers of `image` into the store and unpacks them where `wishes` say so. One that is wished for and says
+/// that it is for none of the `required` platforms is refused, unless there are none.
 ///
 /// All layers are under way at the same time; they become snapshots bottom first.
-pub(super) async fn complete(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<()> {
+pub(super) async fn complete(
+    fetcher: &Fetcher,
+    image: &Image,
+    wishes: &[Unpack],
+    required: &[Platform],
+) -> Result<()> {
     let parent = image.manifest.reference();
     let (nobody, _) = oneshot::channel();
     fetcher.blob(&image.config, &parent, nobody).await?;
-    let plans = plan(fetcher, image, wishes).await?;
+    let plans = plan(fetcher, image, wishes, required).await?;
     let stop = Arc::new(Stop::default());
     let _stopped = stop.token.clone().drop_guard();
     let mut layers = Vec::with_capacity(image.layers.len());
@@ -266,7 +272,12 @@ pub(super) struct Plan {
 }
 
 /// None when nothing is wished for that can be, or this is no image with layers (an attestation, an artifact).
-async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Arc<[Plan]>> {
+async fn plan(
+    fetcher: &Fetcher,
+    image: &Image,
+    wishes: &[Unpack],
+    required: &[Platform],
+) -> Result<Arc<[Plan]>> {
     use super::descriptor::Kind;
     if wishes.is_empty()
         || image.config.kind() != Kind::Config
@@ -285,6 +296,16 @@ async fn plan(fetcher: &Fetcher, image: &Image, wishes: &[Unpack]) -> Result<Arc
             image.config.digest,
             diff_ids.len(),
             image.layers.len()
+        )));
+    }
+    if let Some(found) = &platform
+        && !required.is_empty()
+        && required.iter().all(|wanted| wanted.score(found).is_none())
+    {
+        return Err(Error::not_found(format!(
+            "no match for platform {}: the image {} is for {found}",
+            list(required),
+            image.manifest.digest
         )));
     }
     let checked = fetcher.daemon.transfer.checks_platforms();
