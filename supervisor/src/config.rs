@@ -30,7 +30,8 @@ pub struct Config {
     /// The executable to start for the runtimes of Wharf and runc. Default: `containerd-shim-wharf-v2` beside the
     /// daemon's executable, then on `$PATH`.
     pub shim: Option<PathBuf>,
-    /// Where shims of ours make their sockets. Default: `s` below `state`.
+    /// Where shims of ours make their sockets. Default: `s` below `state`, or below `/run/wharf-shims` if that is too deep for
+    /// the path of a socket.
     pub shim_sockets: Option<PathBuf>,
     /// Where clients install programs. Default: below the root.
     pub opt: Opt,

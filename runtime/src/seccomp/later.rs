@@ -26,7 +26,7 @@ pub(crate) fn may_come_later(profile: &str) -> bool {
 }
 
 /// Sends the filter of a configuration whose profile was left for later to who waits for it; answers it if it is new, to be kept.
-/// Blocks on file reads only.
+/// Blocks on file reads, and while the socket's buffer is full: until the other end reads or is gone.
 pub(crate) fn hand_over(spec: &Spec, filters: &Cache, to: &OwnedFd) -> Result<Option<Program>, Error> {
     if let Some(kept) = kept(spec, filters) {
         kept.send(to)?;

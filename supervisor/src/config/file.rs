@@ -54,7 +54,8 @@
 //! path = "/var/lib/wharf/supervisor/opt"                       # where `ctr install` puts programs; `opt` below the root
 //!
 //! [plugins."io.containerd.shim.v1.manager"]
-//! socket_dir = "/run/containerd/s"                             # where `ctr shim` looks; by default `s` below the state
+//! socket_dir = "/run/containerd/s"                             # where `ctr shim` looks; by default `s` below the state,
+//!                                                              # or below /run/wharf-shims if that is too deep for a socket
 //!
 //! [plugins."io.containerd.monitor.container.v1.restart"]
 //! interval = "10s"                                             # between looks for containers whose labels ask to be restarted
