@@ -17,6 +17,7 @@ use crate::{
     metrics::Calls,
     notify,
     server::{Stop, Supervisor},
+    task,
     upgrade::{self, Control, Outcome, Predecessor, Sockets, Standby},
 };
 
@@ -191,7 +192,7 @@ fn announce(sockets: &Sockets) -> Result<()> {
     notify::send("FDSTORE=1\nFDNAME=wharfd", &descriptors)
 }
 
-/// Removes the sockets' files. systemd keeps the API's socket itself for a restart, so its file stays there.
+/// Removes the sockets' files, and a directory for those of shims. systemd keeps the API's socket itself for a restart, so its file stays there.
 fn clean_up(config: &Config) -> Result<()> {
     let remove = |path: &Path| match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -202,5 +203,6 @@ fn clean_up(config: &Config) -> Result<()> {
     if !notify::is_wanted() {
         remove(&config.address)?;
     }
+    task::leave(&config.state);
     remove(&upgrade::address(&config.state))
 }

@@ -45,6 +45,7 @@ mod ttrpc;
 pub mod unmount;
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -104,6 +105,9 @@ enum When {
     Recovered,
 }
 
+/// Where directories for sockets are that would be too deep elsewhere.
+const SOCKETS_OUTSIDE: &str = "/run/wharf-shims";
+
 /// The longest path of a directory for sockets: a name of 32 digits in it is as long as the kernel takes.
 const LONGEST_SOCKETS: usize = 107 - 1 - 32;
 
@@ -115,7 +119,24 @@ fn sockets(state: &Path) -> PathBuf {
         return inside;
     }
     let digest = Digest::of(state.as_os_str().as_encoded_bytes());
-    Path::new("/run/wharf-shims").join(&digest.hex()[..16])
+    Path::new(SOCKETS_OUTSIDE).join(&digest.hex()[..16])
+}
+
+/// Removes the directory that a daemon with a deep `state` has outside of it, and the one around all such, if no shim serves
+/// there. What stays is for the daemon that comes next. Blocks.
+pub(crate) fn leave(state: &Path) {
+    let sockets = sockets(state);
+    if !sockets.starts_with(SOCKETS_OUTSIDE) {
+        return;
+    }
+    for directory in [sockets.as_path(), Path::new(SOCKETS_OUTSIDE)] {
+        match std::fs::remove_dir(directory) {
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                tracing::warn!(path = %directory.display(), %error, "remove a directory of sockets");
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Tasks {
