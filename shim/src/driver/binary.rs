@@ -63,9 +63,13 @@ impl Binary {
     }
 
     fn command(&self, operation: &str) -> Command {
+        self.command_with_log(operation, &self.log)
+    }
+
+    fn command_with_log(&self, operation: &str, log: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(&self.root);
-        command.arg("--log").arg(&self.log).args(["--log-format", "json"]);
+        command.arg("--log").arg(log).args(["--log-format", "json"]);
         if self.settings.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }
@@ -90,10 +94,20 @@ impl Binary {
     fn run(
         &self,
         operation: &'static str,
-        mut command: Command,
+        command: Command,
         finish: impl FnOnce() -> Result<Outcome, Refusal> + 'static,
     ) -> Step {
-        let log = self.log.clone();
+        self.run_with_log(operation, command, self.log.clone(), finish)
+    }
+
+    /// The same for a command that logs to `log`.
+    fn run_with_log(
+        &self,
+        operation: &'static str,
+        mut command: Command,
+        log: PathBuf,
+        finish: impl FnOnce() -> Result<Outcome, Refusal> + 'static,
+    ) -> Step {
         let offset = fs::metadata(&log).map_or(0, |about| about.len());
         let program = self.program.clone();
         let spawned = prepare_child(&mut command, Vec::new(), true).and_then(|()| command.spawn());
@@ -128,7 +142,7 @@ impl Binary {
         mut command: Command,
         stdio: ChildStdio,
         last: impl FnOnce(&mut Command),
-        clean_up: Option<PathBuf>,
+        log: PathBuf,
     ) -> Step {
         let pid_file = self.bundle.join(format!("{name}.pid"));
         command.arg("--pid-file").arg(&pid_file);
@@ -150,11 +164,7 @@ impl Binary {
             },
         }
         last(&mut command);
-        self.run(operation, command, move || {
-            if let Some(file) = clean_up {
-                // It is inside the bundle, which goes as a whole in any case.
-                let _ = fs::remove_file(file);
-            }
+        self.run_with_log(operation, command, log, move || {
             let console = console
                 .map(|socket| socket.receive())
                 .transpose()
@@ -184,7 +194,7 @@ impl Driver for Binary {
             |command| {
                 command.arg(id);
             },
-            None,
+            self.log.clone(),
         )
     }
 
@@ -202,7 +212,7 @@ impl Driver for Binary {
         let last = |command: &mut Command| {
             command.arg(id);
         };
-        match self.run_process("restore", "init", command, stdio, last, None) {
+        match self.run_process("restore", "init", command, stdio, last, self.log.clone()) {
             Step::Running(Job { pid, finish }) => Step::Running(Job {
                 pid,
                 finish: Box::new(move |status| {
@@ -260,19 +270,34 @@ impl Driver for Binary {
         if let Err(error) = fs::write(&file, process) {
             return Step::Ready(Err(Refusal::system("write the process to execute", error)));
         }
-        let mut command = self.command("exec");
+        // Its own: other programs may be at work beside it.
+        let log = self.bundle.join(format!("{exec_id}-log.json"));
+        let mut command = self.command_with_log("exec", &log);
         command.arg("--process").arg(&file).arg("--detach");
         let id = self.id.clone();
-        self.run_process(
-            "exec",
-            exec_id,
-            command,
-            stdio,
-            |command| {
-                command.arg(id);
-            },
-            Some(file),
-        )
+        let last = |command: &mut Command| {
+            command.arg(id);
+        };
+        // They are inside the bundle, which goes as a whole in any case.
+        let clean_up = move |log: &Path| {
+            for file in [&file, log] {
+                let _ = fs::remove_file(file);
+            }
+        };
+        match self.run_process("exec", exec_id, command, stdio, last, log.clone()) {
+            Step::Running(Job { pid, finish }) => Step::Running(Job {
+                pid,
+                finish: Box::new(move |status| {
+                    let outcome = finish(status);
+                    clean_up(&log);
+                    outcome
+                }),
+            }),
+            ready => {
+                clean_up(&log);
+                ready
+            }
+        }
     }
 
     fn kill(&mut self, signal: i32, all: bool) -> Step {

@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitStatus};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitStatus, waitid};
 use wharf_proto::containerd::events::TaskExit;
 
 use super::{Operation, Stage};
@@ -33,6 +34,13 @@ fn exit_of(status: WaitStatus) -> Exit {
         signal,
         at: clock::now(),
     }
+}
+
+/// Whether `pid` is a child that runs, or has not been reaped.
+fn is_child(pid: i32) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let pid = Pid::from_raw(pid);
+    pid.is_some_and(|pid| !matches!(waitid(WaitId::Pid(pid), options), Err(Errno::CHILD)))
 }
 
 impl Shim {
@@ -71,7 +79,10 @@ impl Shim {
                 let mut containers = self.containers.values();
                 let is_expected =
                     containers.any(|container| container.at_work().any(Operation::makes_process));
-                if is_expected && self.early.len() < MOST_EARLY {
+                if is_expected {
+                    if self.early.len() >= MOST_EARLY {
+                        self.early.pop_first();
+                    }
                     self.early.insert(raw, status);
                 }
             }
@@ -83,6 +94,10 @@ impl Shim {
         let Some(status) = self.early.remove(&pid) else {
             return;
         };
+        if is_child(pid) {
+            // It was another one, whose number this process has now.
+            return;
+        }
         let key = self
             .processes
             .iter()
@@ -115,14 +130,7 @@ impl Shim {
                 .get(&id)
                 .is_some_and(|container| container.shares_pids)
             {
-                let operation = Operation::Kill {
-                    reply: None,
-                    signal: Signal::KILL.as_raw(),
-                    all: true,
-                };
-                if let Err(refusal) = self.submit(&id, operation) {
-                    self.log.error(&format!("kill the processes of {id}: {refusal}"));
-                }
+                self.kill_others(&id);
             }
         }
         self.streams.expect_end(&self.reactor, key);
@@ -130,6 +138,29 @@ impl Shim {
         self.try_finish(key);
         if is_init {
             self.sandbox_settled();
+        }
+    }
+
+    /// Kills what is left of a container whose first process has ended.
+    fn kill_others(&mut self, id: &str) {
+        let operation = Operation::Kill {
+            reply: None,
+            signal: Signal::KILL.as_raw(),
+            all: true,
+        };
+        if let Err(refusal) = self.submit(id, operation) {
+            self.log.error(&format!("kill the processes of {id}: {refusal}"));
+        }
+    }
+
+    /// A process was executed in the container, whose first one may have ended meanwhile: it was not killed with the others then.
+    pub fn kill_latecomer(&mut self, id: &str) {
+        let ending = self.containers.get(id).is_some_and(|container| {
+            let init = self.processes.get(&container.init);
+            container.shares_pids && init.is_some_and(|init| matches!(init.stage, Stage::Ending))
+        });
+        if ending {
+            self.kill_others(id);
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Owns the tables of [`Container`]s and [`Process`]es. One shim serves any number of containers (a pod's, when they are
 //! grouped). What a driver does for a container is an [`Operation`]; a container has one at a time, and the others
-//! queue. An operation's call is answered when the operation is settled, so a driver that runs a program delays its own
-//! container's calls and nobody else's.
+//! queue, but programs that execute processes, a number of which run beside it. An operation's call is answered when the
+//! operation is settled, so a driver that runs a program delays its own container's calls and nobody else's.
 //!
 //! | file | calls |
 //! |---|---|
@@ -43,6 +43,9 @@ use crate::stdio::{Names, Prepared};
 
 /// Operations that wait for one container.
 const MOST_OPERATIONS: usize = 1024;
+
+/// Programs that execute processes in one container at once; one more is waited for like any other operation.
+const MOST_EXECUTING: usize = 32;
 
 /// Processes of one container that are not deleted.
 const MOST_EXECS: usize = 16 << 10;

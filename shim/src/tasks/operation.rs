@@ -12,7 +12,7 @@ use wharf_proto::containerd::task::v2::{CreateTaskResponse, PidsResponse, StartR
 use wharf_proto::containerd::v1::types::ProcessInfo;
 
 use super::call::empty;
-use super::{MOST_OPERATIONS, Operation, Stage};
+use super::{MOST_EXECUTING, MOST_OPERATIONS, Operation, Stage};
 use crate::driver::{Outcome, Step};
 use crate::serve::Shim;
 use crate::status::{Code, Refusal};
@@ -113,7 +113,8 @@ impl Shim {
                 let Some(container) = self.containers.get_mut(id) else {
                     return;
                 };
-                if matches!(operation, Operation::Exec { .. }) {
+                let is_exec = matches!(operation, Operation::Exec { .. });
+                if is_exec && container.executing.len() < MOST_EXECUTING {
                     container.executing.push((job, operation));
                     self.next(id);
                 } else {
@@ -281,6 +282,7 @@ impl Shim {
         prepared: Option<Box<stdio::Prepared>>,
         outcome: Result<Outcome, Refusal>,
     ) {
+        let mut made = None;
         let answer = outcome.and_then(|outcome| {
             let (Outcome::Process { pid, console }, Some(mut prepared)) = (outcome, prepared) else {
                 return Err(Refusal::new(Code::Unknown, "exec made no process"));
@@ -289,14 +291,15 @@ impl Shim {
                 process.stage = Stage::Running;
                 process.spec = Vec::new();
             }
-            self.attach(key, pid, &mut prepared, console)
-                .map(|()| pid)
-                .inspect_err(|_| {
-                    // It runs and nobody could talk to it.
-                    if let Some(pid) = Pid::from_raw(pid) {
-                        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                    }
-                })
+            let attached = self.attach(key, pid, &mut prepared, console);
+            if attached.is_err() && !self.early.contains_key(&pid) {
+                // It runs and nobody could talk to it.
+                if let Some(pid) = Pid::from_raw(pid) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            made = Some(pid);
+            attached.map(|()| pid)
         });
         match answer {
             Ok(pid) => {
@@ -312,12 +315,15 @@ impl Shim {
                 };
                 self.publish("/tasks/exec-started", &event);
                 self.answer(reply, Ok(StartResponse { pid: pid as u32 }.encode_to_vec()));
-                self.take_early(pid);
             }
             Err(refusal) => {
                 self.streams.close_all(&self.reactor, key);
                 self.answer(reply, Err(refusal));
             }
+        }
+        if let Some(pid) = made {
+            self.take_early(pid);
+            self.kill_latecomer(id);
         }
         // The container's first process may have ended meanwhile, and waits for this.
         self.try_finish_init(id);
