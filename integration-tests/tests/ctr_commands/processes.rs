@@ -8,9 +8,11 @@ pub(crate) const SCRIPTS: &[&str] = &[
     // `ctr` wants a terminal of its own to give one; in the foreground, or it would be stopped when it sets that up.
     "script -qec \"timeout --foreground 60 ctr --address $SOCKET run --rm --tty $OUT docker.io/library/t:1 t1 sh -c '[ -t 0 ] && [ -t 1 ] && \
      echo terminal >/out/tty; stty size >/out/size 2>&1; exit 7'\" /dev/null >/dev/null; echo $?; cat out/tty",
+    // It ends when attach has both pipes, each by a handle and by what it reads: containerd's own ctr loses what comes before.
     "ctr run --detach $OUT docker.io/library/t:1 t2 sh -c 'until [ -e /out/go ]; do sleep 0.05; done; echo attached; echo apart >&2; exit 5'; \
      script -qec \"timeout --foreground 60 ctr --address $SOCKET tasks exec --exec-id x --tty t2 sh -c '[ -t 0 ] && exit 9'\" /dev/null >/dev/null; echo $?; \
-     ctr tasks attach t2 >attached 2>apart & until ctr tasks ls | grep -q t2; do sleep 0.05; done; touch out/go; wait $!; echo $?; cat attached apart; \
+     env ctr --address $SOCKET tasks attach t2 >attached 2>apart & until [ $(ls -l /proc/$!/fd | grep -c 't2-std[oe]') -ge 4 ]; do \
+     kill -0 $! || break; sleep 0.05; done; touch out/go; wait $!; echo $?; cat attached apart; \
      ctr tasks ls; ctr containers rm t2",
     "ctr tasks attach none",
     ": >events; ctr events >>events 2>/dev/null & until grep -q /containers/create events; do ctr containers create docker.io/library/t:1 c1; ctr containers rm c1; done; \
