@@ -192,7 +192,8 @@ fn announce(sockets: &Sockets) -> Result<()> {
     notify::send("FDSTORE=1\nFDNAME=wharfd", &descriptors)
 }
 
-/// Removes the sockets' files, and a directory for those of shims. systemd keeps the API's socket itself for a restart, so its file stays there.
+/// Removes the sockets' files, and a directory for those of shims. systemd keeps the API's socket itself for a restart, so its
+/// file stays there.
 fn clean_up(config: &Config) -> Result<()> {
     let remove = |path: &Path| match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

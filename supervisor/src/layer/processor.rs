@@ -6,7 +6,8 @@
 //!          payload, a protobuf Any, at descriptor 3      stderr: kept for the error
 //! ```
 //!
-//! A program is executed as it is, without a shell, with the daemon's environment, its own and `STREAM_PROCESSOR_MEDIATYPE`.
+//! A program is executed as it is, without a shell, with the daemon's environment, its own and `STREAM_PROCESSOR_MEDIATYPE`;
+//! what clients have installed (`opt`) comes first on the daemon's search paths.
 //! The invariants:
 //!
 //! - What a program wrote counts only when it has ended with success, and the whole blob could be read.

@@ -26,7 +26,8 @@ pub fn is_own(runtime: &str) -> bool {
     SERVED.contains(&runtime)
 }
 
-/// Finds the shim of `runtime` in the directories of `path`, and beside the daemon; `own` replaces Wharf's. Blocks on the file system.
+/// Finds the shim of `runtime` among what clients have installed in `opt`, on the daemon's search path, and beside the daemon;
+/// `own` replaces Wharf's. Blocks on the file system.
 ///
 /// # Errors
 ///
